@@ -1,0 +1,50 @@
+# Needs only python3 (3.10 or newer) and make: everything else goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+SAMPLE_READY := $(VENV)/.sample-ready
+TEST_READY := $(VENV)/.test-ready
+
+.PHONY: help sample test lint format clean
+
+help:
+	@echo "make sample  draw 16 pictures with the embedded model into samples.png"
+	@echo "make test    run the test suite"
+	@echo "make lint    ruff, mypy and the layers' contract"
+	@echo "make format  sort imports, mend what ruff can, and format the code"
+	@echo "make clean   remove .venv, caches and samples.png"
+
+sample: $(SAMPLE_READY)
+	$(BIN)/fewstep sample --model fashion-mnist --solver unipc --grid karras --steps 8 --num 16 --seed 0 --out samples.png
+	@echo "The picture is $(CURDIR)/samples.png"
+
+test: $(TEST_READY)
+	$(BIN)/python -m pytest -q --durations=10
+
+lint: $(TEST_READY)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(TEST_READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist samples.png .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch goes first and alone, so that nothing that follows chooses another build of it.
+$(SAMPLE_READY): pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) torch
+	$(INSTALL) -e '.[cli,diffusers]'
+	@touch $@
+
+$(TEST_READY): pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) torch
+	$(INSTALL) -e '.[all,dev]'
+	@touch $@

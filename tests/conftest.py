@@ -1,0 +1,22 @@
+"""What all tests share: the folder of large files, and how hypothesis runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("fewstep", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("fewstep")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of files too large for the project: $FEWSTEP_SHARED, or `shared` beside the project's root."""
+    named = os.environ.get("FEWSTEP_SHARED")
+    folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"no shared folder at {folder}; set FEWSTEP_SHARED to where it is")
+    return folder
