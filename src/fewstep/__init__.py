@@ -1,0 +1,72 @@
+"""fewstep: trained diffusion and flow-matching models at their best in few network calls, without training.
+
+Names are loaded when they are first used, so that ``import fewstep`` and ``fewstep --help`` are quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DDIM": "solvers",
+    "DEIS": "solvers",
+    "DPMSolverPP": "solvers",
+    "DataPredictor": "denoiser",
+    "Denoiser": "denoiser",
+    "Euler": "solvers",
+    "Heun": "solvers",
+    "Plan": "plan",
+    "SASolver": "solvers",
+    "Solver": "solvers",
+    "TimeGrid": "grids",
+    "UniPC": "solvers",
+    "execute": "executor",
+    "initial_state": "sampling",
+    "sample": "sampling",
+    "tau": "solvers",
+}
+_MODULES = ("errors", "grids", "guidance", "processes", "solvers", "zoo")
+
+__all__ = [*_HOMES, *_MODULES]
+
+if TYPE_CHECKING:
+    from fewstep import errors as errors
+    from fewstep import grids as grids
+    from fewstep import guidance as guidance
+    from fewstep import processes as processes
+    from fewstep import solvers as solvers
+    from fewstep import zoo as zoo
+    from fewstep.denoiser import DataPredictor as DataPredictor
+    from fewstep.denoiser import Denoiser as Denoiser
+    from fewstep.executor import execute as execute
+    from fewstep.grids import TimeGrid as TimeGrid
+    from fewstep.plan import Plan as Plan
+    from fewstep.sampling import initial_state as initial_state
+    from fewstep.sampling import sample as sample
+    from fewstep.solvers import DDIM as DDIM
+    from fewstep.solvers import DEIS as DEIS
+    from fewstep.solvers import DPMSolverPP as DPMSolverPP
+    from fewstep.solvers import Euler as Euler
+    from fewstep.solvers import Heun as Heun
+    from fewstep.solvers import SASolver as SASolver
+    from fewstep.solvers import Solver as Solver
+    from fewstep.solvers import UniPC as UniPC
+    from fewstep.solvers import tau as tau
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f"fewstep.{_HOMES[name]}"), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"fewstep.{name}")
+    else:
+        raise AttributeError(f"module 'fewstep' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,186 @@
+"""From a network to a data prediction: epsilon, x0, v, flow and EDM-preconditioned networks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.errors import InputError, unknown_name
+from fewstep.processes import Process
+
+__all__ = ["Condition", "DataPredictor", "Denoiser", "Network", "PREDICTIONS"]
+
+Network = Callable[..., Any]
+Condition = Tensor | Mapping[str, Any] | None
+"""None, a tensor (the network's third argument, such as class labels) or keywords for the network."""
+
+
+class DataPredictor(ABC):
+    """A data prediction D(x_t, t) ≈ E[x_0 | x_t] that knows its process.
+
+    ``shape`` is the shape of one sample, where it is known; ``num_classes`` the number of classes.
+    """
+
+    process: Process
+    shape: tuple[int, ...] | None = None
+    num_classes: int | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lives."""
+        return torch.device("cpu")
+
+    @abstractmethod
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Condition = None) -> Tensor:
+        """Return D(x_t, t), shaped like ``x_t`` [batch, …]; ``t`` is a 0-dimensional tensor."""
+
+    def check_cond(self, cond: Any, batch: int) -> Condition:
+        """Return ``cond`` as the predictor takes it, for ``batch`` samples.
+
+        A class may be one number for all, or a sequence of ``batch`` numbers, where ``num_classes`` is known.
+
+        Raises:
+            InputError: if a class is out of range, or there are not as many as samples.
+        """
+        if cond is None or self.num_classes is None or isinstance(cond, Mapping):
+            return cond
+        labels = torch.as_tensor(cond)
+        if labels.ndim == 0:
+            labels = labels.expand(batch)
+        if labels.shape != (batch,) or labels.is_floating_point():
+            raise InputError(
+                f"cond has shape {tuple(labels.shape)}, dtype {labels.dtype}: give one class number, "
+                f"or {batch}, one for each sample."
+            )
+        outside = labels[(labels < 0) | (labels >= self.num_classes)]
+        if outside.numel():
+            raise InputError(
+                f"class {int(outside[0])} is out of range: the model has the classes 0 to {self.num_classes - 1}."
+            )
+        return labels.long()
+
+
+def _from_epsilon(output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    return (x - sigma * output) / alpha
+
+
+def _from_x0(output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    return output
+
+
+def _from_v(output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    return (alpha * x - sigma * output) / (alpha**2 + sigma**2)
+
+
+def _from_flow(output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    return (x - sigma * output) / (alpha + sigma)
+
+
+PREDICTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
+    "epsilon": _from_epsilon,
+    "flow": _from_flow,
+    "v": _from_v,
+    "x0": _from_x0,
+}
+
+
+class Denoiser(DataPredictor):
+    r"""A network turned into a data prediction, once, at the edge.
+
+    With o the network's output at x = x_t, and α, σ at t:
+
+    - "epsilon": D = (x − σ·o)/α
+    - "x0": D = o
+    - "v" (v = α·ε − σ·x_0): D = (α·x − σ·o)/(α² + σ²), which is α·x − σ·o for α² + σ² = 1
+    - "flow" (v = ε − x_0): D = (x − σ·o)/(α + σ), which is x − t·o for the rectified flow
+    - "edm": o = F(c_in·x̄, c_noise) with x̄ = x/α, σ̄ = σ/α, c_noise = ¼·log σ̄, c_in = (σ̄² + σ_d²)^{−1/2},
+      D = σ_d²·c_in²·x̄ + σ̄·σ_d·c_in·o (Karras et al., arXiv 2206.00364, table 1)
+
+    The network is called ``network(x, time, …)`` with time [batch] in ``network_time(t)``'s units. Where it
+    has parameters of a half-precision type, its input is cast to that type; x_t and D keep their own.
+    An output that is an object with ``.sample``, or a tuple, is unwrapped.
+
+    Args:
+        network: any callable (x, time, cond) → output.
+        process: the process it was trained on.
+        prediction: what the network predicts, one of the five above.
+        shape: shape of one sample, so that it can be drawn from a seed alone.
+        num_classes: the number of classes, so that a class can be checked.
+        default_cond: what the network is given where ``cond`` is None, such as the null class (a number).
+        network_time: the map from t to what the network is fed; ``process.network_time`` by default
+            (VPDiscrete: N·t − 1, others t); diffusers' flow networks take ``lambda t: 1000 * t``.
+        sigma_data: σ_d of "edm".
+
+    Raises:
+        InputError: if the prediction is unknown.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        process: Process,
+        prediction: str = "epsilon",
+        *,
+        shape: tuple[int, ...] | None = None,
+        num_classes: int | None = None,
+        default_cond: int | None = None,
+        network_time: Callable[[Tensor], Tensor] | None = None,
+        sigma_data: float = 0.5,
+    ) -> None:
+        if prediction not in (*PREDICTIONS, "edm"):
+            raise unknown_name("prediction", prediction, (*PREDICTIONS, "edm"))
+        if not isinstance(process, Process):
+            raise InputError(f"process is {process!r}: give one of fewstep.processes, such as VPLinear().")
+        self.network = network
+        self.process = process
+        self.prediction = prediction
+        self.shape = None if shape is None else tuple(shape)
+        self.num_classes = num_classes
+        self.default_cond = default_cond
+        self.network_time = process.network_time if network_time is None else network_time
+        self.sigma_data = sigma_data
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Condition = None) -> Tensor:
+        """Return D(x_t, t), in ``x_t``'s dtype."""
+        alpha, sigma = self.process.alpha(t), self.process.sigma(t)
+        if self.prediction == "edm":
+            return self._preconditioned(x_t / alpha, sigma / alpha, cond)
+        output = self._call(x_t, self.network_time(t), cond)
+        return PREDICTIONS[self.prediction](output, x_t, alpha, sigma)
+
+    def _preconditioned(self, x: Tensor, sigma: Tensor, cond: Condition) -> Tensor:
+        c_in = (sigma**2 + self.sigma_data**2).rsqrt()
+        output = self._call(c_in * x, 0.25 * sigma.log(), cond)
+        return (self.sigma_data * c_in) ** 2 * x + (sigma * self.sigma_data * c_in) * output
+
+    def _call(self, x: Tensor, time: Tensor, cond: Condition) -> Tensor:
+        times = time.to(torch.float32 if x.dtype != torch.float64 else x.dtype).expand(x.shape[0])
+        if cond is None and self.default_cond is not None:
+            cond = torch.full((x.shape[0],), self.default_cond, dtype=torch.long, device=x.device)
+        inputs = x.to(self._dtype(x.dtype))
+        if isinstance(cond, Mapping):
+            output = self.network(inputs, times, **cond)
+        else:
+            output = self.network(inputs, times) if cond is None else self.network(inputs, times, cond)
+        if not isinstance(output, Tensor):
+            output = output.sample if hasattr(output, "sample") else output[0]
+        return output.to(x.dtype)
+
+    def _dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """Return the dtype of the network's parameters, or ``dtype`` where it has none."""
+        parameter = self._parameter
+        return parameter.dtype if parameter is not None and parameter.is_floating_point() else dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's parameters live; the CPU for a network without any."""
+        parameter = self._parameter
+        return torch.device("cpu") if parameter is None else parameter.device
+
+    @property
+    def _parameter(self) -> Tensor | None:
+        return next(self.network.parameters(), None) if isinstance(self.network, nn.Module) else None

@@ -1,0 +1,209 @@
+"""The only loop: it runs any plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.denoiser import DataPredictor
+from fewstep.errors import InputError, NonFiniteStateError
+from fewstep.executor.noise import STEPS, Generators, NoiseSource
+from fewstep.plan import Plan
+
+__all__ = ["Callback", "execute"]
+
+Callback = Callable[[int, Tensor, Tensor, Tensor], Any]
+"""callback(step, t, x_t, x0) after each interval: its number from 0, its end, the state there, the latest D."""
+
+
+@torch.no_grad()
+def execute(
+    plan: Plan,
+    denoiser: DataPredictor | Callable[..., Tensor],
+    x_T: Tensor,  # noqa: N803
+    *,
+    seeds: Sequence[int] | Tensor | None = None,
+    generator: Generators | None = None,
+    cond: Any = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    r"""Run a plan from ``x_T`` and return the state at its last time.
+
+    The state, the history of predictions and the noise are rows of one buffer, so that each row of the plan
+    is one matrix-vector product. Coefficients are placed before the first call; inside the loop there is no
+    arithmetic on coefficients, no allocation but the network's own, and no wait for the device.
+
+    Args:
+        plan: the table; not a batch of tables.
+        denoiser: an ``fs.Denoiser``, or any callable (x_t, t) → x0 with t a 0-dimensional float64 tensor on
+            ``x_T``'s device; it is called with a third argument only if ``cond`` is given.
+        x_T: [batch, …], the state at the plan's first time. Half precision is raised to float32.
+        seeds: one for each sample: each sample then has noise of its own, whatever its batch.
+        generator: instead of seeds, one generator for the batch or a list of one for each sample.
+        cond: what the denoiser takes as a condition; class numbers are checked.
+        callback: called as callback(step, t, x_t, x0); the tensors are views, valid until it returns.
+
+    Returns:
+        The final state, shaped like ``x_T``, in float32 or ``x_T``'s own wider type.
+
+    Raises:
+        InputError: if shapes do not fit, the plan adds noise and neither seeds nor generator are given, or a
+            condition is out of range.
+        NonFiniteStateError: if a state stops being finite; it names the first such step.
+    """
+    _check(plan, denoiser, x_T)
+    if isinstance(denoiser, DataPredictor):
+        cond = denoiser.check_cond(cond, x_T.shape[0])
+    cond = cond.to(x_T.device) if isinstance(cond, Tensor) else cond
+    arguments = () if cond is None else (cond,)
+    tape = _Tape(plan, x_T)
+    source = None
+    if plan.stochastic:
+        source = NoiseSource(x_T.shape[0], x_T.device, seeds=seeds, generator=generator, stream=STEPS)
+    prediction = x_T
+    for move in tape.moves:
+        if move.t is not None:
+            prediction = denoiser(move.point, move.t, *arguments)
+            _remember(move, prediction)
+        if move.noise is not None and source is not None:
+            source.fill(move.noise)
+        torch.mv(move.read, move.coefficients, out=move.write)
+        if move.ends is not None:
+            torch.sum(move.write, 0, out=move.probe)
+            if callback is not None:
+                callback(move.step, move.ends, move.state, prediction)
+    tape.check_finite(plan)
+    return tape.moves[-1].state.clone()
+
+
+@dataclass(frozen=True)
+class _Move:
+    """One row of the plan as views of the buffer: everything that the loop needs, ready."""
+
+    step: int
+    t: Tensor | None
+    """The time of the call before this row, or None if there is none."""
+    point: Tensor
+    """The state that the network is called on, shaped like x_T."""
+    slot: Tensor
+    """Where its prediction goes."""
+    from_data: tuple[float, float] | None
+    """(α, 1/σ) if the history holds noise predictions."""
+    noise: Tensor | None
+    """The noise to be drawn before this row, or None."""
+    read: Tensor
+    coefficients: Tensor
+    write: Tensor
+    state: Tensor
+    ends: Tensor | None
+    """The interval's end, if this row ends it."""
+    probe: Tensor
+
+
+class _Tape:
+    """The buffer and the moves. Rows of the buffer: state, history ring, noise, the other state.
+
+    A row of the plan reads the base state and what lies between the two states, and writes the other one:
+    what is read and what is written are each one contiguous block.
+    """
+
+    def __init__(self, plan: Plan, x_T: Tensor) -> None:  # noqa: N803
+        dtype = torch.promote_types(x_T.dtype, torch.float32)
+        ring = plan.data.shape[-1]
+        between = ring + int(plan.stochastic)
+        buffer = torch.zeros(between + 2, x_T.numel(), dtype=dtype, device=x_T.device)
+        buffer[0] = x_T.reshape(-1)
+        columns = _columns(plan, ring, between).to(device=x_T.device, dtype=dtype)
+        calls = plan.call_times.to(x_T.device)
+        ends = plan.times.to(x_T.device)
+        alpha, sigma = plan.process.alpha(plan.call_times), plan.process.sigma(plan.call_times)
+        self.probes = torch.zeros(plan.steps, dtype=dtype, device=x_T.device)
+        self.moves: list[_Move] = []
+        views = [buffer[i].view(x_T.shape) for i in range(between + 2)]
+        base, current, call, drawn = 0, 0, -1, -1
+        rows = plan.rows
+        for r, row in enumerate(rows):
+            if r and row.step != rows[r - 1].step:
+                base = current
+            call += int(row.evaluate)
+            draws = row.noise != 0 and drawn != row.step
+            drawn = row.step if draws else drawn
+            target = between + 1 if base == 0 else 0
+            last = r + 1 == len(rows) or rows[r + 1].step != row.step
+            self.moves.append(
+                _Move(
+                    step=row.step,
+                    t=calls[call] if row.evaluate else None,
+                    point=views[current],
+                    slot=views[1 + call % ring],
+                    from_data=(float(alpha[call]), 1.0 / float(sigma[call])) if plan.prediction == "noise" else None,
+                    noise=views[between] if draws else None,
+                    read=buffer[:-1].t() if base == 0 else buffer[1:].t(),
+                    coefficients=columns[r].roll(0 if base == 0 else -1),
+                    write=buffer[target],
+                    state=views[target],
+                    ends=ends[row.step + 1] if last else None,
+                    probe=self.probes[row.step],
+                )
+            )
+            current = target
+
+    def check_finite(self, plan: Plan) -> None:
+        """Raise for the first interval after which the state was not finite; the only wait for the device."""
+        broken = torch.nonzero(~torch.isfinite(self.probes)).flatten().tolist()
+        if broken:
+            n = broken[0]
+            raise NonFiniteStateError(
+                f"the state is not finite after step {n} of {plan.steps} (t = {float(plan.times[n]):.6g} → "
+                f"{float(plan.times[n + 1]):.6g}): the network returned a value that is not finite, or the state "
+                "overflowed. Try a network in float32 or bfloat16, a smaller guidance scale, or a lower order."
+            )
+
+
+def _columns(plan: Plan, ring: int, between: int) -> Tensor:
+    """Return the coefficients of each row in the order (base, history ring, noise), [R, 1 + between]."""
+    columns = torch.zeros(plan.step.numel(), 1 + between, dtype=torch.float64)
+    columns[:, 0] = plan.state
+    newest = plan.evaluate.cumsum(0)[:, None] - 1 - torch.arange(ring)
+    columns.scatter_(1, 1 + newest % ring, plan.data)
+    if between > ring:
+        columns[:, -1] = plan.noise
+    return columns
+
+
+def _remember(move: _Move, prediction: Tensor) -> None:
+    """Put a data prediction into the history, as noise where the plan asks for it."""
+    if prediction.shape != move.point.shape:
+        raise InputError(
+            f"the denoiser returned shape {tuple(prediction.shape)} for x_t of shape "
+            f"{tuple(move.point.shape)}: it must return x0, shaped like x_t."
+        )
+    if move.from_data is None:
+        move.slot.copy_(prediction)
+        return
+    alpha, per_sigma = move.from_data
+    torch.sub(move.point, prediction.to(move.point.dtype), alpha=alpha, out=move.slot)
+    move.slot.mul_(per_sigma)
+
+
+def _check(plan: Plan, denoiser: object, x_T: Tensor) -> None:  # noqa: N803
+    if not isinstance(plan, Plan):
+        raise InputError(f"plan is {type(plan).__name__}: give a Plan, as solver.plan(grid) returns.")
+    if not callable(denoiser):
+        raise InputError(f"denoiser is {denoiser!r}: give an fs.Denoiser or a callable (x_t, t) -> x0.")
+    if not isinstance(x_T, Tensor) or not x_T.is_floating_point() or x_T.ndim < 1 or x_T.numel() == 0:
+        shown = f"{tuple(x_T.shape)} {x_T.dtype}" if isinstance(x_T, Tensor) else type(x_T).__name__
+        raise InputError(f"x_T is {shown}: give a floating-point tensor [batch, …] at the first time of the grid.")
+    shape = getattr(denoiser, "shape", None) if isinstance(denoiser, DataPredictor) else None
+    if shape is not None and tuple(x_T.shape[1:]) != shape:
+        raise InputError(f"x_T has shape {tuple(x_T.shape)}: the model takes [batch, {', '.join(map(str, shape))}].")
+    own = getattr(denoiser, "process", None)
+    if own is not None and own != plan.process:
+        raise InputError(
+            f"the plan was made for {plan.process!r}, the denoiser is of {own!r}: "
+            "make the grid with the denoiser's process."
+        )

@@ -1,0 +1,91 @@
+"""Where noise comes from: one seed a sample, or the caller's generators; never the global state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewstep.errors import InputError
+
+__all__ = ["Generators", "NoiseSource", "checked_seeds"]
+
+Generators = torch.Generator | Sequence[torch.Generator]
+
+INITIAL, STEPS = 0, 1
+"""The streams of a seed: the initial state, and the noise of the steps."""
+
+
+def checked_seeds(seeds: Sequence[int] | Tensor, batch: int | None = None) -> list[int]:
+    """Return the seeds as a list, if they are whole numbers of at least 0, ``batch`` of them.
+
+    Raises:
+        InputError: if there are none, not as many as samples, or one is negative or no whole number.
+    """
+    values = [int(seed) for seed in seeds]
+    if any(low != high for low, high in zip(values, seeds, strict=True)) or any(seed < 0 for seed in values):
+        raise InputError(f"seeds are {list(seeds)[:8]}: give whole numbers of at least 0.")
+    if not values or (batch is not None and len(values) != batch):
+        raise InputError(f"there are {len(values)} seeds for {batch or 'no'} samples: give one seed for each sample.")
+    return values
+
+
+class NoiseSource:
+    """Standard normal noise for a batch.
+
+    With seeds, sample b draws from a generator of its own, so it does not depend on its batch. Stream 0 of a
+    seed is ``torch.Generator().manual_seed(seed)``; other streams are independent of it. With one generator
+    the batch is drawn as a whole; with a list of generators, one for each sample.
+
+    Args:
+        batch: the number of samples.
+        device: where the noise is drawn and used; streams differ between kinds of devices.
+        seeds: one seed for each sample, or None.
+        generator: one generator, or one for each sample, or None.
+        stream: which independent stream of the seeds to use.
+
+    Raises:
+        InputError: if both or neither is given, or the number does not fit.
+    """
+
+    def __init__(
+        self,
+        batch: int,
+        device: torch.device,
+        *,
+        seeds: Sequence[int] | Tensor | None = None,
+        generator: Generators | None = None,
+        stream: int = INITIAL,
+    ) -> None:
+        if (seeds is None) == (generator is None):
+            raise InputError("noise is needed: give either seeds (one for each sample) or a generator, not both.")
+        if seeds is not None:
+            mixed = (_mixed(seed, stream) for seed in checked_seeds(seeds, batch))
+            self.generators = [torch.Generator(device=device).manual_seed(seed) for seed in mixed]
+        else:
+            self.generators = [generator] if isinstance(generator, torch.Generator) else list(generator or [])
+            if not isinstance(generator, torch.Generator) and len(self.generators) != batch:
+                raise InputError(f"there are {len(self.generators)} generators for {batch} samples: give one for each.")
+            elsewhere = [g.device for g in self.generators if g.device.type != device.type]
+            if elsewhere:
+                raise InputError(
+                    f"a generator is on {elsewhere[0]}, the state on {device}: make it with "
+                    f"torch.Generator(device={device.type!r})."
+                )
+        self.whole = isinstance(generator, torch.Generator)
+
+    def fill(self, out: Tensor) -> None:
+        """Fill ``out`` [batch, …] with standard normal noise."""
+        if self.whole:
+            out.normal_(generator=self.generators[0])
+            return
+        for sample, generator in zip(out, self.generators, strict=True):
+            sample.normal_(generator=generator)
+
+
+def _mixed(seed: int, stream: int) -> int:
+    if stream == INITIAL:
+        return seed
+    return int(np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0] >> np.uint64(1))

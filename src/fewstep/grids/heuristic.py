@@ -1,0 +1,101 @@
+"""The grids that people place by rule: even in λ, in time, in √time, and Karras et al.'s."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fewstep.errors import InputError
+from fewstep.grids.time_grid import TimeGrid
+from fewstep.processes import Process
+
+__all__ = ["End", "checked_steps", "karras", "quadratic_time", "span", "uniform_logsnr", "uniform_time"]
+
+End = float | Literal["zero"] | None
+"""Where a grid ends: a time, "zero" (a last interval from t_min to the noise-free end), or the process's habit."""
+
+
+def uniform_logsnr(process: Process, steps: int, *, end: End = None) -> TimeGrid:
+    """Return the grid that is even in λ = log(α/σ) (Lu et al., DPM-Solver, arXiv 2206.00927).
+
+    Raises:
+        InputError: as all grids here: for ``steps`` below 1, or an ``end`` that is no time below ``t_max``;
+            here and for ``karras`` also if ``end`` is 0, where λ is infinite: write "zero".
+    """
+    return _spaced(process, steps, end, process.half_logsnr, process.time, reaches_zero=False)
+
+
+def uniform_time(process: Process, steps: int, *, end: End = None) -> TimeGrid:
+    """Return the grid that is even in time (in the clock before the shift, for a flow; DDIM's habit)."""
+    return _spaced(process, steps, end, process.clock, process.from_clock)
+
+
+def quadratic_time(process: Process, steps: int, *, end: End = None) -> TimeGrid:
+    """Return the grid that is even in √t (DDIM's quadratic one, Song et al., arXiv 2010.02502)."""
+    return _spaced(process, steps, end, lambda t: process.clock(t).sqrt(), lambda root: process.from_clock(root**2))
+
+
+def karras(process: Process, steps: int, *, rho: float = 7.0, end: End = None) -> TimeGrid:
+    """Return the grid that is even in (σ/α)^{1/ρ} (Karras et al., EDM, arXiv 2206.00364, eq. 5).
+
+    Raises:
+        InputError: as ``uniform_logsnr``, and for a ``rho`` that is not positive.
+    """
+    if not rho > 0:
+        raise InputError(f"rho is {rho!r}: give a number above 0; 7 is usual.")
+    return _spaced(
+        process,
+        steps,
+        end,
+        lambda t: (-process.half_logsnr(t) / rho).exp(),
+        lambda root: process.time(-rho * root.log()),
+        reaches_zero=False,
+    )
+
+
+def checked_steps(steps: int) -> int:
+    """Return ``steps`` if it is a whole number of at least 1."""
+    if isinstance(steps, bool) or int(steps) != steps or steps < 1:
+        raise InputError(f"steps is {steps!r}: give a whole number of at least 1.")
+    return int(steps)
+
+
+def span(process: Process, end: End) -> tuple[float, bool]:
+    """Return the last time that is not the noise-free end by way of "zero", and whether such an interval follows."""
+    if end is None:
+        return process.t_min, process.ends_at_zero
+    if end == "zero":
+        return process.t_min, True
+    if isinstance(end, str) or not 0 <= end < process.t_max:
+        raise InputError(f"end is {end!r}: give a time from 0 to below {process.t_max:g}, 'zero' or None.")
+    return float(end), False
+
+
+def _spaced(
+    process: Process,
+    steps: int,
+    end: End,
+    forward: Callable[[Tensor], Tensor],
+    back: Callable[[Tensor], Tensor],
+    *,
+    reaches_zero: bool = True,
+) -> TimeGrid:
+    """Return the grid that is even in ``forward(t)``, with ``back`` its inverse; both ends are exact."""
+    steps = checked_steps(steps)
+    last, then_zero = span(process, end)
+    if last == 0 and not reaches_zero:
+        raise InputError(
+            "end is 0, where the half log-SNR is infinite: write end='zero' for a last interval to the noise-free end."
+        )
+    intervals = steps - 1 if then_zero else steps
+    ends = torch.tensor([process.t_max, last], dtype=torch.float64)
+    first, final = forward(ends)
+    fractions = torch.linspace(0.0, 1.0, intervals + 1, dtype=torch.float64)
+    times = back(first + (final - first) * fractions)
+    times[0] = process.t_max
+    if intervals:
+        times[-1] = last
+    return TimeGrid(process, torch.cat([times, torch.zeros(int(then_zero), dtype=torch.float64)]))

@@ -1,0 +1,127 @@
+"""The time grid: falling times of one process, from noise to data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep import processes
+from fewstep.errors import InputError
+from fewstep.processes import Process
+
+__all__ = ["TimeGrid"]
+
+FORMAT = "fewstep-grid/1"
+
+
+class TimeGrid:
+    r"""N + 1 falling times of a process, from noise to data.
+
+    The last time may be 0, the noise-free end (λ = ∞); the first may be one with α = 0 (λ = −∞), as a
+    flow's t = 1. ``times`` may have leading batch dimensions, [..., N + 1]: a batch of grids.
+
+    Args:
+        process: the process whose times these are.
+        times: a sequence, array or tensor; kept as a float64 tensor on the CPU.
+
+    Raises:
+        InputError: if there are fewer than two times, one is not finite or outside [0, ``process.t_limit``],
+            they do not fall strictly, or they are so close that their λ coincide.
+    """
+
+    def __init__(self, process: Process, times: Any) -> None:
+        if not isinstance(process, Process):
+            raise InputError(f"process is {process!r}: give one of fewstep.processes, such as VPLinear().")
+        self.process = process
+        self.times = _checked(process, torch.as_tensor(times, dtype=torch.float64).cpu())
+        if not bool((self.half_logsnr.diff(dim=-1) > 0).all()):
+            raise InputError(
+                f"the half log-SNR does not rise along the grid: {self.half_logsnr.tolist()}; "
+                "take times that are further apart."
+            )
+
+    @property
+    def steps(self) -> int:
+        """The number of intervals N."""
+        return self.times.shape[-1] - 1
+
+    @cached_property
+    def alpha(self) -> Tensor:
+        """α at the times, float64 [..., N + 1]."""
+        return self.process.alpha(self.times)
+
+    @cached_property
+    def sigma(self) -> Tensor:
+        """σ at the times, float64 [..., N + 1]."""
+        return self.process.sigma(self.times)
+
+    @cached_property
+    def half_logsnr(self) -> Tensor:
+        """λ = log(α/σ) at the times, rising, float64 [..., N + 1]."""
+        return self.process.half_logsnr(self.times)
+
+    @cached_property
+    def ends_at_zero(self) -> bool:
+        """Whether the last time is the noise-free end."""
+        return bool(torch.isinf(self.half_logsnr[..., -1]).any())
+
+    @cached_property
+    def starts_at_pure_noise(self) -> bool:
+        """Whether the first time has α = 0, so that λ = −∞."""
+        return bool(torch.isinf(self.half_logsnr[..., 0]).any())
+
+    def to_json(self) -> str:
+        """Return the grid as JSON; ``from_json`` gives the same grid back, bit for bit."""
+        return json.dumps({"format": FORMAT, "process": self.process.to_dict(), "times": self.times.tolist()}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> TimeGrid:
+        """Return the grid that ``to_json`` wrote.
+
+        Raises:
+            InputError: if the text is not such a grid, or its times are wrong.
+        """
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError(f"this is not JSON ({error}): give what TimeGrid.to_json wrote.") from error
+        found = data.get("format") if isinstance(data, Mapping) else type(data).__name__
+        if found != FORMAT:
+            raise InputError(f"the format is {found!r}: this version of fewstep reads {FORMAT!r}.")
+        if "process" not in data or "times" not in data:
+            raise InputError("the grid is damaged: it needs 'process' and 'times'; write it anew with to_json.")
+        return TimeGrid(processes.from_dict(data["process"]), data["times"])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TimeGrid) and self.process == other.process and torch.equal(self.times, other.times)
+
+    def __hash__(self) -> int:
+        return hash((self.process, tuple(self.times.flatten().tolist())))
+
+    def __repr__(self) -> str:
+        return f"TimeGrid({self.process!r}, {[float(f'{t:.6g}') for t in self.times.flatten()]})"
+
+
+def _checked(process: Process, times: Tensor) -> Tensor:
+    """Return ``times`` if they can be a grid of ``process``."""
+    shown = [float(f"{t:.6g}") for t in times.flatten()[:12]]
+    if times.ndim < 1 or times.shape[-1] < 2:
+        raise InputError(f"times has shape {tuple(times.shape)}: a grid needs at least two times, noise to data.")
+    if not bool(torch.isfinite(times).all()):
+        raise InputError(f"times are {shown}: each must be a finite number.")
+    if not bool((times.diff(dim=-1) < 0).all()):
+        raise InputError(
+            f"times are {shown}: they must fall strictly, from noise to data; sort them downwards "
+            "and drop repeated ones."
+        )
+    if bool((times[..., -1] < 0).any()) or bool((times[..., 0] > process.t_limit).any()):
+        raise InputError(
+            f"times run from {shown[0]} to {float(times.min()):.6g}: {process!r} is defined between 0 "
+            f"and {process.t_limit:g}."
+        )
+    return times

@@ -1,0 +1,80 @@
+"""The public ``sample``: a model, a solver and a grid in, samples out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.denoiser import DataPredictor
+from fewstep.errors import InputError
+from fewstep.executor import Callback, Generators, NoiseSource, checked_seeds, execute
+from fewstep.grids import TimeGrid
+from fewstep.solvers import Solver
+
+__all__ = ["initial_state", "sample"]
+
+
+def initial_state(
+    grid: TimeGrid,
+    shape: tuple[int, ...],
+    seeds: Sequence[int] | Tensor,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Return x_T = σ·ε at the grid's first time, [len(seeds), *shape]; sample i depends on seed i alone.
+
+    ε of seed s is ``torch.randn(shape, generator=torch.Generator().manual_seed(s))``.
+
+    Raises:
+        InputError: if a seed is no whole number of at least 0.
+    """
+    chosen = checked_seeds(seeds)
+    noise = torch.empty(len(chosen), *shape, device=device, dtype=dtype)
+    NoiseSource(len(chosen), noise.device, seeds=chosen).fill(noise)
+    return noise.mul_(float(grid.sigma[0]))
+
+
+def sample(
+    denoiser: DataPredictor | Callable[..., Tensor],
+    solver: Solver,
+    grid: TimeGrid,
+    x_T: Tensor | None = None,  # noqa: N803
+    *,
+    seeds: Sequence[int] | Tensor | None = None,
+    generator: Generators | None = None,
+    cond: Any = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Return the samples at the grid's last time: ``execute(solver.plan(grid), denoiser, x_T, …)``.
+
+    Without ``x_T`` it is drawn from the seeds (``initial_state``), for a denoiser that knows its ``shape``.
+    All arguments are those of ``fs.execute``.
+
+    Raises:
+        InputError: as ``fs.execute`` does, and if ``x_T`` is left out without seeds or a known shape.
+    """
+    if not isinstance(solver, Solver):
+        raise InputError(f"solver is {solver!r}: give one such as fs.UniPC().")
+    if not isinstance(grid, TimeGrid):
+        raise InputError(f"grid is {grid!r}: give a TimeGrid, such as fs.grids.karras(process, steps=8).")
+    if x_T is None:
+        shape = getattr(denoiser, "shape", None)
+        if seeds is None or shape is None:
+            raise InputError(
+                "x_T is left out: that needs seeds and a denoiser that knows its shape; "
+                "give x_T, or seeds=range(16) and fs.Denoiser(..., shape=(3, 32, 32))."
+            )
+        x_T = initial_state(grid, shape, seeds, device=getattr(denoiser, "device", "cpu"))  # noqa: N806
+    return execute(
+        solver.plan(grid),
+        denoiser,
+        x_T,
+        seeds=seeds if generator is None else None,
+        generator=generator,
+        cond=cond,
+        callback=callback,
+    )

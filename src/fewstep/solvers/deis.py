@@ -1,0 +1,46 @@
+"""DEIS: exponential integrator over noise predictions, polynomial in λ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fewstep.grids import TimeGrid
+from fewstep.plan import Plan
+from fewstep.solvers.adams import Coefficients, Interval, adams
+from fewstep.solvers.base import Solver, checked_order
+from fewstep.solvers.multistep import Multistep, multistep
+
+__all__ = ["DEIS"]
+
+
+@dataclass(frozen=True)
+class DEIS(Solver):
+    r"""x_end = (α_end/α)·x − α_end·∫ e^{−λ}·ε̂(λ) dλ, ε̂ a polynomial in λ through past noise predictions.
+
+    One call a step. Equals ``SASolver(order, 0, tau=0, prediction="noise")``; order 1 is ``Euler()``;
+    diffusers' DEISMultistepScheduler ("logrho") on the same sigmas.
+
+    Source: Zhang & Chen, DEIS (arXiv 2204.13902), with the polynomial in log ρ = −λ.
+
+    Args:
+        order: 1 to 3.
+        lower_order_final: whether the order falls at the end, 3, 2, 1.
+
+    Raises:
+        InputError: for another order.
+    """
+
+    order: int = 3
+    lower_order_final: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        checked_order("order", self.order, 1, 3)
+
+    def plan(self, grid: TimeGrid) -> Plan:
+        """Return the table: one row an interval, over a history of noise predictions."""
+        schedule = Multistep(order=self.order, lower_order_final=self.lower_order_final)
+        return multistep(grid, schedule, self._rule, prediction="noise", solver=repr(self))
+
+    def _rule(self, interval: Interval, order: int) -> Coefficients:
+        return adams(interval, range(0, -order, -1), "noise")

@@ -1,0 +1,142 @@
+"""Multistep predictor-correctors: which row comes when, for rules that fill in the numbers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from fewstep.errors import InputError
+from fewstep.grids import TimeGrid
+from fewstep.plan import Plan, Prediction
+from fewstep.solvers.adams import Coefficients, Interval
+from fewstep.solvers.tau import Tau, constant
+
+__all__ = ["Mode", "Multistep", "Rule", "multistep"]
+
+Mode = Literal["PEC", "PECE"]
+Rule = Callable[[Interval, int], Coefficients]
+"""(intervals, order) → coefficients; a predictor's nodes are offsets 0, −1, …, a corrector's 1, 0, −1, …"""
+
+
+@dataclass(frozen=True)
+class Multistep:
+    """The schedule of a multistep method.
+
+    Args:
+        order: the number of past evaluations that the predictor looks at.
+        corrector_nodes: for a predictor of order p, the number of nodes (the new evaluation included) of
+            the corrector at the same step; None for no corrector.
+        lower_order_final: whether the order falls at the end, 3, 2, 1.
+        mode: "PEC" re-uses the predictor's evaluation, "PECE" evaluates again after the correction.
+        corrects_last: whether the last finite interval is corrected too (one more call), and a last interval
+            to the noise-free end starts from a fresh evaluation (another one).
+    """
+
+    order: int
+    corrector_nodes: Callable[[int], int] | None = None
+    lower_order_final: bool = True
+    mode: Mode = "PEC"
+    corrects_last: bool = False
+
+    def predictor_order(self, n: int, grid: TimeGrid) -> int:
+        """Return the order of the predictor in interval n of the grid."""
+        if grid.ends_at_zero and n == grid.steps - 1:
+            return 1
+        order = min(self.order, self.usable(n, grid))
+        return min(order, grid.steps - n) if self.lower_order_final else order
+
+    def usable(self, n: int, grid: TimeGrid) -> int:
+        """Return how many past evaluations have a finite λ; from pure noise, the first step's own one."""
+        return max(1, n + 1 - int(grid.starts_at_pure_noise))
+
+    def corrector_order(self, n: int, grid: TimeGrid) -> int:
+        """Return the number of nodes of the corrector in interval n, 0 where it is not corrected."""
+        finite = grid.steps - int(grid.ends_at_zero)
+        if self.corrector_nodes is None or n >= finite or (n == 0 and grid.starts_at_pure_noise):
+            return 0
+        if n == grid.steps - 1 and not self.corrects_last:
+            return 0
+        nodes = min(self.corrector_nodes(self.predictor_order(n, grid)), self.usable(n, grid) + 1)
+        return min(nodes, grid.steps - n + 1) if self.lower_order_final else nodes
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A row to be: its interval, order, whether it calls the network, and the calls it looks at."""
+
+    n: int
+    corrects: bool
+    order: int
+    evaluate: bool
+    slots: tuple[int, ...]
+
+
+def multistep(
+    grid: TimeGrid,
+    schedule: Multistep,
+    predictor: Rule,
+    corrector: Rule | None = None,
+    *,
+    tau: Tau | None = None,
+    prediction: Prediction = "x0",
+    solver: str = "",
+) -> Plan:
+    """Return the plan: rows are listed first, then all rows of one kind and order are filled at once."""
+    if prediction == "noise" and grid.starts_at_pure_noise:
+        raise InputError(
+            f"the grid starts at t = {float(grid.times.max()):g}, where α = 0 and a noise prediction says "
+            "nothing of the data: start a little later, or use a solver of data predictions."
+        )
+    entries = _entries(grid, schedule)
+    taus = (tau or constant(0.0)).at(grid)
+    if grid.ends_at_zero:
+        taus[..., -1] = 0.0
+    batch, rows = grid.times.shape[:-1], len(entries)
+    state, noise = (torch.zeros(*batch, rows, dtype=torch.float64) for _ in range(2))
+    data = torch.zeros(*batch, rows, 1 + max(max(e.slots) for e in entries), dtype=torch.float64)
+    groups: dict[tuple[bool, int], list[int]] = defaultdict(list)
+    for row, entry in enumerate(entries):
+        groups[entry.corrects, entry.order].append(row)
+    for (corrects, order), members in groups.items():
+        where = torch.tensor(members)
+        n = torch.tensor([entries[i].n for i in members])
+        rule = corrector if corrects and corrector is not None else predictor
+        made = rule(Interval(grid, n, taus[..., n]), order)
+        state[..., where], noise[..., where] = made.state, made.noise
+        data[..., where[:, None], torch.tensor([entries[i].slots for i in members])] = made.data
+    return Plan(
+        process=grid.process,
+        times=grid.times,
+        step=torch.tensor([e.n for e in entries]),
+        state=state,
+        data=data,
+        noise=noise,
+        evaluate=torch.tensor([e.evaluate for e in entries]),
+        prediction=prediction,
+        solver=solver,
+    )
+
+
+def _entries(grid: TimeGrid, schedule: Multistep) -> list[_Entry]:
+    """List the rows; ``newest[n]`` is the number of the latest call made at grid point n."""
+    entries: list[_Entry] = []
+    newest: dict[int, int] = {}
+    calls = 0
+    stale = True
+    for n in range(grid.steps):
+        to_zero = grid.ends_at_zero and n == grid.steps - 1
+        fresh = stale or (to_zero and schedule.corrects_last and n > 0 and entries[-1].corrects)
+        if fresh:
+            newest[n], calls = calls, calls + 1
+        order = schedule.predictor_order(n, grid)
+        entries.append(_Entry(n, False, order, fresh, tuple(calls - 1 - newest[n - j] for j in range(order))))
+        nodes = schedule.corrector_order(n, grid)
+        if nodes:
+            newest[n + 1], calls = calls, calls + 1
+            entries.append(_Entry(n, True, nodes, True, tuple(calls - 1 - newest[n + 1 - j] for j in range(nodes))))
+        stale = not nodes or schedule.mode == "PECE"
+    return entries

@@ -1,0 +1,112 @@
+"""SA-Solver: the stochastic Adams predictor-corrector for the variance-controlled SDE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fewstep.errors import InputError
+from fewstep.grids import TimeGrid
+from fewstep.plan import Plan, Prediction
+from fewstep.solvers.adams import Coefficients, Interval, adams
+from fewstep.solvers.base import Solver, checked_order
+from fewstep.solvers.multistep import Mode, Multistep, multistep
+from fewstep.solvers.shortcuts import half_slope
+from fewstep.solvers.tau import GridPoint, Tau, as_tau
+
+__all__ = ["SASolver"]
+
+
+@dataclass(frozen=True)
+class SASolver(Solver):
+    r"""Adams predictor and corrector with τ(t) noise, integrated exactly; τ is constant in each interval.
+
+    With c = 1 + τ² and h the step in λ, both rows of an interval share the noise ξ:
+
+        x_end = (σ_end/σ)·e^{−τ²h}·x + α_end·∫_{−h}^0 c·e^{cs}·D(s) ds + σ_end·√(1 − e^{−2τ²h})·ξ,
+
+    D being the polynomial in λ through ``predictor_order`` past predictions (Adams-Bashforth), then through
+    the new one and ``corrector_order − 1`` past ones (Adams-Moulton). τ is read at the interval's end.
+
+    The many-step form (``few_step=False``) corrects the last finite interval too, and an interval to the
+    noise-free end starts from a fresh evaluation: N finite intervals and that denoising cost N + 2 calls.
+    The few-step form (appendix D) takes half a slope, ½·ch, in two-node rows, and its last interval has
+    τ = 0 and no corrector: N intervals cost N calls. "PECE" evaluates again after each correction.
+
+    Equals: ``corrector_order=0, tau=0`` is ``UniPC(order, "exact", corrector=False)``, and with
+    ``prediction="noise"`` ``DEIS``; ``SASolver(1, 0, tau)`` is ``DDIM(eta)`` with its τ.
+
+    Source: Xue et al., SA-Solver (arXiv 2309.05019), eq. 13-18, algorithm 1 and appendix D.
+
+    Args:
+        predictor_order: 1 to 4 past predictions. The authors take 3 and 4 nodes unguided, 2 and 2 under
+            strong guidance.
+        corrector_order: 0 (off) to 5 nodes, the new one included.
+        tau: a number, ``fs.tau.constant``, ``fs.tau.window``, or a function of the grid point.
+        few_step: the form of appendix D.
+        mode: "PEC" or "PECE".
+        prediction: what is interpolated: "x0" (recommended) or "noise",
+            x_end = (α_end/α)·x − c·α_end·∫ e^{−λ}·ε̂ dλ + τ·σ_end·√(e^{2h} − 1)·ξ.
+        lower_order_final: whether the orders fall at the end, 3, 2, 1.
+
+    Raises:
+        InputError: for other orders, modes or predictions, or a τ that is negative or not finite.
+    """
+
+    predictor_order: int = 3
+    corrector_order: int = 3
+    tau: float | Tau | Callable[[GridPoint], float | Tensor] = 1.0
+    few_step: bool = False
+    mode: Mode = "PEC"
+    prediction: Prediction = "x0"
+    lower_order_final: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        checked_order("predictor_order", self.predictor_order, 1, 4)
+        checked_order("corrector_order", self.corrector_order, 0, 5)
+        if self.mode not in ("PEC", "PECE"):
+            raise InputError(f"mode is {self.mode!r}: write 'PEC' or 'PECE'.")
+        if self.prediction not in ("x0", "noise"):
+            raise InputError(f"prediction is {self.prediction!r}: write 'x0' or 'noise'.")
+        if self.few_step and self.prediction == "noise":
+            raise InputError("the few-step form is defined for prediction='x0': set few_step=False for 'noise'.")
+        as_tau(self.tau)
+
+    def plan(self, grid: TimeGrid) -> Plan:
+        """Return the table: a predictor row and, where it is corrected, a corrector row an interval."""
+        schedule = Multistep(
+            order=self.predictor_order,
+            corrector_nodes=(lambda order: self.corrector_order) if self.corrector_order else None,
+            lower_order_final=self.lower_order_final,
+            mode=self.mode,
+            corrects_last=not self.few_step,
+        )
+        tau = _EndsDeterministic(as_tau(self.tau)) if self.few_step else as_tau(self.tau)
+        return multistep(
+            grid, schedule, self._predict, self._correct, tau=tau, prediction=self.prediction, solver=repr(self)
+        )
+
+    def _predict(self, interval: Interval, order: int) -> Coefficients:
+        if order == 2 and self.few_step:
+            return half_slope(interval, -1, interval.h + interval.damping)
+        return adams(interval, range(0, -order, -1), self.prediction)
+
+    def _correct(self, interval: Interval, nodes: int) -> Coefficients:
+        if nodes == 2 and self.few_step:
+            return half_slope(interval, 1, interval.h + interval.damping)
+        return adams(interval, range(1, 1 - nodes, -1), self.prediction)
+
+
+@dataclass(frozen=True)
+class _EndsDeterministic(Tau):
+    """The inner τ, but 0 in the last interval."""
+
+    inner: Tau
+
+    def at(self, grid: TimeGrid) -> Tensor:
+        tau = self.inner.at(grid).clone()
+        tau[..., -1] = 0.0
+        return tau

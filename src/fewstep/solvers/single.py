@@ -1,0 +1,101 @@
+"""Solvers that look at one interval only: Euler, DDIM and Heun."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from fewstep.errors import InputError
+from fewstep.grids import TimeGrid
+from fewstep.plan import Plan
+from fewstep.solvers.adams import Coefficients, Interval, adams
+from fewstep.solvers.base import Solver
+from fewstep.solvers.multistep import Multistep, multistep
+
+__all__ = ["DDIM", "Euler", "Heun"]
+
+
+def _first_order(interval: Interval, order: int) -> Coefficients:
+    return adams(interval, [0])
+
+
+@dataclass(frozen=True)
+class Euler(Solver):
+    r"""x_end = (σ_end/σ)·x + α_end·(1 − e^{−h})·D: Euler's method on x/α in the variable σ/α.
+
+    One call a step, first order. Equals ``DDIM(eta=0)``, ``DPMSolverPP(order=1)``, ``DEIS(order=1)``,
+    ``UniPC(order=1, corrector=False)``, ``SASolver(1, 0, tau=0)``, and Euler's method on a flow's velocity.
+
+    Source: Karras et al., EDM (arXiv 2206.00364), the first half of algorithm 1; Song et al. (arXiv 2010.02502).
+    """
+
+    def plan(self, grid: TimeGrid) -> Plan:
+        """Return the table: one row an interval."""
+        return multistep(grid, Multistep(order=1), _first_order, solver=repr(self))
+
+
+@dataclass(frozen=True)
+class DDIM(Solver):
+    r"""x_end = α_end·D + √(σ_end² − s²)·ε̂ + s·ξ with s = η·σ_end·√(1 − e^{−2h}).
+
+    η = 0 is deterministic (``Euler()``), η = 1 is ancestral sampling, DDPM's own posterior. One call a step.
+    Equals ``SASolver(1, 0, tau)`` with e^{−τ²h} = √(1 − η²·(1 − e^{−2h})) in each step; η = 1 is τ = 1.
+
+    Source: Song et al., Denoising Diffusion Implicit Models (arXiv 2010.02502), eq. 12 and 16.
+
+    Args:
+        eta: from 0 to 1.
+
+    Raises:
+        InputError: if ``eta`` is outside [0, 1].
+    """
+
+    eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if not 0 <= self.eta <= 1:
+            raise InputError(f"eta is {self.eta!r}: give a number from 0 (deterministic) to 1 (ancestral).")
+
+    def plan(self, grid: TimeGrid) -> Plan:
+        """Return the table: one row an interval."""
+        return multistep(grid, Multistep(order=1), self._rule, solver=repr(self))
+
+    def _rule(self, interval: Interval, order: int) -> Coefficients:
+        added = -torch.expm1(-2.0 * interval.h) * self.eta**2
+        state = interval.ratio * torch.sqrt(1.0 - added)
+        alpha_start = interval.grid.alpha[..., interval.n]
+        return Coefficients(
+            state=state,
+            data=(interval.alpha_end - state * alpha_start)[..., None],
+            noise=interval.sigma_end * added.sqrt(),
+        )
+
+
+@dataclass(frozen=True)
+class Heun(Solver):
+    r"""Euler's step to the end, then the trapezoidal rule on x/α in the variable σ/α.
+
+    With D' the prediction at Euler's point and r = e^{−h}, the ratio of the two σ/α,
+
+        x_end = (σ_end/σ)·x + α_end·[½·(1/r − 1)·D' + (1 − r − ½·(1/r − 1))·D],
+
+    which is EDM's x + ½·(t_end − t)·(d + d') with d = (x − D)/t. Second order, two calls a step, one for
+    a last interval to the noise-free end.
+
+    Source: Karras et al., EDM (arXiv 2206.00364), algorithm 1 without churn.
+    """
+
+    def plan(self, grid: TimeGrid) -> Plan:
+        """Return the table: two rows an interval, both with a call."""
+        schedule = Multistep(order=1, corrector_nodes=lambda order: 2, mode="PECE", corrects_last=True)
+        return multistep(grid, schedule, _first_order, _trapezoid, solver=repr(self))
+
+
+def _trapezoid(interval: Interval, order: int) -> Coefficients:
+    """Return the trapezoidal row over (D', D); written with 1 − r = 1 − e^{−h}."""
+    kept, lost = torch.exp(-interval.h), -torch.expm1(-interval.h)
+    new = 0.5 * lost / kept
+    data = interval.alpha_end[..., None] * torch.stack([new, lost - new], dim=-1)
+    return Coefficients(state=interval.ratio, data=data, noise=torch.zeros_like(kept))

@@ -1,0 +1,111 @@
+"""How much noise a stochastic solver adds: τ as a function of the grid point, read at each step's end."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fewstep.errors import InputError
+from fewstep.grids import TimeGrid
+
+__all__ = ["GridPoint", "Tau", "as_tau", "constant", "window"]
+
+
+@dataclass(frozen=True)
+class GridPoint:
+    """A point of a grid: the time, α, σ and λ there (0-dimensional float64 tensors)."""
+
+    t: Tensor
+    alpha: Tensor
+    sigma: Tensor
+    half_logsnr: Tensor
+
+
+class Tau(ABC):
+    """τ ≥ 0 of each step: 0 is the ODE, 1 the standard reverse SDE."""
+
+    @abstractmethod
+    def at(self, grid: TimeGrid) -> Tensor:
+        """Return τ at the end of each interval, float64 [..., N]."""
+
+
+@dataclass(frozen=True)
+class _Constant(Tau):
+    value: float
+
+    def at(self, grid: TimeGrid) -> Tensor:
+        return torch.full_like(grid.times[..., 1:], self.value)
+
+    def __str__(self) -> str:
+        return f"{self.value:g}"
+
+
+@dataclass(frozen=True)
+class _Window(Tau):
+    value: float
+    low: float
+    high: float
+
+    def at(self, grid: TimeGrid) -> Tensor:
+        ratio = (grid.sigma / grid.alpha)[..., 1:]
+        inside = (ratio >= self.low) & (ratio <= self.high)
+        return torch.where(inside, self.value, 0.0).to(torch.float64)
+
+    def __str__(self) -> str:
+        return f"{self.value:g} for σ/α in [{self.low:g}, {self.high:g}]"
+
+
+@dataclass(frozen=True)
+class _Function(Tau):
+    function: Callable[[GridPoint], float | Tensor]
+
+    def at(self, grid: TimeGrid) -> Tensor:
+        columns = (x[..., 1:].flatten() for x in (grid.times, grid.alpha, grid.sigma, grid.half_logsnr))
+        values = [float(self.function(GridPoint(*point))) for point in zip(*columns, strict=True)]
+        tau = torch.tensor(values, dtype=torch.float64)
+        if not bool((torch.isfinite(tau) & (tau >= 0)).all()):
+            raise InputError(f"tau gave {values}: it must be finite and at least 0 at every point of the grid.")
+        return tau.view(grid.times[..., 1:].shape)
+
+    def __str__(self) -> str:
+        return getattr(self.function, "__name__", repr(self.function))
+
+
+def constant(value: float) -> Tau:
+    """Return τ = ``value`` everywhere.
+
+    Raises:
+        InputError: if the value is negative or not finite.
+    """
+    if not (math.isfinite(value) and value >= 0):
+        raise InputError(f"tau is {value!r}: give a finite number of at least 0; 0 is the ODE, 1 the standard SDE.")
+    return _Constant(float(value))
+
+
+def window(value: float, low: float, high: float) -> Tau:
+    """Return τ = ``value`` where σ/α lies in [low, high] and 0 elsewhere.
+
+    The authors of SA-Solver use [0.05, 1] on EDM's CIFAR-10 networks (arXiv 2309.05019, section 6).
+
+    Raises:
+        InputError: if the window is reversed or negative, or the value is.
+    """
+    if not 0 <= low < high:
+        raise InputError(f"the σ/α window is [{low}, {high}]: write the lower end first, neither below 0.")
+    return _Window(constant(value).value, float(low), float(high))  # type: ignore[attr-defined]
+
+
+def as_tau(tau: float | Tau | Callable[[GridPoint], float | Tensor]) -> Tau:
+    """Return ``tau`` as a ``Tau``: numbers become constants, functions are asked at each grid point."""
+    if isinstance(tau, Tau):
+        return tau
+    if callable(tau):
+        return _Function(tau)
+    if isinstance(tau, (int, float)):
+        return constant(tau)
+    raise InputError(f"tau is {tau!r}: give a number, fs.tau.constant, fs.tau.window or a function of the grid point.")

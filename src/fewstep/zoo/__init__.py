@@ -1,0 +1,5 @@
+"""Models that come with the package and work offline."""
+
+from fewstep.zoo.embedded import MODELS, load
+
+__all__ = ["MODELS", "load"]
