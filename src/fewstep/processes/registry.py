@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from fewstep.errors import InputError, unknown_name
+from fewstep.errors import InputError
 from fewstep.processes.base import Process
 from fewstep.processes.edm import EDM
 from fewstep.processes.flow import RectifiedFlow
+from fewstep.processes.spec import build, parse
 from fewstep.processes.vp import VPCosine, VPDiscrete, VPLinear
 
 __all__ = ["NAMES", "from_dict", "named"]
 
-NAMES: dict[str, type[Process]] = {
+NAMES: dict[str, Callable[..., Process]] = {
     "edm": EDM,
     "flow": RectifiedFlow,
     "vp-cosine": VPCosine,
-    "vp-discrete": VPDiscrete,
+    "vp-discrete": VPDiscrete.from_betas,
     "vp-linear": VPLinear,
 }
 
 
-def named(name: str, **settings: Any) -> Process:
-    """Return the process called ``name`` with ``settings``; "vp-discrete" is DDPM's linear one unless told.
+def named(spec: str) -> Process:
+    """Return the process of ``spec``: a name, with settings if wanted, as "flow:shift=3".
+
+    "vp-discrete" is DDPM's linear schedule of 1000 steps; its settings are those of ``VPDiscrete.from_betas``.
 
     Raises:
         InputError: if there is no such process, or a setting is not one of its own.
     """
-    if name not in NAMES:
-        raise unknown_name("process", name, NAMES)
-    make = VPDiscrete.from_betas if name == "vp-discrete" and "alphas_cumprod" not in settings else NAMES[name]
-    try:
-        return make(**settings)
-    except TypeError as error:
-        raise InputError(f"process {name!r} does not take these settings: {error}.") from error
+    name, settings = parse(spec)
+    return build("process", name, NAMES, settings)
 
 
 def from_dict(data: Mapping[str, Any]) -> Process:
@@ -43,6 +41,7 @@ def from_dict(data: Mapping[str, Any]) -> Process:
     Raises:
         InputError: if ``data`` has no known name or its settings do not fit.
     """
-    if not isinstance(data, Mapping) or "name" not in data:
+    if not isinstance(data, Mapping) or not isinstance(data.get("name"), str):
         raise InputError(f"a process is described as {{'name': …, settings}}, not {data!r}.")
-    return named(**data)
+    settings = {key: value for key, value in data.items() if key != "name"}
+    return build("process", data["name"], {**NAMES, "vp-discrete": VPDiscrete}, settings)

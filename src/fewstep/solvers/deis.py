@@ -15,9 +15,11 @@ __all__ = ["DEIS"]
 
 @dataclass(frozen=True)
 class DEIS(Solver):
-    r"""x_end = (α_end/α)·x − α_end·∫ e^{−λ}·ε̂(λ) dλ, ε̂ a polynomial in λ through past noise predictions.
+    r"""DEIS, multistep over noise predictions: orders 1 to 3, one call a step.
 
-    One call a step. Equals ``SASolver(order, 0, tau=0, prediction="noise")``; order 1 is ``Euler()``;
+        x_end = (α_end/α)·x − α_end·∫ e^{−λ}·ε̂(λ) dλ, ε̂ a polynomial in λ through past noise predictions.
+
+    Equals ``SASolver(order, 0, tau=0, prediction="noise")``; order 1 is ``Euler()``;
     diffusers' DEISMultistepScheduler ("logrho") on the same sigmas.
 
     Source: Zhang & Chen, DEIS (arXiv 2204.13902), with the polynomial in log ρ = −λ.

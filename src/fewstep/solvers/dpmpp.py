@@ -20,14 +20,16 @@ __all__ = ["DPMSolverPP"]
 
 @dataclass(frozen=True)
 class DPMSolverPP(Solver):
-    r"""x_end = (σ_end/σ)·x + α_end·∫_{−h}^0 e^s·D(s) ds, D a polynomial in λ through past predictions.
+    r"""DPM-Solver++, multistep over data predictions: orders 1 to 3, one call a step.
+
+        x_end = (σ_end/σ)·x + α_end·∫_{−h}^0 e^s·D(s) ds, D a polynomial in λ through past predictions.
 
     Order 2 is the published midpoint row, half a slope: (1 − e^{−h})·[D_0 + ½·(D_0 − D_{−1})·h/h_{−1}].
     At order 3 the published row (diffusers, k-diffusion, the authors' code) holds one half of the
     polynomial's quadratic term, and so converges with order 2 only; ``variant="published"`` is that row,
     "exact" integrates the polynomial and converges with order 3. Orders 1 and 2 are the same in both.
 
-    One call a step. Equals: ``order=1`` is ``Euler()``; ``order=2`` is ``UniPC(2, "bh2", corrector=False)``;
+    Equals: ``order=1`` is ``Euler()``; ``order=2`` is ``UniPC(2, "bh2", corrector=False)``;
     ``variant="published"`` is diffusers' DPMSolverMultistepScheduler on the same sigmas.
 
     Source: Lu et al., DPM-Solver++ (arXiv 2211.01095), algorithm 2 and appendix A.

@@ -21,8 +21,9 @@ __all__ = ["SASolver"]
 
 @dataclass(frozen=True)
 class SASolver(Solver):
-    r"""Adams predictor and corrector with τ(t) noise, integrated exactly; τ is constant in each interval.
+    r"""SA-Solver, the stochastic Adams predictor-corrector: noise by τ, orders 1 to 4.
 
+    The exponential integrals are exact, with τ constant in each interval.
     With c = 1 + τ² and h the step in λ, both rows of an interval share the noise ξ:
 
         x_end = (σ_end/σ)·e^{−τ²h}·x + α_end·∫_{−h}^0 c·e^{cs}·D(s) ds + σ_end·√(1 − e^{−2τ²h})·ξ,

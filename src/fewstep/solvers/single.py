@@ -22,9 +22,11 @@ def _first_order(interval: Interval, order: int) -> Coefficients:
 
 @dataclass(frozen=True)
 class Euler(Solver):
-    r"""x_end = (σ_end/σ)·x + α_end·(1 − e^{−h})·D: Euler's method on x/α in the variable σ/α.
+    r"""Euler's method on x/α in the variable σ/α: first order, one call a step.
 
-    One call a step, first order. Equals ``DDIM(eta=0)``, ``DPMSolverPP(order=1)``, ``DEIS(order=1)``,
+        x_end = (σ_end/σ)·x + α_end·(1 − e^{−h})·D.
+
+    Equals ``DDIM(eta=0)``, ``DPMSolverPP(order=1)``, ``DEIS(order=1)``,
     ``UniPC(order=1, corrector=False)``, ``SASolver(1, 0, tau=0)``, and Euler's method on a flow's velocity.
 
     Source: Karras et al., EDM (arXiv 2206.00364), the first half of algorithm 1; Song et al. (arXiv 2010.02502).
@@ -37,9 +39,11 @@ class Euler(Solver):
 
 @dataclass(frozen=True)
 class DDIM(Solver):
-    r"""x_end = α_end·D + √(σ_end² − s²)·ε̂ + s·ξ with s = η·σ_end·√(1 − e^{−2h}).
+    r"""DDIM, from deterministic (η = 0) to ancestral (η = 1): first order, one call a step.
 
-    η = 0 is deterministic (``Euler()``), η = 1 is ancestral sampling, DDPM's own posterior. One call a step.
+        x_end = α_end·D + √(σ_end² − s²)·ε̂ + s·ξ with s = η·σ_end·√(1 − e^{−2h}).
+
+    η = 0 is deterministic (``Euler()``), η = 1 is ancestral sampling, DDPM's own posterior.
     Equals ``SASolver(1, 0, tau)`` with e^{−τ²h} = √(1 − η²·(1 − e^{−2h})) in each step; η = 1 is τ = 1.
 
     Source: Song et al., Denoising Diffusion Implicit Models (arXiv 2010.02502), eq. 12 and 16.
@@ -75,14 +79,14 @@ class DDIM(Solver):
 
 @dataclass(frozen=True)
 class Heun(Solver):
-    r"""Euler's step to the end, then the trapezoidal rule on x/α in the variable σ/α.
+    r"""EDM's Heun method: Euler, then the trapezoidal rule; second order, two calls a step.
 
     With D' the prediction at Euler's point and r = e^{−h}, the ratio of the two σ/α,
 
         x_end = (σ_end/σ)·x + α_end·[½·(1/r − 1)·D' + (1 − r − ½·(1/r − 1))·D],
 
-    which is EDM's x + ½·(t_end − t)·(d + d') with d = (x − D)/t. Second order, two calls a step, one for
-    a last interval to the noise-free end.
+    which is EDM's x + ½·(t_end − t)·(d + d') with d = (x − D)/t. A last interval to the noise-free end
+    costs one call.
 
     Source: Karras et al., EDM (arXiv 2206.00364), algorithm 1 without churn.
     """

@@ -21,8 +21,9 @@ __all__ = ["UniPC"]
 
 @dataclass(frozen=True)
 class UniPC(Solver):
-    r"""Predictor through ``order`` past predictions, corrector through these and the new one.
+    r"""UniPC, the unified predictor-corrector: orders 1 to 5, one call a step.
 
+    The predictor runs through ``order`` past predictions, the corrector through these and the new one.
     With h the step in λ, both integrate the polynomial in λ exactly,
     x_end = (σ_end/σ)·x + α_end·∫_{−h}^0 e^s·D(s) ds, but for two rows of the published variants, which
     take half a slope (½·B(h)) instead: the predictor at order 2 and the corrector at order 1, with

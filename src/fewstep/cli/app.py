@@ -1,0 +1,44 @@
+"""The application: commands are registered here; torch is imported only when one runs."""
+
+from __future__ import annotations
+
+import sys
+
+from fewstep.errors import FewstepError, MissingPackageError
+
+try:
+    import typer
+    from rich.console import Console
+except ImportError as error:
+    raise MissingPackageError("the command line needs typer and rich: pip install 'fewstep[cli]'.") from error
+
+from fewstep.cli.sample import sample
+
+__all__ = ["app", "run"]
+
+app = typer.Typer(
+    name="fewstep",
+    help="Trained diffusion and flow-matching models at their best in few network calls, without training.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+app.command()(sample)
+
+
+@app.callback()
+def _commands() -> None:
+    """Keep commands named even while there is only one."""
+
+
+def run() -> None:
+    """Run the application; a mistake in the input is one line on stderr and exit code 2."""
+    try:
+        app()
+    except FewstepError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {_plain(error)}")
+        sys.exit(2)
+
+
+def _plain(error: FewstepError) -> str:
+    return str(error).replace("[", r"\[").replace("\n", " ")

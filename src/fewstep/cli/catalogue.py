@@ -1,0 +1,41 @@
+"""What there is to choose from, one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from inspect import getdoc, signature
+
+__all__ = ["show"]
+
+
+def show() -> None:
+    """Print solvers, grids and models."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from fewstep import grids, solvers, zoo
+
+    console = Console(highlight=False)
+    for title, entries in (
+        ("solvers", _described(solvers.NAMES)),
+        ("grids", {**_described(grids.NAMES), "FILE.json": "a grid that TimeGrid.to_json wrote"}),
+        ("models", zoo.MODELS),
+    ):
+        table = Table(title=title, title_justify="left", box=None, show_header=False, padding=(0, 2))
+        for name, text in entries.items():
+            table.add_row(name, text)
+        console.print(table)
+
+
+def _described(known: Mapping[str, Callable[..., object]]) -> dict[str, str]:
+    """Return the settings of each entry, or the first line of its docstring where it has none."""
+    lines = {}
+    for name, maker in known.items():
+        settings = ", ".join(
+            f"{p.name}={p.default!r}"
+            for p in signature(maker).parameters.values()
+            if p.name not in ("process", "steps", "end", "solver")
+        )
+        summary = (getdoc(maker) or "").split("\n")[0]
+        lines[name] = f"{summary}" + (f"  ({settings})" if settings else "")
+    return lines

@@ -1,0 +1,48 @@
+"""Grids by name or from a file: what the command line speaks of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from fewstep.errors import InputError
+from fewstep.grids.heuristic import End, karras, quadratic_time, uniform_logsnr, uniform_time
+from fewstep.grids.time_grid import TimeGrid
+from fewstep.processes import Process
+from fewstep.processes.spec import build, parse
+
+__all__ = ["NAMES", "named"]
+
+NAMES: dict[str, Callable[..., TimeGrid]] = {
+    "karras": karras,
+    "quadratic_time": quadratic_time,
+    "uniform_logsnr": uniform_logsnr,
+    "uniform_time": uniform_time,
+}
+
+
+def named(spec: str, process: Process, steps: int, end: End = None) -> TimeGrid:
+    """Return the grid of ``spec``: a name, with settings if wanted, as "karras:rho=5", or a ``.json`` file.
+
+    Raises:
+        InputError: if there is no such grid or file, a setting is not one of its own, or the file's grid is
+            of another process or number of steps.
+    """
+    if spec.endswith(".json"):
+        return _from_file(Path(spec), process, steps)
+    name, settings = parse(spec)
+    makers = {key: partial(maker, process, steps, end=end) for key, maker in NAMES.items()}
+    return build("grid", name.replace("-", "_"), makers, settings)
+
+
+def _from_file(path: Path, process: Process, steps: int) -> TimeGrid:
+    try:
+        grid = TimeGrid.from_json(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the grid file {str(path)!r} cannot be read: {error}.") from error
+    if grid.process != process or grid.steps != steps:
+        raise InputError(
+            f"{str(path)!r} holds {grid.steps} steps of {grid.process!r}; {steps} of {process!r} are asked for."
+        )
+    return grid

@@ -1,0 +1,52 @@
+"""Settings written as one word: ``name:key=value,key=value``."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping
+from inspect import Parameter, signature
+from typing import Any, TypeVar
+
+from fewstep.errors import InputError, unknown_name
+
+__all__ = ["build", "parse"]
+
+Made = TypeVar("Made")
+
+
+def parse(spec: str) -> tuple[str, dict[str, Any]]:
+    """Return the name and settings of ``name:key=value,key=value``; values are Python literals or words.
+
+    Raises:
+        InputError: if a setting has no "=".
+    """
+    name, _, rest = spec.partition(":")
+    settings: dict[str, Any] = {}
+    for part in filter(None, (piece.strip() for piece in rest.split(","))):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise InputError(f"{part!r} in {spec!r} is no setting: write name:key=value,key=value.")
+        try:
+            settings[key.strip()] = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError):
+            settings[key.strip()] = value.strip()
+    return name.strip().lower(), settings
+
+
+def build(kind: str, name: str, known: Mapping[str, Callable[..., Made]], settings: Mapping[str, Any]) -> Made:
+    """Return ``known[name](**settings)``.
+
+    Raises:
+        InputError: if there is no such name, or a setting is not one of its own (with the near match).
+    """
+    if name not in known:
+        raise unknown_name(kind, name, known)
+    keywords = (Parameter.KEYWORD_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    own = [p.name for p in signature(known[name]).parameters.values() if p.kind in keywords]
+    for key in settings:
+        if key not in own:
+            raise unknown_name(f"setting of {kind} {name!r}", key, own)
+    try:
+        return known[name](**settings)
+    except TypeError as error:
+        raise InputError(f"{kind} {name!r} does not take these settings: {error}.") from error
