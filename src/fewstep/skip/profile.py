@@ -1,0 +1,194 @@
+"""How strongly each skip is scaled: ρ over the depth, its weight over the noise level, and its JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from fewstep.errors import InputError
+from fewstep.grids import TimeGrid
+
+__all__ = ["Profile", "load"]
+
+FORMAT = "fewstep-skip/1"
+SAMPLED = tuple(10.0 ** (k / 64) for k in range(-256, 257))
+"""The σ/α at which a weight that is a function is sampled: 1e-4 … 1e4, 3.6 % apart."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    r"""The factor ρ of every skip, over depth and noise level.
+
+    With d the depth (0 outermost, n − 1 deepest), ρ_d = top + (bottom − top)·d/(n − 1); at noise level
+    s = σ/α the skip is multiplied by 1 + w(s)·(ρ_d − 1), where w is 1 unless one of ``sigma_window`` and
+    ``sigma_weight`` is given.
+
+    Source: The Surprising Effectiveness of Skip-Tuning in Diffusion Sampling (arXiv 2402.15170).
+
+    Args:
+        bottom: ρ of the deepest skip.
+        top: ρ of the outermost skip.
+        rho: instead of the two, one number for all skips, or one for each, deepest first.
+        sigma_window: (low, high) in σ/α, either None for open: w is 1 within, both ends included, 0 outside.
+        ramp: the width, in natural logarithms of σ/α, over which w falls to 0 outside of the window.
+        sigma_weight: w as points (σ/α, weight), linear in log(σ/α) between them and constant beyond; or a
+            function of σ/α, which is sampled at 513 points from 1e-4 to 1e4.
+
+    Raises:
+        InputError: if a ρ is negative or not finite, the window is empty, or settings exclude each other.
+    """
+
+    bottom: float = 0.8
+    top: float = 1.0
+    rho: float | tuple[float, ...] | None = None
+    sigma_window: tuple[float | None, float | None] | None = None
+    ramp: float = 0.0
+    sigma_weight: tuple[tuple[float, float], ...] | Callable[[float], float] | None = None
+
+    def __post_init__(self) -> None:
+        put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
+        put("bottom", _factor("bottom", self.bottom))
+        put("top", _factor("top", self.top))
+        if isinstance(self.rho, Sequence):
+            if not self.rho:
+                raise InputError("rho is empty: give one number, or one for each skip.")
+            put("rho", tuple(_factor(f"rho[{i}]", value) for i, value in enumerate(self.rho)))
+        elif self.rho is not None:
+            put("rho", _factor("rho", self.rho))
+        if self.sigma_window is not None:
+            put("sigma_window", _window(self.sigma_window))
+        put("ramp", _number(self.ramp))
+        if self.ramp is None or not 0 <= self.ramp < math.inf or (self.ramp and self.sigma_window is None):
+            raise InputError(f"ramp is {self.ramp!r}: give a number of at least 0, with a sigma_window.")
+        if self.sigma_weight is not None:
+            if self.sigma_window is not None:
+                raise InputError("sigma_window and sigma_weight are both given: leave one out.")
+            weight = self.sigma_weight
+            put("sigma_weight", _points([(s, weight(s)) for s in SAMPLED] if callable(weight) else weight))
+
+    @classmethod
+    def per_step(cls, grid: TimeGrid, bottoms: Sequence[float]) -> Profile:
+        """Return the profile whose ρ of the deepest skip is ``bottoms[i]`` in step i of ``grid``, with top = 1.
+
+        Step i is the network call at ``grid.times[i]``; half way to the next one, in log(σ/α), the value changes.
+
+        Raises:
+            InputError: if there are not as many values as steps.
+        """
+        if len(bottoms) != grid.steps:
+            raise InputError(f"{len(bottoms)} values for {grid.steps} steps: give one for each.")
+        strongest = max((_factor("bottoms", value) for value in bottoms), key=lambda value: abs(1 - value))
+        weights = [(1 - value) / (1 - strongest) if strongest != 1 else 0.0 for value in bottoms]
+        logs = [min(max(-x, -30.0), 30.0) for x in grid.half_logsnr[: grid.steps].tolist()]
+        points = [(logs[0], weights[0])]
+        for before, after, old, new in zip(logs, logs[1:], weights, weights[1:], strict=False):
+            middle, edge = 0.5 * (before + after), 1e-5 * (before - after)
+            points += [(middle + edge, old), (middle - edge, new)]
+        return cls(bottom=strongest, sigma_weight=tuple((math.exp(x), w) for x, w in reversed(points)))
+
+    @property
+    def over_sigma(self) -> bool:
+        """Whether ρ depends on the noise level."""
+        return self.sigma_window is not None or self.sigma_weight is not None
+
+    def factors(self, count: int) -> list[float]:
+        """Return ρ of ``count`` skips, deepest first.
+
+        Raises:
+            InputError: if ``rho`` is a list of another length.
+        """
+        if isinstance(self.rho, tuple):
+            if len(self.rho) != count:
+                raise InputError(
+                    f"rho has {len(self.rho)} values, the network {count} skips: give one for each "
+                    "skip, deepest first; fs.skip.find lists them."
+                )
+            return list(self.rho)
+        if self.rho is not None:
+            return [float(self.rho)] * count
+        step = (self.top - self.bottom) / max(count - 1, 1)
+        return [self.bottom + step * i for i in range(count - 1)] + [self.top if count > 1 else self.bottom]
+
+    def to_json(self) -> str:
+        """Return the profile as JSON; ``from_json`` gives the same profile back."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Profile:
+        """Return the profile that ``to_json`` wrote.
+
+        Raises:
+            InputError: if the text is not such a profile, or a setting is unknown or wrong.
+        """
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError(f"this is not JSON ({error}): give what Profile.save wrote.") from error
+        found = data.pop("format", None) if isinstance(data, dict) else type(data).__name__
+        if found != FORMAT:
+            raise InputError(f"the format is {found!r}: this version of fewstep reads {FORMAT!r}.")
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(data) - set(known))
+        if unknown:
+            raise InputError(f"unknown settings {', '.join(unknown)} in a skip profile: known are {', '.join(known)}.")
+        return cls(**data)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the profile to ``path`` as JSON, whole or not at all."""
+        path = Path(path)
+        part = path.with_name(path.name + ".part")
+        part.write_text(self.to_json() + "\n", "utf-8")
+        os.replace(part, path)
+
+
+def load(path: str | os.PathLike[str]) -> Profile:
+    """Return the skip profile in the JSON file ``path``.
+
+    Raises:
+        InputError: if there is no such file, or it is no skip profile.
+    """
+    try:
+        text = Path(path).read_text("utf-8")
+    except OSError as error:
+        raise InputError(f"cannot read the skip profile {os.fspath(path)!r}: {error.strerror}.") from error
+    return Profile.from_json(text)
+
+
+def _factor(name: str, value: Any) -> float:
+    number = _number(value)
+    if number is None or not (math.isfinite(number) and number >= 0):
+        raise InputError(f"{name} is {value!r}: a skip's factor is a number of at least 0; 1 leaves it as it is.")
+    return number
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _window(window: Any) -> tuple[float | None, float | None]:
+    bounds = list(window) if isinstance(window, Sequence) and len(window) == 2 else [None, 0.0]
+    low, high = (_number(default if value is None else value) for value, default in zip(bounds, (0.0, math.inf),
+                                                                                       strict=True))
+    if low is None or high is None or not 0 <= low < high:
+        raise InputError(f"sigma_window is {window!r}: give (low, high) in σ/α with 0 ≤ low < high, or None for open.")
+    return low or None, None if math.isinf(high) else high
+
+
+def _points(points: Any) -> tuple[tuple[float, float], ...]:
+    try:
+        pairs = tuple((float(s), float(w)) for s, w in points)
+    except (TypeError, ValueError):
+        pairs = ()
+    rising = all(a[0] < b[0] for a, b in zip(pairs, pairs[1:], strict=False))
+    if not pairs or not rising or pairs[0][0] <= 0 or not all(math.isfinite(x) for pair in pairs for x in pair):
+        raise InputError("sigma_weight must be points (σ/α, weight), with σ/α rising and above 0, all of them finite; "
+                         f"it is {str(points)[:80]}.")
+    return pairs
