@@ -1,0 +1,123 @@
+"""Skip-Tuning together with what pipelines of diffusers do to a UNet, and what it costs on the embedded network."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import skip_diffusers_networks as small
+import torch
+from skip_reference import ScaledConcatenation, randomised
+
+from fewstep import skip
+from fewstep.processes import VPDiscrete
+from fewstep.zoo.train import NETWORK
+
+pytest.importorskip("diffusers")
+RHO = [0.5, 0.6, 0.7, 0.8]
+MID = torch.cos(torch.arange(2 * 16 * 8 * 8).float()).view(2, 16, 8, 8)
+RESIDUALS = [torch.cos(torch.arange(2 * c * n * n).float()).view(2, c, n, n)
+             for c, n in ((8, 16), (8, 16), (8, 8), (16, 8))]
+
+
+def compared(network, call):
+    plain = call()
+    with ScaledConcatenation(RHO) as reference:
+        expected = call()
+    with skip.tuned(network, rho=RHO):
+        result = call()
+    assert len(reference.seen) == 4
+    scale = plain.abs().max()
+    torch.testing.assert_close(result / scale, expected / scale, rtol=0, atol=1e-6)
+    assert ((result - plain).abs().max() / scale) > 1e-3
+    assert torch.equal(call(), plain)
+
+
+def test_freeu_acts_on_the_scaled_skip():
+    network, call = small.conditional()
+    randomised(network).enable_freeu(s1=0.9, s2=0.2, b1=1.4, b2=1.6)
+    compared(network, call)
+
+
+def test_controlnet_residuals_are_scaled_with_the_skip():
+    network, _ = small.conditional()
+    randomised(network)
+    compared(network, lambda: network(small.IMAGE, small.TIMES, small.TEXT, mid_block_additional_residual=MID,
+                                      down_block_additional_residuals=RESIDUALS).sample)
+
+
+def test_gradient_checkpointing():
+    network, call = small.conditional()
+    randomised(network).requires_grad_(True).train().enable_gradient_checkpointing()
+
+    def gradients():
+        network.zero_grad()
+        call().square().mean().backward()
+        return torch.cat([p.grad.flatten() for p in network.parameters()])
+
+    with skip.tuned(network, rho=RHO):
+        result = gradients()
+    network.disable_gradient_checkpointing()
+    with ScaledConcatenation(RHO):
+        expected = gradients()
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-6 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("times", [600, torch.tensor(600), small.TIMES], ids=["number", "scalar", "batch"])
+def test_a_window_reads_a_pipelines_timesteps(times):
+    network, _ = small.conditional()
+    randomised(network)
+    process = VPDiscrete.from_betas(0.00085, 0.012, 1000, "scaled_linear")
+    at = float(process.sigma(0.601) / process.alpha(0.601))
+    plain = network(small.IMAGE, times, small.TEXT).sample
+    with skip.tuned(network, 0.5):
+        everywhere = network(small.IMAGE, timestep=times, encoder_hidden_states=small.TEXT).sample
+    for window, expected in [((0.9 * at, at), everywhere), ((at, None), everywhere), ((None, 0.99 * at), plain)]:
+        with skip.tuned(network, 0.5, sigma_window=window, process=process):
+            torch.testing.assert_close(network(small.IMAGE, times, small.TEXT).sample, expected, rtol=0, atol=1e-5)
+
+
+def test_a_video_has_each_samples_factor_in_all_its_frames():
+    network, _ = small.unet3d()
+    randomised(network)
+    process = VPDiscrete.from_betas()
+    profile = skip.Profile(0.4, sigma_weight=[(0.5, 0.0), (20.0, 1.0)])
+    with skip.tuned(network, profile=profile, process=process):
+        together = network(small.VIDEO, torch.tensor([300, 700]), small.TEXT).sample
+        apart = [network(small.VIDEO[i:i + 1], t, small.TEXT[i:i + 1]).sample for i, t in enumerate((300, 700))]
+    torch.testing.assert_close(together, torch.cat(apart), rtol=1e-4, atol=1e-4)
+
+
+def fastest(call, repeats=5):
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+@pytest.mark.parametrize("settings", [{}, {"sigma_window": (0.05, 5.0), "process": VPDiscrete.from_betas()}],
+                         ids=["constant", "window"])
+def test_hooks_cost_less_than_two_percent_of_the_embedded_network(settings):
+    from diffusers import UNet2DModel
+
+    network = randomised(UNet2DModel(**NETWORK)).to(memory_format=torch.channels_last)
+    x = torch.randn(8, 1, 32, 32, generator=torch.Generator().manual_seed(0)).contiguous(
+        memory_format=torch.channels_last)
+    call = lambda: network(x, torch.full((8,), 300.0), torch.zeros(8, dtype=torch.long))  # noqa: E731
+    with torch.inference_mode():
+        forward = fastest(call)
+        with skip.tuned(network, 0.7, 0.9, **settings) as handle:
+            hooks = [(module, hook) for module in network.modules() for hook in module._forward_pre_hooks.values()]
+            inputs = {}
+            see = [module.register_forward_pre_hook(
+                lambda module, args, kwargs: inputs.setdefault(module, (args, kwargs)) and None,
+                with_kwargs=True, prepend=True) for module, _ in hooks]
+            call()
+            for registered in see:
+                registered.remove()
+            spent = sum(fastest(lambda hook=hook, module=module: hook(module, *inputs[module]), 20)
+                        for module, hook in hooks)
+    assert len(handle.skips) == 9
+    assert spent < 0.02 * forward, f"{1e6 * spent:.0f} of {1e6 * forward:.0f} microseconds"
