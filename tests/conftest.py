@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# OpenMP's threads spin while they wait, which costs a busy machine many times the tests' own work. Torch reads this
+# when it is imported, which no plugin does.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 settings.register_profile("fewstep", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("fewstep")
 
