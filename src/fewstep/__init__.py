@@ -28,7 +28,7 @@ _HOMES = {
     "sample": "sampling",
     "tau": "solvers",
 }
-_MODULES = ("errors", "grids", "guidance", "processes", "solvers", "zoo")
+_MODULES = ("errors", "grids", "guidance", "processes", "skip", "solvers", "zoo")
 
 __all__ = [*_HOMES, *_MODULES]
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from fewstep import grids as grids
     from fewstep import guidance as guidance
     from fewstep import processes as processes
+    from fewstep import skip as skip
     from fewstep import solvers as solvers
     from fewstep import zoo as zoo
     from fewstep.denoiser import DataPredictor as DataPredictor

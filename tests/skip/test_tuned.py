@@ -48,6 +48,12 @@ def test_the_network_is_bit_identical_afterwards(network):
         assert all(torch.equal(network.state_dict()[key], value) for key, value in weights.items())
 
 
+def test_the_public_names_are_those_of_the_package():
+    import fewstep as fs
+
+    assert fs.skip is skip and {"tuned", "find", "load", "Profile", "Site"} <= set(fs.skip.__all__)
+
+
 def test_an_exception_restores(network):
     before, held = network(X, TIME), state(network)
     with pytest.raises(RuntimeError, match="in the block"), skip.tuned(network, 0.5):
