@@ -1,0 +1,113 @@
+"""``fewstep sample`` as a person calls it: files, summary, and one-line answers to mistakes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from fewstep.cli.app import app, run
+from fewstep.errors import FewstepError
+
+
+def fewstep(*words: object) -> str:
+    """Run a command in this process and return what it printed; errors are raised."""
+    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_a_picture_of_all_samples(tmp_path):
+    out = tmp_path / "samples.png"
+    printed = fewstep("sample", "--steps", 3, "--num", 5, "--out", out)
+    assert "3 steps, 3 network calls: 5 images" in printed and "images/s" in printed
+    with Image.open(out) as picture:
+        assert picture.mode == "L" and min(picture.size) >= 300
+        assert np.asarray(picture).std() > 10
+    assert os.listdir(tmp_path) == ["samples.png"]
+
+
+def test_arrays_do_not_depend_on_the_batch(tmp_path):
+    for name, size in (("one", 4), ("two", 3)):
+        fewstep("sample", "--solver", "sa:tau=0.5", "--steps", 3, "--num", 4, "--seed", 7, "--class", 7,
+                "--guidance", 2, "--batch-size", size, "--out", tmp_path / f"{name}.npz")  # fmt: skip
+    one, two = (np.load(tmp_path / f"{name}.npz") for name in ("one", "two"))
+    assert one["seeds"].tolist() == [7, 8, 9, 10] and one["labels"].tolist() == [7] * 4
+    assert one["images"].shape == (4, 32, 32, 1) and one["images"].dtype == np.uint8
+    assert np.abs(one["images"].astype(int) - two["images"].astype(int)).max() <= 1
+
+
+def test_a_folder_of_pictures(tmp_path):
+    fewstep("sample", "--steps", 2, "--num", 3, "--class", "none", "--out", tmp_path / "many")
+    assert sorted(path.name for path in (tmp_path / "many").iterdir()) == ["000000.png", "000001.png", "000002.png"]
+
+
+def test_the_catalogue_names_everything():
+    printed = fewstep("sample", "--list")
+    for name in ("unipc", "sa", "heun", "karras", "uniform_logsnr", "fashion-mnist"):
+        assert name in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["--solver", "unicp"], "did you mean 'unipc'"),
+        (["--grid", "karas"], "did you mean 'karras'"),
+        (["--model", "fashion-mnits"], "did you mean 'fashion-mnist'"),
+        (["--steps", 0], "steps is 0"),
+        (["--num", 0], "--num is 0"),
+        (["--class", 12], "classes 0 to 9"),
+        (["--class", "boot"], "'each' or 'none'"),
+        (["--guidance", "nan"], "guidance_scale is"),
+        (["--seed", -5], "at least 0"),
+        (["--solver", "sa:tau=1@1:0.05"], "lower end first"),
+        (["--grid", "missing.json"], "cannot be read"),
+        (["--out", "missing/folder/x.png"], "does not exist"),
+        (["--out", "picture.jpg"], ".png or .npz"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(words, answer, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["fewstep", "sample", "--num", "2", "--steps", "2", *map(str, words)])
+    with pytest.raises(SystemExit) as stop:
+        run()
+    assert stop.value.code == 2
+    printed = capsys.readouterr().err
+    assert answer in printed and printed.count("\n") == 1
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    from fewstep.cli import images
+
+    out = tmp_path / "samples.npz"
+    out.write_bytes(b"old")
+
+    def full(path: Path, *_: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(images, "_save_arrays", full)
+    with pytest.raises(FewstepError, match="No space left"):
+        images.write_images(out, np.zeros((1, 2, 2, 1), np.uint8), [0], None)
+    assert out.read_bytes() == b"old" and os.listdir(tmp_path) == ["samples.npz"]
+
+
+def test_help_does_not_import_torch():
+    code = """
+import sys
+from fewstep.cli import main
+sys.argv = ["fewstep", "--help"]
+try:
+    main()
+except SystemExit:
+    pass
+assert not {"torch", "numpy"} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "sample" in done.stdout

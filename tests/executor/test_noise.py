@@ -1,0 +1,35 @@
+"""Noise: streams of a seed, independent of the batch and of each other."""
+
+import torch
+
+from fewstep.executor import NoiseSource
+
+CPU = torch.device("cpu")
+
+
+def drawn(shape: tuple[int, ...], **settings: object) -> torch.Tensor:
+    out = torch.empty(shape)
+    NoiseSource(shape[0], CPU, **settings).fill(out)
+    return out
+
+
+def test_the_initial_stream_is_the_plain_generator():
+    wanted = torch.randn(3, 4, generator=torch.Generator().manual_seed(7))
+    assert torch.equal(drawn((1, 3, 4), seeds=[7])[0], wanted)
+
+
+def test_streams_of_one_seed_are_unrelated():
+    one, two = (drawn((1, 20_000), seeds=[7], stream=stream)[0] for stream in (0, 1))
+    assert abs(float(torch.corrcoef(torch.stack([one, two]))[0, 1])) < 0.03
+
+
+def test_neighbouring_seeds_are_unrelated():
+    one, two = drawn((2, 20_000), seeds=[7, 8], stream=1)
+    assert abs(float(torch.corrcoef(torch.stack([one, two]))[0, 1])) < 0.03
+
+
+def test_a_generator_draws_the_batch_and_a_list_each_sample():
+    whole = drawn((3, 40), generator=torch.Generator().manual_seed(1))
+    assert torch.equal(whole, torch.randn(3, 40, generator=torch.Generator().manual_seed(1)))
+    each = drawn((3, 40), generator=[torch.Generator().manual_seed(s) for s in (1, 2, 3)])
+    assert torch.equal(each[2], torch.randn(40, generator=torch.Generator().manual_seed(3)))

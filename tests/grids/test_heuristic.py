@@ -1,0 +1,93 @@
+"""The grids by rule: they fall, meet both ends exactly, and are even where they say."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fewstep as fs
+from fewstep.errors import InputError
+
+PROCESSES = [
+    fs.processes.VPLinear(),
+    fs.processes.VPCosine(),
+    fs.processes.VPDiscrete.from_betas(),
+    fs.processes.EDM(),
+    fs.processes.RectifiedFlow(shift=3.0),
+]
+MAKERS = [fs.grids.uniform_logsnr, fs.grids.uniform_time, fs.grids.quadratic_time, fs.grids.karras]
+
+
+@given(
+    process=st.sampled_from(PROCESSES),
+    make=st.sampled_from(MAKERS),
+    steps=st.integers(1, 60),
+    end=st.sampled_from([None, "zero", 0.01]),
+)
+def test_falls_and_meets_its_ends(process, make, steps, end):
+    grid = make(process, steps, end=end)
+    assert grid.steps == steps
+    assert bool((grid.times.diff() < 0).all())
+    assert float(grid.times[0]) == process.t_max
+    to_zero = end == "zero" or (end is None and process.ends_at_zero)
+    assert float(grid.times[-1]) == (0.0 if to_zero else process.t_min if end is None else end)
+    if to_zero and steps > 1:
+        assert float(grid.times[-2]) == process.t_min
+
+
+@pytest.mark.parametrize(
+    ("make", "variable"),
+    [
+        (fs.grids.uniform_logsnr, lambda p, t: p.half_logsnr(t)),
+        (fs.grids.uniform_time, lambda p, t: p.clock(t)),
+        (fs.grids.quadratic_time, lambda p, t: p.clock(t).sqrt()),
+        (fs.grids.karras, lambda p, t: (p.sigma(t) / p.alpha(t)) ** (1 / 7)),
+    ],
+)
+@pytest.mark.parametrize("process", PROCESSES, ids=repr)
+def test_is_even_in_its_variable(make, variable, process):
+    values = variable(process, make(process, 9, end=process.t_min).times)
+    gaps = values.diff()
+    assert torch.allclose(gaps, gaps.mean().expand_as(gaps), rtol=1e-6)
+
+
+def test_karras_is_that_of_the_paper():
+    grid = fs.grids.karras(fs.processes.EDM(), 18)
+    i = torch.arange(18, dtype=torch.float64)
+    paper = (80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+    assert torch.allclose(grid.times[:-1], paper, rtol=1e-12)
+    assert float(grid.times[-1]) == 0.0
+
+
+def test_even_time_may_end_at_zero_itself():
+    grid = fs.grids.uniform_time(fs.processes.VPLinear(), 4, end=0.0)
+    assert torch.allclose(grid.times, torch.linspace(1, 0, 5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda p: fs.grids.uniform_logsnr(p, 0), "steps is 0"),
+        (lambda p: fs.grids.uniform_logsnr(p, 2.5), "steps is 2.5"),
+        (lambda p: fs.grids.uniform_logsnr(p, 5, end=0.0), "end='zero'"),
+        (lambda p: fs.grids.uniform_time(p, 5, end=1.0), "below 1"),
+        (lambda p: fs.grids.uniform_time(p, 5, end="none"), "'zero' or None"),
+        (lambda p: fs.grids.karras(p, 5, rho=0), "rho is 0"),
+        (lambda p: fs.grids.named("karas", p, 5), "did you mean 'karras'"),
+        (lambda p: fs.grids.named("missing.json", p, 5), "cannot be read"),
+    ],
+)
+def test_mistakes_are_answered(call, words):
+    with pytest.raises(InputError, match=words):
+        call(fs.processes.VPLinear())
+
+
+def test_a_grid_from_a_file_must_fit(tmp_path):
+    process = fs.processes.VPLinear()
+    path = tmp_path / "grid.json"
+    path.write_text(fs.grids.karras(process, 6).to_json())
+    assert fs.grids.named(str(path), process, 6) == fs.grids.karras(process, 6)
+    with pytest.raises(InputError, match="6 steps"):
+        fs.grids.named(str(path), process, 7)
+    with pytest.raises(InputError, match="EDM"):
+        fs.grids.named(str(path), fs.processes.EDM(), 6)

@@ -1,0 +1,57 @@
+"""TimeGrid: what it refuses, what it keeps."""
+
+import math
+
+import pytest
+import torch
+
+import fewstep as fs
+from fewstep.errors import InputError
+
+VP = fs.processes.VPLinear()
+
+
+def test_keeps_float64_times_and_their_levels():
+    grid = fs.TimeGrid(VP, [1.0, 0.5, 0.0])
+    assert grid.times.dtype == torch.float64
+    assert grid.steps == 2
+    assert grid.ends_at_zero and math.isinf(float(grid.half_logsnr[-1]))
+    assert not fs.TimeGrid(VP, [1.0, 0.5]).ends_at_zero
+    assert fs.TimeGrid(fs.processes.RectifiedFlow(), [1.0, 0.5]).starts_at_pure_noise
+
+
+def test_json_gives_the_same_grid_back():
+    grid = fs.grids.karras(fs.processes.EDM(), 7)
+    assert fs.TimeGrid.from_json(grid.to_json()) == grid
+
+
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [
+        ([1.0, 0.5, 0.5], "fall strictly"),
+        ([0.2, 0.5], "fall strictly"),
+        ([1.0, float("nan"), 0.1], "finite"),
+        ([1.0], "at least two"),
+        ([1.0, -0.1], "between 0"),
+        ([1.5, 0.5], "between 0"),
+    ],
+)
+def test_wrong_times_are_refused(times, words):
+    with pytest.raises(InputError, match=words):
+        fs.TimeGrid(VP, times)
+
+
+def test_times_whose_levels_coincide_are_refused():
+    with pytest.raises(InputError, match="further apart"):
+        fs.TimeGrid(fs.processes.EDM(), [1e5, math.nextafter(1e5, 0.0)])
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "fewstep-grid/9"}', '{"format": "fewstep-grid/1"}'])
+def test_damaged_json_is_refused(text):
+    with pytest.raises(InputError):
+        fs.TimeGrid.from_json(text)
+
+
+def test_the_process_must_be_one():
+    with pytest.raises(InputError, match="VPLinear"):
+        fs.TimeGrid("vp-linear", [1.0, 0.5])

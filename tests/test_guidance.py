@@ -1,0 +1,91 @@
+"""Guidance and thresholds against their formulas."""
+
+import pytest
+import torch
+
+import fewstep as fs
+from fewstep.errors import InputError
+from fewstep.guidance import ClassifierFree, DynamicThreshold, StaticThreshold
+
+NULL = 3
+T = torch.tensor(0.5)
+
+
+def conditional(calls: list[int] | None = None) -> fs.Denoiser:
+    def network(x, t, labels):
+        if calls is not None:
+            calls.append(len(x))
+        return x + labels.view(-1, 1)
+
+    return fs.Denoiser(network, fs.processes.VPLinear(), "x0", num_classes=3, default_cond=NULL, shape=(2,))
+
+
+@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("scale", [0.0, 1.0, 2.5])
+def test_guidance_is_its_formula(scale, batched):
+    inner = conditional()
+    guided = ClassifierFree(inner, scale, NULL, batched=batched)
+    x, labels = torch.randn(4, 2, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0])
+    null, cond = inner(x, T), inner(x, T, labels)
+    assert torch.allclose(guided(x, T, labels), null + scale * (cond - null), atol=1e-6)
+    assert torch.equal(guided(x, T), null)
+
+
+def test_one_batched_call_or_two():
+    labels = torch.tensor([0, 1])
+    for batched, wanted in ((True, [4]), (False, [2, 2])):
+        calls: list[int] = []
+        ClassifierFree(conditional(calls), 2.0, NULL, batched=batched)(torch.zeros(2, 2), T, labels)
+        assert calls == wanted
+    calls = []
+    ClassifierFree(conditional(calls), 1.0, NULL)(torch.zeros(2, 2), T, labels)
+    assert calls == [2]
+
+
+def test_guidance_of_named_conditions():
+    def network(x, t, *, text, size):
+        return x + text.mean((1, 2))[:, None] + size
+
+    inner = fs.Denoiser(network, fs.processes.VPLinear(), "x0")
+    guided = ClassifierFree(inner, 3.0, {"text": torch.zeros(1, 5, 7)})
+    x, text = torch.zeros(2, 1), torch.ones(2, 5, 7)
+    assert guided(x, T, {"text": text, "size": 1.0}).flatten().tolist() == [4.0, 4.0]
+
+
+def test_static_threshold_clamps():
+    inner = fs.Denoiser(lambda x, t: 3 * x, fs.processes.VPLinear(), "x0")
+    out = StaticThreshold(inner, 1.5)(torch.tensor([[-1.0, 0.2, 1.0]]), T)
+    assert out.tolist() == [[-1.5, pytest.approx(0.6), 1.5]]
+
+
+def test_dynamic_threshold_is_its_formula_and_at_limit_one_the_static_one():
+    inner = fs.Denoiser(lambda x, t: 3 * x, fs.processes.VPLinear(), "x0")
+    x = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
+    out = DynamicThreshold(inner, 0.9)(x, T)
+    for sample, predicted in zip(out, 3 * x, strict=True):
+        reach = max(1.0, float(torch.quantile(predicted.abs(), 0.9)))
+        assert torch.allclose(sample, predicted.clamp(-reach, reach) / reach)
+    assert torch.equal(DynamicThreshold(inner, 0.9, limit=1.0)(x, T), StaticThreshold(inner, 1.0)(x, T))
+
+
+def test_wrappers_keep_what_the_model_knows():
+    guided = StaticThreshold(ClassifierFree(conditional(), 2.0, NULL))
+    grid = fs.grids.uniform_logsnr(guided.process, 3)
+    assert fs.sample(guided, fs.UniPC(), grid, seeds=range(4), cond=1).shape == (4, 2)
+    with pytest.raises(InputError, match="out of range"):
+        fs.sample(guided, fs.UniPC(), grid, seeds=range(4), cond=3)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ClassifierFree(conditional(), float("nan"), NULL),
+        lambda: ClassifierFree(lambda x, t: x, 2.0, NULL),
+        lambda: StaticThreshold(conditional(), 0.0),
+        lambda: DynamicThreshold(conditional(), 1.5),
+        lambda: DynamicThreshold(conditional(), 0.9, limit=0.5),
+    ],
+)
+def test_mistakes_are_answered(make):
+    with pytest.raises(InputError):
+        make()

@@ -1,0 +1,132 @@
+"""Plan: the table refuses to be wrong, its weights are the sampler's, JSON keeps every bit."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fewstep as fs
+from fewstep.errors import InputError
+from fewstep.plan import Plan
+
+PROCESSES = [fs.processes.VPLinear(), fs.processes.EDM(), fs.processes.RectifiedFlow(shift=3.0)]
+SOLVERS = [
+    fs.Euler(),
+    fs.Heun(),
+    fs.DDIM(1.0),
+    fs.DPMSolverPP(3),
+    fs.DEIS(3),
+    fs.UniPC(3),
+    fs.UniPC(4, "exact", lower_order_final=False),
+    fs.SASolver(3, 4, tau=1.0),
+    fs.SASolver(2, 2, tau=0.5, few_step=True),
+    fs.SASolver(3, 3, tau=1.0, mode="PECE"),
+    fs.SASolver(3, 3, tau=0.7, prediction="noise"),
+]
+
+
+def example() -> Plan:
+    return fs.UniPC(3).plan(fs.grids.karras(fs.processes.EDM(), 6))
+
+
+@given(
+    process=st.sampled_from(PROCESSES),
+    solver=st.sampled_from(SOLVERS),
+    steps=st.integers(1, 12),
+    end=st.sampled_from([None, "zero"]),
+)
+def test_weights_are_what_the_executor_does(process, solver, steps, end):
+    """With predictions that do not depend on the state, x_N = A·x_T + Σ W_i·D_i for a plan without noise."""
+    plan = solver.plan(fs.grids.uniform_logsnr(process, steps, end=end))
+    plan = replace(plan, noise=torch.zeros_like(plan.noise))
+    generator = torch.Generator().manual_seed(steps)
+    frozen = torch.randn(plan.nfe, 2, 3, dtype=torch.float64, generator=generator)
+    x_T = torch.randn(2, 3, dtype=torch.float64, generator=generator)
+    calls = iter(frozen)
+    got = fs.execute(plan, lambda x, t: next(calls), x_T)
+    gain, weights = plan.weights()
+    wanted = gain * x_T + torch.einsum("i,ibc->bc", weights, frozen)
+    amplified = 1e-13 * (1.0 + float(plan.data.abs().max())) ** 2
+    if plan.prediction == "noise":  # ε̂ = (x − α·D)/σ: the state's rounding is divided by σ
+        amplified /= float(process.sigma(plan.call_times).min())
+    assert torch.allclose(got, wanted, rtol=1e-9, atol=max(1e-9, amplified))
+    assert next(calls, None) is None
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=repr)
+def test_a_constant_prediction_is_reproduced_exactly(solver):
+    for process in PROCESSES:
+        plan = solver.plan(fs.grids.uniform_logsnr(process, 7))
+        gain, weights = plan.weights()
+        kept = float(gain * process.alpha(plan.times[0]) + weights.sum())
+        assert kept == pytest.approx(float(process.alpha(plan.times[-1])), abs=1e-9)
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=repr)
+def test_a_batch_of_grids_is_a_batch_of_plans(solver):
+    process = fs.processes.VPLinear()
+    grids = [fs.grids.uniform_logsnr(process, 6), fs.grids.uniform_time(process, 6)]
+    batch = solver.plan(fs.TimeGrid(process, torch.stack([grid.times for grid in grids])))
+    gain, weights = batch.weights()
+    for i, grid in enumerate(grids):
+        one_gain, one_weights = solver.plan(grid).weights()
+        assert torch.allclose(gain[i], one_gain, atol=1e-12)
+        assert torch.allclose(weights[i], one_weights, atol=1e-12)
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=repr)
+def test_json_keeps_every_bit(solver):
+    plan = solver.plan(fs.grids.uniform_time(fs.processes.VPLinear(), 5))
+    back = Plan.from_json(plan.to_json())
+    for name in ("times", "step", "state", "data", "noise", "evaluate"):
+        assert torch.equal(getattr(back, name), getattr(plan, name))
+    assert (back.process, back.prediction, back.solver) == (plan.process, plan.prediction, plan.solver)
+
+
+def test_it_can_be_read():
+    text = str(example())
+    assert "6 steps, 6 calls" in text
+    assert len(text.splitlines()) == 2 + len(example().rows)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda p: {"state": p.state * 1.01}, "not consistent"),
+        (lambda p: {"state": p.state * float("nan")}, "not finite"),
+        (lambda p: {"noise": p.noise[:-1]}, "must agree"),
+        (lambda p: {"data": p.data[:-1]}, "must agree"),
+        (lambda p: {"step": p.step + 1}, "without a gap"),
+        (lambda p: {"times": p.times[:-1]}, "without a gap"),
+        (lambda p: {"evaluate": torch.zeros_like(p.evaluate)}, "must evaluate"),
+        (lambda p: {"data": p.data.roll(1, -1)}, "more predictions"),
+        (lambda p: {"prediction": "v"}, "'x0' or 'noise'"),
+    ],
+)
+def test_a_wrong_table_is_refused(change, words):
+    plan = example()
+    with pytest.raises(InputError, match=words):
+        replace(plan, **change(plan))
+
+
+def test_fitted_tables_need_not_reproduce_a_constant():
+    plan = example()
+    assert replace(plan, state=plan.state * 1.01, fitted=True).fitted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "3",
+        "{}",
+        '{"format": "fewstep-plan/0"}',
+        '{"format": "fewstep-plan/1"}',
+        '{"format": "fewstep-plan/1", "rows": 3}',
+    ],
+)
+def test_damaged_json_is_refused(text):
+    with pytest.raises(InputError):
+        Plan.from_json(text)

@@ -1,0 +1,79 @@
+"""The public ``sample``."""
+
+import pytest
+import torch
+from exact import GaussianMixture
+
+import fewstep as fs
+from fewstep.errors import InputError
+
+VP = fs.processes.VPLinear()
+
+
+def model() -> fs.Denoiser:
+    exact = GaussianMixture.example(VP)
+    return fs.Denoiser(lambda x, t: exact(x.double(), t[0]), VP, "x0", shape=(2,))
+
+
+def test_sample_is_plan_and_execute():
+    grid, solver = fs.grids.karras(VP, 6), fs.SASolver(3, 3, tau=1.0)
+    x_T = fs.initial_state(grid, (2,), range(5))
+    assert torch.equal(
+        fs.sample(model(), solver, grid, seeds=range(5)),
+        fs.execute(solver.plan(grid), model(), x_T, seeds=range(5)),
+    )
+
+
+def test_the_initial_state_is_noise_of_the_first_level_from_each_seed_alone():
+    grid = fs.grids.karras(fs.processes.EDM(), 6)
+    x_T = fs.initial_state(grid, (3, 4), [5, 9])
+    assert torch.equal(x_T[1], 80.0 * torch.randn(3, 4, generator=torch.Generator().manual_seed(9)))
+
+
+def test_samples_follow_the_data_distribution():
+    """Two thousand samples in 12 calls land in the mixture's components with its weights."""
+    exact = GaussianMixture.example(VP)
+    out = fs.sample(model(), fs.UniPC(), fs.grids.uniform_logsnr(VP, 12), seeds=range(2000))
+    component = torch.cdist(out.double(), exact.means).argmin(1)
+    shares = torch.bincount(component, minlength=3) / 2000
+    assert torch.allclose(shares.double(), exact.log_weights.exp(), atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: fs.sample(model(), "unipc", fs.grids.karras(VP, 3), seeds=[0]), "fs.UniPC"),
+        (lambda: fs.sample(model(), fs.UniPC(), [1.0, 0.5], seeds=[0]), "TimeGrid"),
+        (lambda: fs.sample(model(), fs.UniPC(), fs.grids.karras(VP, 3)), "x_T is left out"),
+        (lambda: fs.sample(lambda x, t: x, fs.UniPC(), fs.grids.karras(VP, 3), seeds=[0]), "knows its shape"),
+        (lambda: fs.sample(model(), fs.UniPC(), fs.grids.karras(VP, 3), torch.zeros(1, 3)), r"\[batch, 2\]"),
+        (lambda: fs.sample(model(), fs.UniPC(), fs.grids.karras(fs.processes.EDM(), 3), seeds=[0]), "made for EDM"),
+        (lambda: fs.UniPC(order=0), "order is 0"),
+        (lambda: fs.UniPC(order=9), "order is 9"),
+        (lambda: fs.UniPC(variant="bh3"), "did you mean 'bh"),
+        (lambda: fs.DPMSolverPP(order=4), "order is 4"),
+        (lambda: fs.DPMSolverPP(variant="exactt"), "did you mean 'exact'"),
+        (lambda: fs.DEIS(order=0), "order is 0"),
+        (lambda: fs.DDIM(eta=1.5), "eta is 1.5"),
+        (lambda: fs.SASolver(predictor_order=5), "predictor_order is 5"),
+        (lambda: fs.SASolver(corrector_order=6), "corrector_order is 6"),
+        (lambda: fs.SASolver(tau=-1.0), "tau is -1.0"),
+        (lambda: fs.SASolver(tau="one"), "fs.tau.window"),
+        (lambda: fs.SASolver(mode="PEEC"), "'PECE'"),
+        (lambda: fs.SASolver(few_step=True, prediction="noise"), "few-step"),
+        (lambda: fs.tau.window(1.0, 1.0, 0.05), "lower end first"),
+        (lambda: fs.SASolver(tau=lambda p: -p.t).plan(fs.grids.karras(VP, 3)), "tau gave"),
+        (lambda: fs.solvers.named("unicp"), "did you mean 'unipc'"),
+        (lambda: fs.solvers.named("sa:tau=1@5"), "tau=1@0.05:1"),
+    ],
+)
+def test_mistakes_are_answered(call, words):
+    with pytest.raises(InputError, match=words):
+        call()
+
+
+def test_solvers_by_name():
+    assert fs.solvers.named("unipc") == fs.UniPC()
+    assert fs.solvers.named("sa:predictor_order=2,corrector_order=2,tau=0.5") == fs.SASolver(2, 2, tau=0.5)
+    assert fs.solvers.named("sa:tau=1@0.05:1") == fs.SASolver(tau=fs.tau.window(1.0, 0.05, 1.0))
+    assert fs.solvers.named("unipc:order=2,variant=bh1") == fs.UniPC(2, "bh1")
