@@ -69,7 +69,7 @@ class ClassifierFree(_Wrapped):
             conditional, unconditional = both.chunk(2)
         else:
             conditional, unconditional = self.inner(x_t, t, cond), self.inner(x_t, t, null)
-        return torch.lerp(unconditional, conditional, self.guidance_scale)
+        return unconditional + self.guidance_scale * (conditional - unconditional)
 
     def _null(self, cond: Condition) -> Condition:
         if isinstance(cond, Mapping):
@@ -128,10 +128,14 @@ class DynamicThreshold(_Wrapped):
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Condition = None) -> Tensor:
         """Return the thresholded D(x_t, t)."""
-        prediction = self.inner(x_t, t, cond)
-        reach = torch.quantile(prediction.abs().flatten(1), self.quantile, dim=1).clamp(1.0, self.limit)
-        reach = reach.view(-1, *[1] * (prediction.ndim - 1))
-        return prediction.clamp(-reach, reach) / reach
+        return dynamically_thresholded(self.inner(x_t, t, cond), self.quantile, self.limit)
+
+
+def dynamically_thresholded(prediction: Tensor, quantile: float, limit: float) -> Tensor:
+    """Return ``prediction`` [batch, …] clamped to [−s, s] and divided by s; see ``DynamicThreshold``."""
+    reach = torch.quantile(prediction.abs().flatten(1), quantile, dim=1).clamp(1.0, limit)
+    reach = reach.view(-1, *[1] * (prediction.ndim - 1))
+    return prediction.clamp(-reach, reach) / reach
 
 
 def _above_zero(name: str, value: float) -> float:

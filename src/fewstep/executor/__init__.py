@@ -1,6 +1,7 @@
 """The executor: one loop for every plan."""
 
+from fewstep.executor.fold import folded
 from fewstep.executor.loop import Callback, execute
 from fewstep.executor.noise import Generators, NoiseSource, checked_seeds
 
-__all__ = ["Callback", "Generators", "NoiseSource", "checked_seeds", "execute"]
+__all__ = ["Callback", "Generators", "NoiseSource", "checked_seeds", "execute", "folded"]

@@ -11,13 +11,15 @@ from torch import Tensor
 
 from fewstep.denoiser import DataPredictor
 from fewstep.errors import InputError, NonFiniteStateError
+from fewstep.executor.fold import foldable, folded
 from fewstep.executor.noise import STEPS, Generators, NoiseSource
 from fewstep.plan import Plan
 
 __all__ = ["Callback", "execute"]
 
 Callback = Callable[[int, Tensor, Tensor, Tensor], Any]
-"""callback(step, t, x_t, x0) after each interval: its number from 0, its end, the state there, the latest D."""
+"""callback(step, t, x_t, x0) after each interval: its number from 0, its end, the state that the network is called
+on there (a predictor's, before its correction), and the latest D."""
 
 
 @torch.no_grad()
@@ -34,7 +36,8 @@ def execute(
     r"""Run a plan from ``x_T`` and return the state at its last time.
 
     The state, the history of predictions and the noise are rows of one buffer, so that each row of the plan
-    is one matrix-vector product. Coefficients are placed before the first call; inside the loop there is no
+    is one matrix-vector product; predictor and corrector that share a call are first folded into one row.
+    Coefficients are placed before the first call; inside the loop there is no
     arithmetic on coefficients, no allocation but the network's own, and no wait for the device.
 
     Args:
@@ -60,7 +63,7 @@ def execute(
         cond = denoiser.check_cond(cond, x_T.shape[0])
     cond = cond.to(x_T.device) if isinstance(cond, Tensor) else cond
     arguments = () if cond is None else (cond,)
-    tape = _Tape(plan, x_T)
+    tape = _Tape(folded(plan) if foldable(plan) else plan, x_T)
     source = None
     if plan.stochastic:
         source = NoiseSource(x_T.shape[0], x_T.device, seeds=seeds, generator=generator, stream=STEPS)
@@ -176,7 +179,11 @@ def _columns(plan: Plan, ring: int, between: int) -> Tensor:
 
 
 def _remember(move: _Move, prediction: Tensor) -> None:
-    """Put a data prediction into the history, as noise where the plan asks for it."""
+    """Put a data prediction into the history, as noise where the plan asks for it.
+
+    One rounding an operation: a fused a − αb is rounded otherwise at the ends of a vector register's reach, and
+    a sample would depend on its place in the batch.
+    """
     if prediction.shape != move.point.shape:
         raise InputError(
             f"the denoiser returned shape {tuple(prediction.shape)} for x_t of shape "
@@ -186,8 +193,8 @@ def _remember(move: _Move, prediction: Tensor) -> None:
         move.slot.copy_(prediction)
         return
     alpha, per_sigma = move.from_data
-    torch.sub(move.point, prediction.to(move.point.dtype), alpha=alpha, out=move.slot)
-    move.slot.mul_(per_sigma)
+    torch.mul(prediction.to(move.slot.dtype), alpha, out=move.slot)
+    torch.sub(move.point, move.slot, out=move.slot).mul_(per_sigma)
 
 
 def _check(plan: Plan, denoiser: object, x_T: Tensor) -> None:  # noqa: N803

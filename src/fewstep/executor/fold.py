@@ -1,0 +1,67 @@
+"""A predictor-corrector plan as one row a call: what a loop that is not ours can run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+import torch
+from torch.nn.functional import pad
+
+from fewstep.errors import InputError
+from fewstep.plan import Plan
+
+__all__ = ["foldable", "folded"]
+
+
+def foldable(plan: Plan) -> bool:
+    """Whether the plan calls the network once an interval, at its start."""
+    return plan.nfe == plan.steps and torch.equal(plan.call_times, plan.times[..., :-1])
+
+
+def folded(plan: Plan, *, uncorrected: Collection[int] = ()) -> Plan:
+    r"""Return the plan with one row an interval that visits the same points of evaluation.
+
+    Predictor and corrector of an interval start from one base x and share its noise: p = s·x + Σ b·D + c·ξ and
+    q = s'·x + Σ b'·D + c'·ξ. With r = s'/s and c' = r·c the corrected state is an increment of the predicted one,
+    q = r·p + Σ (b' − r·b)·D, and the next predictor, applied to q, is one combination of p and the history. So a
+    PEC method is a multistep method over the predicted states, exactly; only the corrected states in between
+    never appear. The state given to a row may also be another one than the row before made (an inpainting
+    pipeline's): the correction is then added to that one.
+
+    Args:
+        plan: one call an interval, at its start: any plan whose ``nfe`` is ``steps``; not a batch of plans.
+        uncorrected: the intervals whose corrector is left out.
+
+    Raises:
+        InputError: if the plan calls the network more or less than once an interval, or its rows do not share
+            their noise.
+    """
+    if not foldable(plan):
+        raise InputError(
+            f"{plan.solver or 'the plan'} makes {plan.nfe} calls in {plan.steps} steps: stepping from outside needs "
+            "one call at the start of each; take a solver like UniPC, or SASolver(..., few_step=True)."
+        )
+    intervals = torch.arange(plan.steps)
+    first = torch.searchsorted(plan.step, intervals)
+    last = torch.searchsorted(plan.step, intervals, right=True) - 1
+    last = torch.where(torch.tensor([n in uncorrected for n in range(plan.steps)]), first, last)
+    corrected = last > first
+    ratio = torch.where(corrected, plan.state[last] / plan.state[first], 1.0)
+    if bool(((plan.noise[last] - ratio * plan.noise[first])[corrected].abs() > 1e-12).any()):
+        raise InputError(f"{plan.solver or 'the plan'}: predictor and corrector of an interval have different noise.")
+    # A call later, what a predictor has seen is one place further back in the history.
+    seen, older = pad(plan.data, (0, 1)), pad(plan.data, (1, 0))
+    increment = torch.where(corrected[:, None], seen[last] - ratio[:, None] * older[first], 0.0)
+    state, data = plan.state[first], seen[first]
+    data[1:] += state[1:, None] * increment[:-1]
+    state[1:] *= ratio[:-1]
+    width = 1 + int(torch.nonzero(data)[:, 1].max())
+    return replace(
+        plan,
+        step=intervals,
+        state=state,
+        data=data[:, :width],
+        noise=plan.noise[first],
+        evaluate=torch.ones(plan.steps, dtype=torch.bool),
+    )
