@@ -9,6 +9,7 @@ import math
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from fewstep.processes.vp import VPDiscrete
 
 NULL_CLASS = 10
+CHECKPOINT_EVERY = 500
 NETWORK = {
     "sample_size": 32,
     "in_channels": 1,
@@ -63,7 +65,7 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
 
 
 def train(data: Path, out: Path, steps: int, batch: int, peak: float, decay: float, seed: int) -> None:
-    """Train, keeping a checkpoint every 500 steps in ``out``; a run that was stopped goes on from it."""
+    """Train, keeping a checkpoint in ``out``; a run that was stopped goes on from it, to the same end."""
     from diffusers import UNet2DModel
 
     out.mkdir(parents=True, exist_ok=True)
@@ -73,24 +75,17 @@ def train(data: Path, out: Path, steps: int, batch: int, peak: float, decay: flo
     optimiser = torch.optim.AdamW(network.parameters(), peak, betas=(0.9, 0.99), weight_decay=0.01)
     process = VPDiscrete.from_betas()
     images, all_labels = load_images(data)
-    start, seconds = 0, 0.0
-    checkpoint = out / "checkpoint.pt"
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        network.load_state_dict(state["network"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        start, seconds = state["step"], state["seconds"]
+    parts = {"network": network, "average": average, "optimiser": optimiser}
+    start, seconds = _resume(out / "checkpoint.pt", parts)
     began, losses = time.perf_counter() - seconds, []
     for step in range(start, steps):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         chosen = torch.randint(len(images), (batch,), generator=generator)
-        x_0 = images[chosen]
         dropped = torch.rand(batch, generator=generator) < 0.1
         labels = all_labels[chosen].masked_fill(dropped, NULL_CLASS)
         t = stratified_times(process, batch, generator)
-        noise = torch.randn(x_0.shape, generator=generator)
-        loss = velocity_loss(network, process, x_0, labels, t, noise)
+        noise = torch.randn(images[chosen].shape, generator=generator)
+        loss = velocity_loss(network, process, images[chosen], labels, t, noise)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         for group in optimiser.param_groups:
@@ -101,23 +96,36 @@ def train(data: Path, out: Path, steps: int, batch: int, peak: float, decay: flo
             weight = 1.0 - min(decay, (step + 1) / (step + 10))
             torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), weight)
         losses.append(loss.item())
+        seconds = time.perf_counter() - began
         if (step + 1) % 100 == 0:
-            seconds = time.perf_counter() - began
-            line = {"step": step + 1, "loss": round(float(np.mean(losses)), 5), "seconds": round(seconds)}
+            _log(out / "loss.jsonl", step + 1, losses, seconds)
             losses = []
-            with (out / "loss.jsonl").open("a") as log:
-                log.write(json.dumps(line) + "\n")
-        if (step + 1) % 500 == 0 or step + 1 == steps:
-            state = {
-                "network": network.state_dict(),
-                "average": average.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "step": step + 1,
-                "seconds": seconds,
-            }
-            torch.save(state, checkpoint.with_suffix(".tmp"))
-            os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
+        if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
+            _save(out / "checkpoint.pt", parts, step + 1, seconds)
             copy.deepcopy(average).half().save_pretrained(out / "unet")
+
+
+def _resume(checkpoint: Path, parts: dict[str, Any]) -> tuple[int, float]:
+    """Load a checkpoint into its parts, if there is one; return the steps done and the seconds they took."""
+    if not checkpoint.exists():
+        return 0, 0.0
+    state = torch.load(checkpoint, weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    return state["step"], state["seconds"]
+
+
+def _save(checkpoint: Path, parts: dict[str, Any], step: int, seconds: float) -> None:
+    """Write a checkpoint whole: under another name first."""
+    state = {name: part.state_dict() for name, part in parts.items()}
+    torch.save({**state, "step": step, "seconds": seconds}, checkpoint.with_suffix(".tmp"))
+    os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
+
+
+def _log(log: Path, step: int, losses: list[float], seconds: float) -> None:
+    line = {"step": step, "loss": round(float(np.mean(losses)), 5), "seconds": round(seconds)}
+    with log.open("a") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def main() -> None:
@@ -125,7 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="fashion_mnist.npz with train_images, train_labels")
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint, loss.jsonl and unet/")
-    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--ema", type=float, default=0.999)
