@@ -1,0 +1,67 @@
+"""A folded plan visits the same points with one row a call."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from exact import GaussianMixture
+
+import fewstep as fs
+from fewstep.executor import folded
+
+SOLVERS = [
+    fs.Euler(),
+    fs.DDIM(eta=0.7),
+    fs.DPMSolverPP(3),
+    fs.DEIS(3),
+    fs.UniPC(2),
+    fs.UniPC(3, "bh1"),
+    fs.UniPC(5, "exact", lower_order_final=False),
+    fs.SASolver(2, 2, tau=1.0, few_step=True),
+    fs.SASolver(3, 4, tau=fs.tau.window(0.6, 0.05, 5.0), few_step=True),
+]
+PROCESSES = [fs.processes.VPDiscrete.from_betas(), fs.processes.RectifiedFlow(3.0), fs.processes.EDM()]
+
+
+def run(plan, process):
+    model = GaussianMixture.example(process)
+    generator = torch.Generator().manual_seed(0)
+    x_T = float(process.sigma(plan.times[0])) * torch.randn(6, 2, dtype=torch.float64, generator=generator)
+    return fs.execute(plan, model, x_T, seeds=range(6) if plan.stochastic else None)
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=str)
+@pytest.mark.parametrize("solver", SOLVERS, ids=str)
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_same_result_as_the_plan(solver, process, steps):
+    plan = solver.plan(fs.grids.uniform_time(process, steps))
+    one_row = folded(plan)
+    assert one_row.step.tolist() == list(range(steps)) and one_row.nfe == steps
+    torch.testing.assert_close(run(one_row, process), run(plan, process), rtol=1e-8, atol=1e-10)
+
+
+def test_from_pure_noise():
+    process = fs.processes.RectifiedFlow(3.0)
+    plan = fs.UniPC(3).plan(fs.TimeGrid(process, [1.0, 0.8, 0.6, 0.4, 0.2, 0.0]))
+    torch.testing.assert_close(run(folded(plan), process), run(plan, process), rtol=1e-10, atol=1e-12)
+
+
+def test_without_any_corrector_it_is_the_predictor():
+    process = fs.processes.VPLinear()
+    grid = fs.grids.uniform_logsnr(process, 6)
+    bare = folded(fs.UniPC(3, corrector=True).plan(grid), uncorrected=range(6))
+    torch.testing.assert_close(bare.data, fs.UniPC(3, corrector=False).plan(grid).data)
+
+
+def test_some_correctors_can_be_left_out():
+    process = fs.processes.VPLinear()
+    grid = fs.grids.uniform_logsnr(process, 6)
+    whole, partial = folded(fs.UniPC(2).plan(grid)), folded(fs.UniPC(2).plan(grid), uncorrected=[2])
+    changed = [n for n in range(6) if not torch.equal(whole.data[n], partial.data[n])]
+    assert changed == [3]
+
+
+@pytest.mark.parametrize("solver", [fs.Heun(), fs.SASolver(3, 3, tau=0.0), fs.SASolver(2, 2, tau=0.0, mode="PECE")])
+def test_other_numbers_of_calls_are_refused(solver):
+    with pytest.raises(fs.errors.InputError, match="calls in 5 steps"):
+        folded(solver.plan(fs.grids.uniform_time(fs.processes.VPDiscrete.from_betas(), 5)))
