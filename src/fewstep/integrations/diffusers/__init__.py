@@ -1,0 +1,17 @@
+"""fewstep in diffusers: a drop-in scheduler, and one line that puts it into a pipeline."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from fewstep.errors import MissingPackageError
+
+if find_spec("diffusers") is None:
+    raise MissingPackageError("diffusers is not installed: pip install 'fewstep[diffusers]'.")
+
+# A pipeline is reloaded through this module: diffusers looks for the base class of a component beside it.
+from diffusers import SchedulerMixin
+
+from fewstep.integrations.diffusers.scheduler import FewStepScheduler
+
+__all__ = ["FewStepScheduler", "SchedulerMixin"]

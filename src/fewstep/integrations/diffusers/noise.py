@@ -1,0 +1,44 @@
+"""The noise of a pipeline's steps: from the generator it passes, or from the scheduler's own seed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fewstep.executor import Generators, NoiseSource
+from fewstep.executor.noise import STEPS
+
+__all__ = ["StepNoise"]
+
+
+class StepNoise:
+    """Standard normal noise for one run of a pipeline.
+
+    Without a generator image b draws from a generator of its own, made of ``seed + b``, so that it does not depend
+    on its batch. A generator of another device than the latents (the usual one: on the CPU) draws there, and its
+    noise is copied.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._own: NoiseSource | None = None
+
+    def fill(self, out: Tensor, generator: Generators | None) -> None:
+        """Fill ``out`` [batch, …] with standard normal noise."""
+        if generator is None:
+            if self._own is None:
+                seeds = range(self.seed, self.seed + out.shape[0])
+                self._own = NoiseSource(out.shape[0], out.device, seeds=seeds, stream=STEPS)
+            self._own.fill(out)
+            return
+        given = [generator] if isinstance(generator, torch.Generator) else list(generator)
+        device = given[0].device if given else out.device
+        if len(given) == 1:
+            generator = given[0]
+        source = NoiseSource(out.shape[0], device, generator=generator)
+        if device.type == out.device.type:
+            source.fill(out)
+        else:
+            elsewhere = torch.empty(out.shape, dtype=out.dtype, device=device)
+            source.fill(elsewhere)
+            out.copy_(elsewhere)

@@ -1,0 +1,196 @@
+"""Where the steps go: the grid of a pipeline call, from its settings or from what the pipeline passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+from fewstep import grids
+from fewstep.errors import InputError, unknown_name
+from fewstep.grids import TimeGrid
+from fewstep.integrations.diffusers.formulation import EDMFormulation, FlowFormulation, Formulation
+from fewstep.processes import Process
+from fewstep.solvers import Solver
+
+__all__ = ["STEPS", "custom_grid", "grid_of", "is_pipelines_own", "on_whole_indices", "stretched"]
+
+ALMOST_ONE = 1.0 - 1e-6
+"""Where a flow starts: at t = 1 nothing of the data is left, and λ = −∞."""
+
+Make = Callable[[Formulation, Mapping[str, Any], int, Solver], TimeGrid]
+
+
+def grid_of(formulation: Formulation, config: Mapping[str, Any], num: int, solver: Solver) -> TimeGrid:
+    """Return the grid of ``num`` steps that the setting ``steps`` describes.
+
+    Raises:
+        InputError: if ``steps`` is unknown, or a list of times that is not ``num`` steps long.
+    """
+    placement = config["steps"]
+    if not isinstance(placement, str):
+        grid = TimeGrid(formulation.process, placement)
+        if grid.steps != num:
+            raise InputError(f"steps is a grid of {grid.steps} steps: call with num_inference_steps={grid.steps}.")
+        return grid
+    if placement not in STEPS:
+        raise unknown_name("steps", placement, STEPS)
+    return STEPS[placement](formulation, config, num, solver)
+
+
+def custom_grid(formulation: Formulation, config: Mapping[str, Any], times: Tensor) -> TimeGrid:
+    """Return the grid through ``times`` (falling, without the end) to where the configuration ends."""
+    return TimeGrid(formulation.process, _ended(formulation, config, times))
+
+
+def is_pipelines_own(sigmas: Tensor) -> bool:
+    """Return whether the sigmas are 1, 1 − 1/n, …, 1/n: what flow pipelines pass where the user gave none."""
+    num = len(sigmas)
+    return bool((sigmas - torch.linspace(1.0, 1.0 / num, num, dtype=torch.float64)).abs().max() < 1e-5)
+
+
+def on_whole_indices(formulation: Formulation, times: Tensor) -> Tensor:
+    """Return ``times`` moved to where the network is fed whole numbers, no two the same.
+
+    Raises:
+        InputError: if there are more steps than whole numbers.
+    """
+    indices = formulation.network_time(times).round()
+    for n in range(1, len(indices)):
+        indices[n] = torch.minimum(indices[n], indices[n - 1] - 1)
+    lowest = 1.0 if isinstance(formulation, FlowFormulation) else 0.0
+    for n in range(len(indices) - 1, -1, -1):
+        indices[n] = torch.clamp(indices[n], min=lowest)
+        lowest = float(indices[n]) + 1.0
+    moved = formulation.time(indices)
+    if float(moved[0]) > formulation.process.t_limit:
+        raise InputError(f"integer_timesteps=True: there are no {len(times)} different whole timesteps.")
+    return moved
+
+
+def _end(config: Mapping[str, Any], formulation: Formulation) -> Any:
+    return "zero" if config["final_sigmas_type"] == "zero" else formulation.process.t_min
+
+
+def _ended(formulation: Formulation, config: Mapping[str, Any], times: Tensor) -> Tensor:
+    """Return ``times`` and the last one; where the smallest training level is taken already, that is zero."""
+    end = 0.0 if config["final_sigmas_type"] == "zero" else formulation.process.t_min
+    if float(times[-1]) <= end * (1 + 1e-9):
+        end = 0.0
+    if isinstance(formulation, FlowFormulation):
+        times = times.clamp(max=ALMOST_ONE)
+    return torch.cat([times, torch.tensor([end], dtype=torch.float64)])
+
+
+def _simple(formulation: Formulation, config: Mapping[str, Any], num: int, solver: Solver) -> TimeGrid:
+    """Return what diffusers' UniPC would take from the same configuration."""
+    flags = {
+        "use_karras_sigmas": "karras",
+        "use_exponential_sigmas": "exponential",
+        "use_beta_sigmas": "beta",
+        "use_lu_lambdas": "uniform_logsnr",
+    }
+    named = [placement for flag, placement in flags.items() if config[flag]]
+    if len(named) > 1:
+        raise InputError(f"{' and '.join(flag for flag in flags if config[flag])} are set: choose one.")
+    if isinstance(formulation, EDMFormulation):
+        named = named or [{"karras": "karras", "exponential": "exponential"}.get(config["sigma_schedule"], "karras")]
+    spacing = "linspace" if isinstance(formulation, FlowFormulation) else config["timestep_spacing"]
+    placement = named[0] if named else spacing
+    if placement not in STEPS:
+        raise unknown_name("timestep_spacing", placement, ("linspace", "leading", "trailing"))
+    return STEPS[placement](formulation, config, num, solver)
+
+
+def _spaced(spacing: str) -> Make:
+    """Return the maker of a grid over whole training indices, as in table 2 of arXiv 2305.08891."""
+
+    def make(formulation: Formulation, config: Mapping[str, Any], num: int, solver: Solver) -> TimeGrid:
+        if not formulation.indices:
+            raise InputError(f"steps={spacing!r} spaces training indices, and EDM networks have none: write 'karras'.")
+        last = formulation.indices
+        count = np.arange(num)
+        if spacing == "trailing":
+            exact = last * (1.0 - count / num) - 1.0
+        elif spacing == "leading":
+            exact = (num - count) * float(last // (num + 1)) + config["steps_offset"]
+        else:
+            exact = (last - 1) * (1.0 - count / num)
+        if isinstance(formulation, FlowFormulation):
+            return _shifted(formulation, config, torch.from_numpy((exact + 1.0) / last))
+        whole = exact.round()
+        if (np.diff(whole) >= 0).any() or whole[-1] < 0 or whole[0] > last - 1:
+            whole = (last - 1) * (1.0 - count / num)
+        return custom_grid(formulation, config, formulation.time(torch.from_numpy(whole)))
+
+    return make
+
+
+def _shifted(formulation: FlowFormulation, config: Mapping[str, Any], clock: Tensor) -> TimeGrid:
+    """Return the grid of a flow at the even clock's values ``clock``: shifted, and stretched to its last value."""
+    return custom_grid(formulation, config, stretched(formulation.from_level(clock), config["shift_terminal"]))
+
+
+def stretched(times: Tensor, terminal: float | None) -> Tensor:
+    """Return a flow's times with 1 − t scaled so that the last one is ``terminal``; a lone 1 stays where it is."""
+    rest = 1.0 - times
+    if not terminal or float(rest[-1]) == 0.0:
+        return times
+    return 1.0 - rest * ((1.0 - terminal) / rest[-1])
+
+
+def _beta(formulation: Formulation, config: Mapping[str, Any], num: int, solver: Solver) -> TimeGrid:
+    """Return levels at the quantiles of Beta(0.6, 0.6) (arXiv 2407.12173), as diffusers reads it: over sigma."""
+    process = formulation.process
+    low, high = (formulation.level(torch.tensor(t, dtype=torch.float64)) for t in (process.t_min, process.t_max))
+    count = num if config["final_sigmas_type"] == "zero" else num + 1
+    quantiles = torch.from_numpy(stats.beta.ppf(1.0 - np.linspace(0.0, 1.0, count), 0.6, 0.6))
+    levels = low + quantiles * (high - low)
+    if isinstance(formulation, FlowFormulation):
+        times = levels if not formulation.inverted else 1.0 - levels
+    else:
+        times = formulation.from_level(levels)
+    return TimeGrid(process, times) if count > num else custom_grid(formulation, config, times)
+
+
+def _core(make: Callable[..., TimeGrid]) -> Make:
+    """Return the maker of one of ``fewstep.grids``."""
+
+    def placed(formulation: Formulation, config: Mapping[str, Any], num: int, solver: Solver) -> TimeGrid:
+        return make(formulation.process, num, end=_end(config, formulation))
+
+    return placed
+
+
+def _karras(formulation: Formulation, config: Mapping[str, Any], num: int, solver: Solver) -> TimeGrid:
+    return grids.karras(formulation.process, num, rho=config["rho"], end=_end(config, formulation))
+
+
+def _optimized(formulation: Formulation, config: Mapping[str, Any], num: int, solver: Solver) -> TimeGrid:
+    return _optimized_grid(formulation.process, solver, num, config["error_power"], _end(config, formulation))
+
+
+@lru_cache(maxsize=64)
+def _optimized_grid(process: Process, solver: Solver, num: int, power: float, end: Any) -> TimeGrid:
+    """Return the optimised grid: found once, for it takes seconds and every call of a pipeline asks for it."""
+    return grids.optimized(process, solver, num, error_power=power, end=end)
+
+
+STEPS: dict[str, Make] = {
+    "beta": _beta,
+    "exponential": _core(grids.uniform_logsnr),
+    "karras": _karras,
+    "leading": _spaced("leading"),
+    "linspace": _spaced("linspace"),
+    "optimized": _optimized,
+    "simple": _simple,
+    "trailing": _spaced("trailing"),
+    "uniform_logsnr": _core(grids.uniform_logsnr),
+    "uniform_time": _core(grids.uniform_time),
+}
+"""The names of placements."""

@@ -1,0 +1,228 @@
+"""What pipelines call on a scheduler: set_timesteps, step, add_noise and their like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from diffusers import SchedulerMixin
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.schedulers.scheduling_utils import SchedulerOutput
+from torch import Tensor
+
+from fewstep.errors import InputError
+from fewstep.executor import Generators, folded
+from fewstep.grids import TimeGrid
+from fewstep.integrations.diffusers.formulation import Formulation, formulation_of
+from fewstep.integrations.diffusers.noise import StepNoise
+from fewstep.integrations.diffusers.stepper import Stepper, Views, advance
+from fewstep.integrations.diffusers.timetable import Timetable, Values, timetable_of
+from fewstep.plan import Plan
+from fewstep.solvers import Solver
+
+__all__ = ["ScheduledRun"]
+
+
+class ScheduledRun(SchedulerMixin, ConfigMixin):
+    """One run of a pipeline after the other: a plan made in ``set_timesteps`` and stepped through by ``step``."""
+
+    order = 1
+
+    timesteps: Tensor
+    sigmas: Tensor
+    num_inference_steps: int | None
+    _alphas_cumprod: Tensor
+    _formulation: Formulation
+    _solver: Solver
+    _limit: Callable[[Tensor], Tensor] | None
+    _timetable: Timetable | None = None
+    _plan: Plan | None = None
+    _input_scale: Tensor | None = None
+    _step_index: int | None = None
+    _begin_index: int | None = None
+    _stepper: Stepper | None = None
+
+    def __len__(self) -> int:
+        return self.config.num_train_timesteps
+
+    @property
+    def grid(self) -> TimeGrid | None:
+        """The grid of the last ``set_timesteps``."""
+        return None if self._timetable is None else self._timetable.grid
+
+    @property
+    def plan(self) -> Plan | None:
+        """The plan on that grid: the core's table, as ``fs.execute`` runs it."""
+        return self._plan
+
+    @property
+    def step_index(self) -> int | None:
+        """The number of the next step; None before the first."""
+        return self._step_index
+
+    @property
+    def begin_index(self) -> int | None:
+        """The number of the step to begin with, if ``set_begin_index`` was called."""
+        return self._begin_index
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """Begin with this step: image-to-image pipelines leave the first ones out."""
+        self._begin_index = begin_index
+
+    @property
+    def model_outputs(self) -> list[Tensor | None]:
+        """The kept predictions, oldest first, None where there is none yet; assigning to it changes nothing."""
+        order = self.config.solver_order
+        made = [] if self._stepper is None else self._stepper.history((self._step_index or 0) - self._begun)
+        return [*[None] * (order - len(made)), *made[max(0, len(made) - order) :]]
+
+    @model_outputs.setter
+    def model_outputs(self, value: Any) -> None:
+        pass
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: str | torch.device | None = None,
+        timesteps: Values | None = None,
+        sigmas: Values | None = None,
+        mu: float | None = None,
+    ) -> None:
+        """Make the grid and the plan of the next run.
+
+        Args:
+            num_inference_steps: the number of steps, where no list is given.
+            device: where ``timesteps`` goes.
+            timesteps: what the network is to be fed, falling in noise; σ follows from it.
+            sigmas: the levels instead, in diffusers' sense: σ/α, or a flow's σ before its shift; a 0 at the end may be
+                there or not. Given together with ``timesteps`` they need not belong to them. A flow pipeline's own
+                1, 1 − 1/n, …, 1/n leave the placement to the setting ``steps``.
+            mu: the shift, under ``use_dynamic_shifting``.
+
+        Raises:
+            InputError: if nothing is given, lists repeat a level or do not agree, or ``mu`` is missing.
+        """
+        formulation = formulation_of(self.config, self._alphas_cumprod, mu)
+        table = timetable_of(formulation, self.config, self._solver, num_inference_steps, timesteps, sigmas)
+        self._timetable, self._formulation = table, formulation
+        self._plan = self._solver.plan(table.grid)
+        scale = formulation.input_scale(table.grid.times[:-1])
+        self._input_scale = None if scale is None else scale.to(torch.float32).to(device)
+        self.timesteps, self.sigmas = table.timesteps.to(device), table.sigmas
+        self.num_inference_steps = len(table.timesteps)
+        self._restart()
+
+    def _restart(self) -> None:
+        self._step_index = self._begin_index = self._stepper = None
+        self._begun = 0
+        self._noise = StepNoise(self.config.seed)
+
+    def index_for_timestep(self, timestep: float | Tensor, schedule_timesteps: Tensor | None = None) -> int:
+        """Return the number of the step whose timestep is nearest."""
+        schedule = self.timesteps if schedule_timesteps is None else schedule_timesteps
+        value = torch.as_tensor(timestep, device=schedule.device).flatten()[0]
+        return int((schedule.to(torch.float32) - value.to(torch.float32)).abs().argmin())
+
+    def scale_model_input(
+        self, sample: Tensor, timestep: float | Tensor | None = None, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """Return what the network is to be given for ``sample``: itself, but for EDM networks c_in·sample."""
+        if self._input_scale is None:
+            return sample
+        return sample * self._input_scale[self._upcoming(timestep)]
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: float | Tensor,
+        sample: Tensor,
+        generator: Generators | None = None,
+        return_dict: bool = True,
+    ) -> SchedulerOutput | tuple[Tensor]:
+        """Return the sample at the end of this step.
+
+        Args:
+            model_output: the network's output for ``sample``.
+            timestep: read in the first call of a run only, which it starts at, unless a begin index is set.
+            sample: the current sample; a pipeline may have changed it since the last step.
+            generator: where the noise of a stochastic solver comes from, or one generator for each image; without
+                one it is the setting ``seed``.
+            return_dict: whether to return a ``SchedulerOutput``, or a tuple.
+
+        Raises:
+            InputError: before ``set_timesteps``, after the last step, or if the shape changes during a run.
+        """
+        with torch.no_grad():
+            views = self._next(timestep, sample, generator)
+            if model_output.shape != sample.shape:
+                model_output = _without_variance(model_output, sample)
+            following = advance(views, model_output, sample, self._limit)
+        return SchedulerOutput(prev_sample=following) if return_dict else (following,)
+
+    @torch.compiler.disable
+    def _next(self, timestep: float | Tensor, sample: Tensor, generator: Generators | None) -> Views:
+        """Return the tensors of the coming step, and count it: all of Python that changes from step to step."""
+        if self._plan is None or self._timetable is None:
+            raise InputError("there is no plan yet: call set_timesteps(num_inference_steps) before step.")
+        index = self._upcoming(timestep)
+        if index >= len(self.timesteps):
+            raise InputError(
+                f"step was called once more than the {len(self.timesteps)} steps of this run: call set_timesteps "
+                "before another one."
+            )
+        if self._stepper is None:
+            self._begun = index
+            self._stepper = self._stepper_from(index, sample)
+        if sample.shape != self._stepper.shape or sample.device != self._stepper.device:
+            raise InputError(
+                f"the sample is {tuple(sample.shape)} on {sample.device}, the run began with "
+                f"{tuple(self._stepper.shape)} on {self._stepper.device}: call set_timesteps before another run."
+            )
+        views = self._stepper.views(index - self._begun, lambda row: self._noise.fill(row, generator))
+        self._step_index = index + 1
+        return views
+
+    def _upcoming(self, timestep: float | Tensor | None) -> int:
+        if self._step_index is not None:
+            return self._step_index
+        if self._begin_index is not None:
+            return self._begin_index
+        if timestep is None:
+            raise InputError("timestep is None: give one of scheduler.timesteps.")
+        return self.index_for_timestep(timestep)
+
+    def _stepper_from(self, index: int, sample: Tensor) -> Stepper:
+        """Return the stepper of the run that begins with step ``index``: a later start warms up anew."""
+        assert self._plan is not None and self._timetable is not None
+        grid, plan = self._timetable.grid, self._plan
+        if index:
+            plan = self._solver.plan(TimeGrid(grid.process, grid.times[index:]))
+        plan = folded(plan, uncorrected=[n - index for n in self.config.disable_corrector])
+        x0_from = self._formulation.x0_from(plan.call_times)
+        return Stepper(plan, x0_from, sample, limited=self._limit is not None)
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Return α·x + σ·ε at the times at which the network is fed ``timesteps``, one for each sample or for all."""
+        timesteps = torch.as_tensor(timesteps).reshape(-1)
+        if timesteps.device.type == "mps":
+            timesteps = timesteps.cpu()
+        if self._timetable is None:
+            t = self._formulation.time(timesteps)
+        else:
+            t = self._timetable.times_of(timesteps)
+        process, shape = self._formulation.process, (-1, *[1] * (original_samples.ndim - 1))
+        alpha, sigma = (x.to(torch.float32).to(original_samples.device) for x in (process.alpha(t), process.sigma(t)))
+        noisy = alpha.view(shape) * original_samples + sigma.view(shape) * noise
+        return noisy.to(original_samples.dtype)
+
+    def scale_noise(self, sample: Tensor, timestep: float | Tensor, noise: Tensor) -> Tensor:
+        """Return ``add_noise(sample, noise, timestep)``: what flow pipelines call."""
+        return self.add_noise(sample, noise, torch.as_tensor(timestep))
+
+
+def _without_variance(model_output: Tensor, sample: Tensor) -> Tensor:
+    """Return the half of the output that is not the learned variance."""
+    if model_output.ndim < 2 or model_output.shape[1] != 2 * sample.shape[1]:
+        raise InputError(f"the network's output is {tuple(model_output.shape)}, the sample {tuple(sample.shape)}.")
+    return model_output[:, : sample.shape[1]]

@@ -1,0 +1,181 @@
+"""FewStepScheduler: its settings, and how other schedulers' are read."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from diffusers.configuration_utils import register_to_config
+from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
+from diffusers.utils import DummyObject
+
+from fewstep.errors import InputError, unknown_name
+from fewstep.integrations.diffusers.config import adopted
+from fewstep.integrations.diffusers.formulation import alphas_cumprod_of, formulation_of
+from fewstep.integrations.diffusers.limit import limit_of
+from fewstep.integrations.diffusers.run import ScheduledRun
+from fewstep.integrations.diffusers.solver import solver_of
+from fewstep.integrations.diffusers.timetable import training_timesteps
+
+__all__ = ["FewStepScheduler"]
+
+
+class FewStepScheduler(ScheduledRun):
+    r"""A scheduler for any diffusers pipeline: a fewstep solver on a fewstep grid.
+
+    ``pipe.scheduler = FewStepScheduler.from_config(pipe.scheduler.config, solver="sa", steps="optimized")`` is all
+    that changes. The network is called once a step. Coefficients are made in float64 in ``set_timesteps``; the state
+    and its history are float32 for half-precision latents; ``step`` waits for nothing, copies nothing between
+    devices (but for the noise of a generator that lives on another one), and has no gradient.
+
+    Equals, on the same sigmas: ``solver="unipc"`` diffusers' UniPCMultistepScheduler, ``"dpmpp"`` its
+    DPMSolverMultistepScheduler (at order 3 with fewer than 15 steps); every solver the same one in ``fs.sample``.
+
+    Args:
+        num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas, rescale_betas_zero_snr,
+            snr_shift_scale: the training process, as everywhere in diffusers.
+        prediction_type: "epsilon", "sample", "v_prediction" or "flow_prediction".
+        variance_type: "learned" or "learned_range" for a network that puts out a variance too: it is cut off.
+        solver: "unipc", "dpmpp", "sa" (the few-step form of SA-Solver), "deis", "ddim" or "euler".
+        solver_order: predictions that a step looks at; of no effect in "ddim" and "euler".
+        corrector_order: for "sa" the corrector's nodes, the new one included (None: ``solver_order``); 0 switches
+            the corrector of "sa" and "unipc" off.
+        solver_type: "bh1" or "bh2": UniPC's published variants; "exact": the pure polynomial form of "unipc" and
+            "dpmpp".
+        disable_corrector: numbers of the intervals that are not corrected.
+        lower_order_final: whether the order falls at the end.
+        tau: the noise of "sa": 0 is the ODE, 1 the standard SDE.
+        tau_window: (low, high) in σ/α; outside of it τ is 0.
+        eta: the noise of "ddim", from 0 to 1.
+        seed: image b of a pipeline that passes no generator draws the noise of its steps from ``seed + b``.
+        steps: where the steps are: "simple" (what UniPC takes from this configuration, or what the pipeline passes),
+            "optimized", "uniform_logsnr", "uniform_time", "karras", "exponential", "beta", "trailing", "leading",
+            "linspace"; or a list of the times of one ``fs.TimeGrid``.
+        error_power: p of "optimized": 1 for networks in pixel space, 2 in latent space.
+        integer_timesteps: move every step to where the network is fed a whole number, σ with it; for networks
+            that look their time up. By default timesteps may be fractional.
+        thresholding, dynamic_thresholding_ratio, sample_max_value: Imagen's dynamic thresholding of x0.
+        clip_sample, clip_sample_range: x0 clamped to ± the range.
+        use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas, use_lu_lambdas, timestep_spacing, steps_offset:
+            the grid of ``steps="simple"``.
+        final_sigmas_type: "zero", or "sigma_min": end at the smallest training level.
+        use_flow_sigmas, flow_shift, use_dynamic_shifting, time_shift_type, shift_terminal, invert_sigmas: a flow, and
+            the shift of its levels; dynamic shifting takes ``mu`` from the pipeline.
+        sigma_data, sigma_min, sigma_max, sigma_schedule, rho: an EDM-preconditioned network, if ``sigma_data`` is
+            given, and its levels.
+
+    Raises:
+        InputError: if a setting is unknown or out of its range.
+    """
+
+    __module__ = "fewstep.integrations.diffusers"
+    _compatibles = [e.name for e in KarrasDiffusionSchedulers]
+
+    @register_to_config
+    def __init__(
+        self,
+        num_train_timesteps: int = 1000,
+        beta_start: float = 0.0001,
+        beta_end: float = 0.02,
+        beta_schedule: str = "linear",
+        trained_betas: np.ndarray | list[float] | None = None,
+        prediction_type: Literal["epsilon", "sample", "v_prediction", "flow_prediction"] = "epsilon",
+        variance_type: str | None = None,
+        solver: Literal["unipc", "dpmpp", "sa", "deis", "ddim", "euler"] = "unipc",
+        solver_order: int = 2,
+        corrector_order: int | None = None,
+        solver_type: str = "bh2",
+        disable_corrector: Sequence[int] = (),
+        lower_order_final: bool = True,
+        tau: float = 1.0,
+        tau_window: Sequence[float] | None = None,
+        eta: float = 0.0,
+        seed: int = 0,
+        steps: str | Sequence[float] = "simple",
+        error_power: float = 1.0,
+        integer_timesteps: bool = False,
+        thresholding: bool = False,
+        dynamic_thresholding_ratio: float = 0.995,
+        sample_max_value: float = 1.0,
+        clip_sample: bool = False,
+        clip_sample_range: float = 1.0,
+        use_karras_sigmas: bool = False,
+        use_exponential_sigmas: bool = False,
+        use_beta_sigmas: bool = False,
+        use_lu_lambdas: bool = False,
+        timestep_spacing: str = "linspace",
+        steps_offset: int = 0,
+        final_sigmas_type: Literal["zero", "sigma_min"] = "zero",
+        use_flow_sigmas: bool = False,
+        flow_shift: float = 1.0,
+        use_dynamic_shifting: bool = False,
+        time_shift_type: Literal["exponential", "linear"] = "exponential",
+        shift_terminal: float | None = None,
+        invert_sigmas: bool = False,
+        rescale_betas_zero_snr: bool = False,
+        snr_shift_scale: float | None = None,
+        sigma_data: float | None = None,
+        sigma_min: float | None = None,
+        sigma_max: float | None = None,
+        sigma_schedule: str = "karras",
+        rho: float = 7.0,
+    ) -> None:
+        self._settle()
+        alphas_cumprod = alphas_cumprod_of(self.config)
+        self.alphas_cumprod = alphas_cumprod.to(torch.float32)
+        self.alphas = (alphas_cumprod / torch.cat([torch.ones(1), alphas_cumprod[:-1]])).to(torch.float32)
+        self.betas = 1.0 - self.alphas
+        self._alphas_cumprod = alphas_cumprod
+        self._formulation = formulation_of(self.config, alphas_cumprod, mu=1.0)
+        self._solver = solver_of(self.config)
+        self._limit = limit_of(self.config)
+        self.init_noise_sigma = self._formulation.init_noise_sigma
+        self.num_inference_steps: int | None = None
+        self.timesteps = training_timesteps(self._formulation)
+        self.sigmas = self._formulation.level(self._formulation.time(self.timesteps)).to(torch.float32)
+        self._restart()
+
+    def _settle(self) -> None:
+        """Bring settings that may be written in several ways into one that JSON knows."""
+        config = self.config
+        settled: dict[str, Any] = {"disable_corrector": list(config.disable_corrector)}
+        if config.trained_betas is not None:
+            settled["trained_betas"] = np.asarray(config.trained_betas).tolist()
+        if config.tau_window is not None:
+            settled["tau_window"] = [float(x) for x in config.tau_window]
+        if not isinstance(config.steps, str):
+            settled["steps"] = [float(t) for t in config.steps]
+        if config.solver_type in ("midpoint", "heun", "logrho"):
+            settled["solver_type"] = "bh2"
+        if config.prediction_type == "flow_prediction":
+            settled["use_flow_sigmas"] = True
+        self.register_to_config(**settled)
+
+    @classmethod
+    def _get_compatibles(cls) -> list[type]:
+        """Return the compatible classes that can be used here, not those whose own packages are missing."""
+        return [compatible for compatible in super()._get_compatibles() if not isinstance(compatible, DummyObject)]
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any] | None = None, return_unused_kwargs: bool = False, **kwargs: Any
+    ) -> Any:
+        """Return a scheduler with the settings of another one's ``config``, and those given besides.
+
+        The config may be of any member of KarrasDiffusionSchedulers, of DDPM, DDIM, PNDM, SASolver, CogVideoX's, the
+        EDM ones, or of a flow's (FlowMatchEuler, FlowMatchHeun). A setting that cannot be honoured is warned about.
+
+        Raises:
+            InputError: if ``config`` is not a mapping, or a setting given besides is unknown.
+        """
+        if not isinstance(config, Mapping):
+            raise InputError(f"config is {config!r}: give pipe.scheduler.config; for a folder write from_pretrained.")
+        parameters = inspect.signature(cls.__init__).parameters.values()
+        own = {parameter.name: parameter.default for parameter in parameters if parameter.name != "self"}
+        for name in kwargs if not return_unused_kwargs else ():
+            if name not in own:
+                raise unknown_name("setting", name, own)
+        return super().from_config(adopted(config, kwargs, own), return_unused_kwargs, **kwargs)
