@@ -18,7 +18,7 @@ from fewstep.integrations.diffusers.formulation import EDMFormulation, FlowFormu
 from fewstep.processes import Process
 from fewstep.solvers import Solver
 
-__all__ = ["STEPS", "custom_grid", "grid_of", "is_pipelines_own", "on_whole_indices", "stretched"]
+__all__ = ["STEPS", "check_placement", "custom_grid", "grid_of", "is_pipelines_own", "on_whole_indices", "stretched"]
 
 ALMOST_ONE = 1.0 - 1e-6
 """Where a flow starts: at t = 1 nothing of the data is left, and λ = −∞."""
@@ -26,21 +26,39 @@ ALMOST_ONE = 1.0 - 1e-6
 Make = Callable[[Formulation, Mapping[str, Any], int, Solver], TimeGrid]
 
 
+def check_placement(config: Mapping[str, Any]) -> None:
+    """Refuse unknown names among the settings of the grid.
+
+    Raises:
+        InputError: with the nearest match.
+    """
+    if isinstance(config["steps"], str) and config["steps"] not in STEPS:
+        raise unknown_name("steps", config["steps"], STEPS)
+    known = {
+        "timestep_spacing": ("linspace", "leading", "trailing"),
+        "final_sigmas_type": ("zero", "sigma_min"),
+        "sigma_schedule": ("karras", "exponential"),
+    }
+    for name, values in known.items():
+        if config[name] not in values:
+            raise unknown_name(name, config[name], values)
+
+
 def grid_of(formulation: Formulation, config: Mapping[str, Any], num: int, solver: Solver) -> TimeGrid:
     """Return the grid of ``num`` steps that the setting ``steps`` describes.
 
     Raises:
-        InputError: if ``steps`` is unknown, or a list of times that is not ``num`` steps long.
+        InputError: if ``num`` is no whole number above 0, or ``steps`` a list of times that is not as long.
     """
     placement = config["steps"]
+    if isinstance(num, bool) or int(num) != num or num < 1:
+        raise InputError(f"num_inference_steps is {num!r}: give a whole number of at least 1.")
     if not isinstance(placement, str):
         grid = TimeGrid(formulation.process, placement)
         if grid.steps != num:
             raise InputError(f"steps is a grid of {grid.steps} steps: call with num_inference_steps={grid.steps}.")
         return grid
-    if placement not in STEPS:
-        raise unknown_name("steps", placement, STEPS)
-    return STEPS[placement](formulation, config, num, solver)
+    return STEPS[placement](formulation, config, int(num), solver)
 
 
 def custom_grid(formulation: Formulation, config: Mapping[str, Any], times: Tensor) -> TimeGrid:
@@ -99,12 +117,9 @@ def _simple(formulation: Formulation, config: Mapping[str, Any], num: int, solve
     if len(named) > 1:
         raise InputError(f"{' and '.join(flag for flag in flags if config[flag])} are set: choose one.")
     if isinstance(formulation, EDMFormulation):
-        named = named or [{"karras": "karras", "exponential": "exponential"}.get(config["sigma_schedule"], "karras")]
+        named = named or [config["sigma_schedule"]]
     spacing = "linspace" if isinstance(formulation, FlowFormulation) else config["timestep_spacing"]
-    placement = named[0] if named else spacing
-    if placement not in STEPS:
-        raise unknown_name("timestep_spacing", placement, ("linspace", "leading", "trailing"))
-    return STEPS[placement](formulation, config, num, solver)
+    return STEPS[named[0] if named else spacing](formulation, config, num, solver)
 
 
 def _spaced(spacing: str) -> Make:

@@ -13,9 +13,11 @@ from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from diffusers.utils import DummyObject
 
 from fewstep.errors import InputError, unknown_name
+from fewstep.executor import checked_seeds
 from fewstep.integrations.diffusers.config import adopted
 from fewstep.integrations.diffusers.formulation import alphas_cumprod_of, formulation_of
 from fewstep.integrations.diffusers.limit import limit_of
+from fewstep.integrations.diffusers.placement import check_placement
 from fewstep.integrations.diffusers.run import ScheduledRun
 from fewstep.integrations.diffusers.solver import solver_of
 from fewstep.integrations.diffusers.timetable import training_timesteps
@@ -124,6 +126,8 @@ class FewStepScheduler(ScheduledRun):
         rho: float = 7.0,
     ) -> None:
         self._settle()
+        check_placement(self.config)
+        checked_seeds([seed])
         alphas_cumprod = alphas_cumprod_of(self.config)
         self.alphas_cumprod = alphas_cumprod.to(torch.float32)
         self.alphas = (alphas_cumprod / torch.cat([torch.ones(1), alphas_cumprod[:-1]])).to(torch.float32)
