@@ -23,12 +23,15 @@ _HOMES = {
     "Solver": "solvers",
     "TimeGrid": "grids",
     "UniPC": "solvers",
+    "disable": "integrations.diffusers",
+    "enable": "integrations.diffusers",
     "execute": "executor",
     "initial_state": "sampling",
     "sample": "sampling",
+    "summary": "integrations.diffusers",
     "tau": "solvers",
 }
-_MODULES = ("errors", "grids", "guidance", "processes", "skip", "solvers", "zoo")
+_MODULES = ("errors", "grids", "guidance", "integrations", "metrics", "processes", "skip", "solvers", "zoo")
 
 __all__ = [*_HOMES, *_MODULES]
 
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from fewstep import errors as errors
     from fewstep import grids as grids
     from fewstep import guidance as guidance
+    from fewstep import integrations as integrations
+    from fewstep import metrics as metrics
     from fewstep import processes as processes
     from fewstep import skip as skip
     from fewstep import solvers as solvers
@@ -44,6 +49,9 @@ if TYPE_CHECKING:
     from fewstep.denoiser import Denoiser as Denoiser
     from fewstep.executor import execute as execute
     from fewstep.grids import TimeGrid as TimeGrid
+    from fewstep.integrations.diffusers import disable as disable
+    from fewstep.integrations.diffusers import enable as enable
+    from fewstep.integrations.diffusers import summary as summary
     from fewstep.plan import Plan as Plan
     from fewstep.sampling import initial_state as initial_state
     from fewstep.sampling import sample as sample

@@ -1,0 +1,138 @@
+"""Features by name: what turns images into the vectors that metrics compare."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fewstep.errors import InputError, unknown_name
+from fewstep.metrics.classifier import load_classifier
+from fewstep.metrics.moments import Moments
+
+__all__ = ["NAMES", "Extractor", "features", "from_uint8", "reference"]
+
+EMBEDDED = "fashion-mnist"
+NAMES = {
+    EMBEDDED: "the embedded classifier: 64 features of grey images of 28×28 or 32×32 pixels",
+    "torchscript:FILE": "a TorchScript module: float images [n, C, H, W] in [−1, 1] to features [n, d]",
+    "dinov2:FOLDER": "DINOv2 as transformers saves it: the class token of RGB images",
+    "inception:FILE": "Inception's 2048 features, the FID's own, with torch-fidelity's or pytorch-fid's weights",
+}
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """Images to features.
+
+    Attributes:
+        name: as it was asked for, without the path.
+        hash: the first 16 hexadecimal digits of the weights' SHA-256.
+        network: the function behind it.
+    """
+
+    name: str
+    hash: str
+    network: Callable[[Tensor], Tensor]
+
+    @property
+    def tag(self) -> str:
+        """Name and hash: two results are comparable only if it is the same."""
+        return f"{self.name}@{self.hash}"
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the features float32 [n, d] of images [n, C, H, W] in [−1, 1]; ``from_uint8`` makes them.
+
+        Raises:
+            InputError: if the images are of another type or size than the features need, or not finite.
+        """
+        if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim != 4:
+            raise InputError("images must be a float tensor [n, C, H, W] in [−1, 1]: from_uint8(array) makes it.")
+        if not bool(torch.isfinite(images).all()):
+            raise InputError("an image holds NaN or infinity: leave it out, or sample it again.")
+        try:
+            made = self.network(images.float())
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise InputError(
+                f"the features {self.name!r} do not take images {tuple(images.shape)}: {reason}"
+            ) from error
+        if not isinstance(made, Tensor) or made.ndim != 2 or len(made) != len(images):
+            shape = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+            raise InputError(f"the features {self.name!r} are {shape}: they must be [n, d].")
+        return made.float()
+
+
+def from_uint8(images: object) -> Tensor:
+    """Return uint8 images [n, H, W, C] as float32 [n, C, H, W] in [−1, 1].
+
+    Raises:
+        InputError: for another type or shape.
+    """
+    pixels = torch.as_tensor(images)
+    if pixels.dtype != torch.uint8 or pixels.ndim != 4:
+        raise InputError(f"images are {pixels.dtype} {tuple(pixels.shape)}: give uint8 [n, H, W, C].")
+    return pixels.movedim(-1, 1).float().div(127.5).sub(1.0)
+
+
+def features(name: str) -> Extractor:
+    """Return the features of that name, one of ``NAMES``.
+
+    Nothing is downloaded: weights come with the package or from the path after the colon.
+
+    Raises:
+        InputError: if there are no such features, or the file is missing or damaged.
+        MissingPackageError: if the features need a package that is not installed.
+    """
+    kind, _, path = name.partition(":")
+    if name == EMBEDDED:
+        with resources.as_file(resources.files("fewstep.metrics") / "fashion_mnist") as folder:
+            return embedded(folder)
+    if kind in ("torchscript", "dinov2", "inception") and path:
+        from fewstep.metrics import foreign
+
+        return Extractor(kind, file_hash(Path(path)), getattr(foreign, kind)(Path(path)))
+    raise unknown_name("features", name, NAMES)
+
+
+def reference(name: str = EMBEDDED) -> Moments:
+    """Return the statistics of the training images that come with the package: of Fashion-MNIST's 60,000.
+
+    Raises:
+        InputError: if there are none of that name.
+    """
+    if name != EMBEDDED:
+        raise unknown_name("reference", name, (EMBEDDED,))
+    with resources.as_file(resources.files("fewstep.metrics") / "fashion_mnist" / "statistics.npz") as path:
+        return Moments.load(path)
+
+
+def file_hash(path: Path) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of a file, or of the weights in a folder."""
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".bin"))
+    else:
+        files = [path]
+    digest = hashlib.sha256()
+    try:
+        for file in files:
+            with file.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+    except OSError as error:
+        raise InputError(f"the weights {str(path)!r} cannot be read: {error}.") from error
+    if not files:
+        raise InputError(f"there are no weights (.safetensors) in {str(path)!r}: save the model there first.")
+    return digest.hexdigest()[:16]
+
+
+def embedded(folder: Path) -> Extractor:
+    """Return the features 'fashion-mnist' with the weights in ``folder``."""
+    weights = folder / "classifier.safetensors"
+    return Extractor(EMBEDDED, file_hash(weights), load_classifier(weights).features)

@@ -1,0 +1,74 @@
+"""Feature networks of others, from local files; each imports its package only here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from fewstep.errors import InputError, MissingPackageError
+
+__all__ = ["dinov2", "inception", "torchscript"]
+
+Network = Callable[[Tensor], Tensor]
+
+
+def torchscript(path: Path) -> Network:
+    """Return a TorchScript module: float32 [n, C, H, W] in [−1, 1] to [n, d]."""
+    try:
+        return torch.jit.load(str(path), map_location="cpu").eval()
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"{str(path)!r} is no TorchScript file: write it with torch.jit.save.") from error
+
+
+def dinov2(path: Path) -> Network:
+    """Return DINOv2's class token from a folder that transformers saved, at its images' own size and scale."""
+    try:
+        from transformers import AutoConfig, AutoModel
+    except ImportError as error:
+        raise MissingPackageError("dinov2 needs transformers: pip install 'fewstep[diffusers]'.") from error
+    try:
+        kind = AutoConfig.from_pretrained(path, local_files_only=True).model_type
+        if not kind.startswith("dinov2"):
+            raise InputError(f"{str(path)!r} holds a {kind!r} model, not DINOv2.")
+        model: Any = AutoModel.from_pretrained(path, local_files_only=True, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{str(path)!r} holds no model of transformers: {str(error).splitlines()[0]}") from error
+    model = model.eval().requires_grad_(False)
+    mean, deviation = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).view(2, 3, 1, 1)
+    size = 224 if model.config.image_size >= 224 else model.config.image_size
+
+    def token(images: Tensor) -> Tensor:
+        pixels = (_rgb(images).clamp(-1.0, 1.0) + 1.0) / 2.0
+        pixels = interpolate(pixels, (size, size), mode="bicubic", antialias=True).clamp(0.0, 1.0)
+        return model((pixels - mean) / deviation).last_hidden_state[:, 0]
+
+    return token
+
+
+def inception(path: Path) -> Network:
+    """Return torch-fidelity's Inception, 2048 features: pytorch-fid's weights fit, and it resizes as the FID does."""
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    except ImportError as error:
+        raise MissingPackageError(
+            "inception needs torch-fidelity, which needs the torchvision that fits your torch: "
+            "pip install torchvision torch-fidelity."
+        ) from error
+    model: Any = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path))
+    model = model.eval().requires_grad_(False)
+
+    def pooled(images: Tensor) -> Tensor:
+        return model(_rgb(images).clamp(-1.0, 1.0).add(1.0).mul(127.5).round().byte())[0]
+
+    return pooled
+
+
+def _rgb(images: Tensor) -> Tensor:
+    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images

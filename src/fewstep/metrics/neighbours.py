@@ -1,0 +1,112 @@
+"""Metrics of samples of features: KID, MMD, and precision, recall, density and coverage."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from fewstep.errors import InputError, MissingPackageError
+
+__all__ = ["kid", "mmd", "prdc"]
+
+ROWS = 1000
+
+
+def kid(features: Tensor, reference: Tensor, *, subsets: int = 100, subset_size: int = 1000) -> tuple[float, float]:
+    r"""Return the kernel inception distance: mean and deviation over subsets of the unbiased MMD².
+
+    The kernel is (x·y/d + 1)³. Source: Bińkowski et al. (arXiv 1801.01401). Computed by ``torchmetrics``; the
+    subsets are the same in each run, and at most as large as the smaller set.
+
+    Raises:
+        InputError: if a set has fewer than two features.
+        MissingPackageError: if torchmetrics is not installed.
+    """
+    try:
+        from torchmetrics.image.kid import KernelInceptionDistance
+    except ImportError as error:
+        raise MissingPackageError("kid needs torchmetrics: pip install 'fewstep[eval]'.") from error
+    size = min(subset_size, *_checked(features, reference))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it keeps all features, which are few here
+        metric = KernelInceptionDistance(torch.nn.Identity(), subsets=subsets, subset_size=size)
+    metric.update(reference.double(), real=True)
+    metric.update(features.double(), real=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        mean, deviation = metric.compute()
+    return float(mean), float(deviation)
+
+
+def mmd(features: Tensor, reference: Tensor) -> float:
+    r"""Return the unbiased MMD² with the kernel exp(−\|x − y\|²/2s²), s the median distance in the reference.
+
+    Source: Gretton et al., A Kernel Two-Sample Test (JMLR 2012), equation 3; the median of the distances between
+    the first 1000 features of the reference.
+
+    Raises:
+        InputError: if a set has fewer than two features.
+    """
+    _checked(features, reference)
+    scale = 2.0 * torch.pdist(reference[:ROWS].double()).median().clamp(min=1e-12) ** 2
+
+    def kernel(x: Tensor, y: Tensor) -> float:
+        return sum(float((-rows.square() / scale).exp().sum()) for rows in _distances(x, y))
+
+    n, m = len(features), len(reference)
+    within = (kernel(features, features) - n) / (n * (n - 1)) + (kernel(reference, reference) - m) / (m * (m - 1))
+    return within - 2.0 * kernel(features, reference) / (n * m)
+
+
+def prdc(features: Tensor, reference: Tensor, *, nearest: int = 5) -> dict[str, float]:
+    """Return precision, recall, density and coverage with balls to the k-th nearest neighbour.
+
+    Both sets are cut to the size of the smaller one, since the four depend on the numbers. Source: Kynkäänniemi et
+    al. (arXiv 1904.06991), Naeem et al. (arXiv 2002.09797), equations 1 to 4. No kept library without torchvision
+    has density and coverage, so the four are counted here.
+
+    Raises:
+        InputError: if there are no more than k features in a set.
+    """
+    count = min(_checked(features, reference))
+    if count <= nearest:
+        raise InputError(f"there are {count} samples: prdc looks at {nearest} neighbours and needs more.")
+    x, y = features[:count], reference[:count]
+    ball_x, ball_y = _radii(x, nearest), _radii(y, nearest)
+    precise = recalled = covered = inside = 0
+    for rows, radii in zip(_distances(y, x), ball_y.split(ROWS), strict=True):
+        within = rows < radii[:, None]
+        inside += int(within.sum())
+        covered += int(within.any(1).sum())
+        recalled += int((rows < ball_x).any(1).sum())
+    for rows in _distances(x, y):
+        precise += int((rows < ball_y).any(1).sum())
+    return {
+        "precision": precise / count,
+        "recall": recalled / count,
+        "density": inside / (nearest * count),
+        "coverage": covered / count,
+    }
+
+
+def _distances(x: Tensor, y: Tensor) -> Iterator[Tensor]:
+    """Yield the distances of ``ROWS`` rows of x at a time to all of y."""
+    for rows in x.split(ROWS):
+        yield torch.cdist(rows.double(), y.double(), compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _radii(x: Tensor, nearest: int) -> Tensor:
+    return torch.cat([rows.kthvalue(nearest + 1, dim=1).values for rows in _distances(x, x)])
+
+
+def _checked(features: Tensor, reference: Tensor) -> tuple[int, int]:
+    if min(len(features), len(reference)) < 2:
+        raise InputError(f"there are {len(features)} and {len(reference)} samples: at least 2 are needed on each side.")
+    if features.shape[1:] != reference.shape[1:]:
+        raise InputError(
+            f"the features have {features.shape[1]} and {reference.shape[1]} dimensions: take the same for both."
+        )
+    return len(features), len(reference)

@@ -1,0 +1,76 @@
+"""What metrics need of a set of images: the moments of its features and a bounded sample of them."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fewstep.errors import InputError
+from fewstep.metrics.extractor import Extractor, from_uint8
+from fewstep.metrics.moments import Moments
+
+__all__ = ["KEPT", "Summary", "summarised"]
+
+KEPT = 10_000
+"""Features that are kept of a set, whatever its size: KID, PRDC and MMD look at these."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The moments of all features, and up to ``KEPT`` of the features, float32 [m, d], drawn at random.
+
+    ``sample`` is empty where only the moments are known.
+    """
+
+    moments: Moments
+    sample: torch.Tensor
+
+    def save(self, path: Path) -> None:
+        """Write an npz that ``load`` and ``Moments.load`` read."""
+        with path.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **self.moments.arrays(), sample=self.sample.numpy())
+
+    @classmethod
+    def load(cls, path: Path) -> Summary:
+        """Return what ``save`` or ``Moments.save`` wrote, or the ``mu`` and ``sigma`` of pytorch-fid and EDM.
+
+        Raises:
+            InputError: if the file is missing or damaged.
+        """
+        moments = Moments.load(path)
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                sample = data["sample"] if "sample" in data else np.zeros((0, len(moments.mean)), np.float32)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"the statistics {str(path)!r} cannot be read ({error}): write them anew.") from error
+        return cls(moments, torch.from_numpy(sample.astype(np.float32)))
+
+
+def summarised(batches: Iterable[np.ndarray], extractor: Extractor, kept: int = KEPT) -> Summary:
+    """Return the summary of uint8 images [n, H, W, C], which come a batch at a time, in constant memory.
+
+    Each feature gets a random number, and those with the ``kept`` smallest stay: the choice depends on an image's
+    place alone, not on the batches.
+
+    Raises:
+        InputError: if the features do not take the images.
+    """
+    moments, random = Moments(extractor.tag), np.random.default_rng(0)
+    sample: torch.Tensor | None = None
+    ranks = np.zeros(0)
+    for batch in batches:
+        made = extractor(from_uint8(batch)).cpu()
+        moments.update(made)
+        sample = made if sample is None else torch.cat([sample, made])
+        ranks = np.concatenate([ranks, random.random(len(made))])
+        if len(ranks) > kept:
+            stay = np.sort(np.argpartition(ranks, kept)[:kept])
+            sample, ranks = sample[torch.from_numpy(stay)], ranks[stay]
+    if sample is None:
+        raise InputError("there are no images to measure.")
+    return Summary(moments, sample)
