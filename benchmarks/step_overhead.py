@@ -2,9 +2,11 @@
 
     python benchmarks/step_overhead.py
 
-Each sampler runs a whole trajectory with a network that returns a ready tensor, so that what is measured is
-the sampler alone. Runs of all samplers are interleaved; figures are medians. The yardstick is one matrix-vector
-product over the tensors that a step of ours reads: the state, the history and the noise.
+Each sampler runs whole trajectories with a network that returns a ready tensor, so that what is measured is
+the sampler alone: a step is the slope between 20 and 60 steps, setting up is what remains. Runs of all samplers
+are interleaved; figures are medians of the slopes. Two yardsticks: one matrix-vector product over as many
+tensors as a step of ours reads (the state and the history, and the noise of a stochastic solver), and drawing the
+noise itself, which no arithmetic can save.
 """
 
 from __future__ import annotations
@@ -22,27 +24,29 @@ import torch
 import fewstep as fs
 
 SHAPES = [(1, 4, 64, 64), (16, 4, 128, 128)]
-STEPS = 20
-REPEATS = {SHAPES[0]: 60, SHAPES[1]: 12}
+SHORT, LONG = 20, 60
+REPEATS = {SHAPES[0]: 40, SHAPES[1]: 7}
+METHODS = ("UniPC-3", "UniPC-2", "SA(3,3), τ=0", "SA(3,3), τ=1")
+Run = Callable[[int], object]
 
 
-def ours(solver: fs.Solver, shape: tuple[int, ...]) -> Callable[[], object]:
+def ours(solver: fs.Solver, shape: tuple[int, ...]) -> Run:
     """Return a run of ``fs.execute`` whose denoiser costs nothing."""
     process = fs.processes.VPDiscrete.from_betas()
-    plan = solver.plan(fs.grids.uniform_logsnr(process, STEPS))
+    plans = {steps: solver.plan(fs.grids.uniform_logsnr(process, steps)) for steps in (SHORT, LONG)}
     x_T, ready = torch.randn(shape), torch.randn(shape)
-    return lambda: fs.execute(plan, lambda x, t: ready, x_T, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    return lambda steps: fs.execute(plans[steps], lambda x, t: ready, x_T, generator=generator)
 
 
-def peer(name: str, shape: tuple[int, ...], **settings: object) -> Callable[[], object]:
+def peer(name: str, shape: tuple[int, ...], **settings: object) -> Run:
     """Return a run over a diffusers scheduler's steps."""
     scheduler = getattr(diffusers, name)(beta_schedule="linear", prediction_type="sample", **settings)
     x_T, ready = torch.randn(shape), torch.randn(shape)
-    generator = torch.Generator().manual_seed(0)
-    extra = {"generator": generator} if name == "SASolverScheduler" else {}
+    extra = {"generator": torch.Generator().manual_seed(0)} if name == "SASolverScheduler" else {}
 
-    def run() -> torch.Tensor:
-        scheduler.set_timesteps(STEPS)
+    def run(steps: int) -> torch.Tensor:
+        scheduler.set_timesteps(steps)
         x = x_T
         for t in scheduler.timesteps:
             x = scheduler.step(ready, t, x, return_dict=False, **extra)[0]
@@ -51,28 +55,67 @@ def peer(name: str, shape: tuple[int, ...], **settings: object) -> Callable[[], 
     return run
 
 
-def products(tensors: int, shape: tuple[int, ...]) -> Callable[[], object]:
-    """Return ``STEPS`` matrix-vector products over ``tensors`` tensors of ``shape``."""
+def sa_peer(tau: float, shape: tuple[int, ...]) -> Run:
+    """Return a run over diffusers' SASolver with a constant τ."""
+    return peer("SASolverScheduler", shape, predictor_order=3, corrector_order=3, tau_func=lambda t: tau)
+
+
+def products(tensors: int, shape: tuple[int, ...]) -> Run:
+    """Return matrix-vector products over ``tensors`` tensors of ``shape``."""
     rows = torch.randn(tensors, torch.Size(shape).numel())
     out, weights = torch.empty(rows.shape[1]), torch.randn(tensors)
 
-    def run() -> None:
-        for _ in range(STEPS):
+    def run(steps: int) -> None:
+        for _ in range(steps):
             torch.mv(rows.t(), weights, out=out)
 
     return run
 
 
-def measure(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Return the median microseconds a step of each run, all runs in turn."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
+def noise(shape: tuple[int, ...]) -> Run:
+    """Return drawing as much normal noise as a stochastic step needs."""
+    out, generator = torch.empty(shape), torch.Generator().manual_seed(0)
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            out.normal_(generator=generator)
+
+    return run
+
+
+def measure(runs: dict[str, Run], repeats: int) -> dict[str, dict[str, float]]:
+    """Return the median microseconds of a step, and of setting up, of each run; all runs in turn."""
+    slopes: dict[str, list[float]] = {name: [] for name in runs}
+    setups: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(repeats + 2):
         for name, run in runs.items():
-            began = time.perf_counter()
-            run()
+            run(SHORT)  # into the caches
+            marks = [time.perf_counter()]
+            for steps in (SHORT, LONG):
+                run(steps)
+                marks.append(time.perf_counter())
+            short, long = marks[1] - marks[0], marks[2] - marks[1]
             if repeat >= 2:
-                times[name].append((time.perf_counter() - began) / STEPS * 1e6)
-    return {name: statistics.median(values) for name, values in times.items()}
+                slopes[name].append((long - short) / (LONG - SHORT) * 1e6)
+                setups[name].append((short - SHORT * (long - short) / (LONG - SHORT)) * 1e6)
+    return {
+        name: {"step": statistics.median(slopes[name]), "setting_up": statistics.median(setups[name])} for name in runs
+    }
+
+
+def ratios(results: dict[str, dict[str, dict[str, float]]]) -> None:
+    """Print how many times less a step of ours takes than the same method's of diffusers."""
+    for shape, figures in results.items():
+        step = {name: values["step"] for name, values in figures.items()}
+        drawn = step["drawing the noise"]
+        times = {name: step[f"diffusers {name}"] / step[f"fewstep {name}"] for name in METHODS}
+        noisy = METHODS[-1]
+        bare = (step[f"diffusers {noisy}"] - drawn) / (step[f"fewstep {noisy}"] - drawn)
+        print(f"{shape}: times less: " + "; ".join(f"{name} {value:.1f}" for name, value in times.items()))
+        print(
+            f"  {noisy} without drawing the noise: {bare:.1f}; a UniPC-3 step is "
+            f"{step['fewstep UniPC-3'] / step['product over 5 tensors']:.1f} products over 5 tensors"
+        )
 
 
 def main() -> None:
@@ -82,21 +125,27 @@ def main() -> None:
         runs = {
             "fewstep UniPC-3": ours(fs.UniPC(3), shape),
             "fewstep UniPC-2": ours(fs.UniPC(2), shape),
-            "fewstep SA(3,3) τ=1": ours(fs.SASolver(3, 3, tau=1.0, few_step=True), shape),
-            "fewstep SA(3,3) τ=0": ours(fs.SASolver(3, 3, tau=0.0, few_step=True), shape),
+            "fewstep DPM++2": ours(fs.DPMSolverPP(2), shape),
+            "fewstep SA(3,3), τ=0": ours(fs.SASolver(3, 3, tau=0.0, few_step=True), shape),
+            "fewstep SA(3,3), τ=1": ours(fs.SASolver(3, 3, tau=1.0, few_step=True), shape),
             "diffusers UniPC-3": peer("UniPCMultistepScheduler", shape, solver_order=3),
             "diffusers UniPC-2": peer("UniPCMultistepScheduler", shape, solver_order=2),
             "diffusers DPM++2M": peer("DPMSolverMultistepScheduler", shape, solver_order=2),
-            "diffusers SASolver": peer("SASolverScheduler", shape, predictor_order=3, corrector_order=3),
+            "diffusers SA(3,3), τ=0": sa_peer(0.0, shape),
+            "diffusers SA(3,3), τ=1": sa_peer(1.0, shape),
+            "drawing the noise": noise(shape),
             "product over 5 tensors": products(5, shape),
-            "product over 6 tensors": products(6, shape),
         }
         results["×".join(map(str, shape))] = measure(runs, REPEATS[shape])
-    print(f"torch {torch.__version__}, diffusers {diffusers.__version__}, {torch.get_num_threads()} threads, "
-          f"{platform.processor() or platform.machine()}; microseconds a step, medians")
+    print(
+        f"torch {torch.__version__}, diffusers {diffusers.__version__}, {torch.get_num_threads()} threads, "
+        f"{platform.processor() or platform.machine()}; microseconds a step (slope), medians"
+    )
     print("| sampler | " + " | ".join(results) + " |\n|---|" + "---:|" * len(results))
     for name in next(iter(results.values())):
-        print(f"| {name} | " + " | ".join(f"{figures[name]:.0f}" for figures in results.values()) + " |")
+        cells = [f"{figures[name]['step']:.0f}" for figures in results.values()]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+    ratios(results)
     folder = Path(__file__).parent / "results"
     folder.mkdir(exist_ok=True)
     (folder / "step_overhead.json").write_text(json.dumps(results, indent=1) + "\n")
