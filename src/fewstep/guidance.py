@@ -131,7 +131,7 @@ class DynamicThreshold(_Wrapped):
         return dynamically_thresholded(self.inner(x_t, t, cond), self.quantile, self.limit)
 
 
-def dynamically_thresholded(prediction: Tensor, quantile: float, limit: float) -> Tensor:
+def dynamically_thresholded(prediction: Tensor, quantile: float | Tensor, limit: float) -> Tensor:
     """Return ``prediction`` [batch, …] clamped to [−s, s] and divided by s; see ``DynamicThreshold``."""
     reach = torch.quantile(prediction.abs().flatten(1), quantile, dim=1).clamp(1.0, limit)
     reach = reach.view(-1, *[1] * (prediction.ndim - 1))

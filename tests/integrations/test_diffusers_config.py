@@ -59,7 +59,7 @@ def test_stable_diffusion():
 @pytest.mark.parametrize("name", ["FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"])
 def test_a_flow_is_read_as_a_flow(name):
     scheduler = FewStepScheduler.from_config(getattr(diffusers, name)(shift=3.0).config)
-    assert scheduler.config.prediction_type == "flow_prediction" and scheduler.config.use_flow_sigmas
+    assert scheduler.config.prediction_type == "flow_prediction"
     assert scheduler.config.flow_shift == 3.0
     assert FewStepScheduler.from_config(getattr(diffusers, name)().config).config.flow_shift == 1.0
     assert FewStepScheduler.from_config(scheduler.config).config.flow_shift == 3.0
@@ -92,7 +92,9 @@ def test_a_flow_that_unipc_lost_is_found_again():
 
 
 def test_flow_prediction_alone_means_a_flow():
-    assert FewStepScheduler(prediction_type="flow_prediction").config.use_flow_sigmas
+    scheduler = FewStepScheduler(prediction_type="flow_prediction", flow_shift=3.0)
+    scheduler.set_timesteps(4)
+    assert scheduler.grid.process == fs.processes.RectifiedFlow(3.0)
 
 
 @pytest.mark.filterwarnings("error::UserWarning")

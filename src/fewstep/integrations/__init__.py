@@ -1,1 +1,14 @@
-"""fewstep inside other people's software; each part imports its third party only in itself."""
+"""fewstep inside other people's software; each part is loaded when it is used, and its third party with it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__all__ = ["diffusers"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

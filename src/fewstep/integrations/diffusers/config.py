@@ -83,11 +83,10 @@ def _class_name(config: Mapping[str, Any]) -> str:
 
 def _flow(config: Mapping[str, Any], given: set[str]) -> Config:
     """Return our names for FlowMatchEuler's and FlowMatchHeun's settings, which have no prediction type."""
-    is_flow = config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction"
-    if "shift" in config and not given & {"prediction_type", "use_flow_sigmas", "beta_start", "beta_schedule"}:
-        flow: Config = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
-        return flow if "flow_shift" in given else {**flow, "flow_shift": config["shift"]}
-    return {"use_flow_sigmas": True} if is_flow else {}
+    if "shift" not in config or given & {"prediction_type", "use_flow_sigmas", "beta_start", "beta_schedule"}:
+        return {}
+    flow: Config = {"prediction_type": "flow_prediction"}
+    return flow if "flow_shift" in given else {**flow, "flow_shift": config["shift"]}
 
 
 def _edm(config: Mapping[str, Any], given: set[str]) -> Config:

@@ -211,11 +211,9 @@ def formulation_of(config: Mapping[str, Any], alphas_cumprod: Tensor, mu: float 
     if config["sigma_data"] is not None:
         process = EDM(config["sigma_min"] or 0.002, config["sigma_max"] or 80.0)
         return EDMFormulation(process, prediction, config["sigma_data"])
-    if config["use_flow_sigmas"]:
+    if config["use_flow_sigmas"] or prediction == "flow":
         flow = RectifiedFlow(_shift(config, mu))
         return FlowFormulation(flow, prediction, config["num_train_timesteps"], config["invert_sigmas"])
-    if prediction == "flow":
-        raise InputError("prediction_type='flow_prediction' belongs to a flow: set use_flow_sigmas=True.")
     return VPFormulation(VPDiscrete(alphas_cumprod), prediction)
 
 

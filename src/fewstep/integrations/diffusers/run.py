@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from fewstep.executor import Generators, folded
 from fewstep.grids import TimeGrid
 from fewstep.integrations.diffusers.formulation import Formulation, formulation_of
 from fewstep.integrations.diffusers.noise import StepNoise
-from fewstep.integrations.diffusers.stepper import Stepper, Views, advance
+from fewstep.integrations.diffusers.stepper import Limit, Stepper, StepTensors, advance
 from fewstep.integrations.diffusers.timetable import Timetable, Values, timetable_of
 from fewstep.plan import Plan
 from fewstep.solvers import Solver
@@ -35,7 +34,7 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
     _alphas_cumprod: Tensor
     _formulation: Formulation
     _solver: Solver
-    _limit: Callable[[Tensor], Tensor] | None
+    _limit: Limit | None
     _timetable: Timetable | None = None
     _plan: Plan | None = None
     _input_scale: Tensor | None = None
@@ -45,6 +44,16 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
 
     def __len__(self) -> int:
         return self.config.num_train_timesteps
+
+    @property
+    def formulation(self) -> Formulation:
+        """The process and diffusers' conventions for it."""
+        return self._formulation
+
+    @property
+    def solver(self) -> Solver:
+        """The solver of the settings."""
+        return self._solver
 
     @property
     def grid(self) -> TimeGrid | None:
@@ -154,15 +163,15 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
             InputError: before ``set_timesteps``, after the last step, or if the shape changes during a run.
         """
         with torch.no_grad():
-            views = self._next(timestep, sample, generator)
+            step, older = self._next(timestep, sample, generator)
             if model_output.shape != sample.shape:
                 model_output = _without_variance(model_output, sample)
-            following = advance(views, model_output, sample, self._limit)
+            following = advance(step, model_output, sample, older, self._limit)
         return SchedulerOutput(prev_sample=following) if return_dict else (following,)
 
     @torch.compiler.disable
-    def _next(self, timestep: float | Tensor, sample: Tensor, generator: Generators | None) -> Views:
-        """Return the tensors of the coming step, and count it: all of Python that changes from step to step."""
+    def _next(self, timestep: float | Tensor, sample: Tensor, generator: Generators | None) -> tuple[StepTensors, int]:
+        """Return what the coming step works on, and count it: all of Python that changes from step to step."""
         if self._plan is None or self._timetable is None:
             raise InputError("there is no plan yet: call set_timesteps(num_inference_steps) before step.")
         index = self._upcoming(timestep)
@@ -179,9 +188,9 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
                 f"the sample is {tuple(sample.shape)} on {sample.device}, the run began with "
                 f"{tuple(self._stepper.shape)} on {self._stepper.device}: call set_timesteps before another run."
             )
-        views = self._stepper.views(index - self._begun, lambda row: self._noise.fill(row, generator))
+        step = self._stepper.tensors(index - self._begun, lambda row: self._noise.fill(row, generator))
         self._step_index = index + 1
-        return views
+        return step, self._stepper.older
 
     def _upcoming(self, timestep: float | Tensor | None) -> int:
         if self._step_index is not None:
@@ -200,7 +209,8 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
             plan = self._solver.plan(TimeGrid(grid.process, grid.times[index:]))
         plan = folded(plan, uncorrected=[n - index for n in self.config.disable_corrector])
         x0_from = self._formulation.x0_from(plan.call_times)
-        return Stepper(plan, x0_from, sample, limited=self._limit is not None)
+        quantile = self.config.dynamic_thresholding_ratio
+        return Stepper(plan, x0_from, sample, limited=self._limit is not None, quantile=quantile)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Return α·x + σ·ε at the times at which the network is fed ``timesteps``, one for each sample or for all."""

@@ -64,8 +64,10 @@ class FewStepScheduler(ScheduledRun):
         use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas, use_lu_lambdas, timestep_spacing, steps_offset:
             the grid of ``steps="simple"``.
         final_sigmas_type: "zero", or "sigma_min": end at the smallest training level.
-        use_flow_sigmas, flow_shift, use_dynamic_shifting, time_shift_type, shift_terminal, invert_sigmas: a flow, and
-            the shift of its levels; dynamic shifting takes ``mu`` from the pipeline.
+        use_flow_sigmas: a flow; so is every network with flow prediction, for which it need not be set. (Flux's
+            pipeline keeps its sigmas, the user's too, to itself where it is.)
+        flow_shift, use_dynamic_shifting, time_shift_type, shift_terminal, invert_sigmas: the levels of a flow;
+            dynamic shifting takes ``mu`` from the pipeline.
         sigma_data, sigma_min, sigma_max, sigma_schedule, rho: an EDM-preconditioned network, if ``sigma_data`` is
             given, and its levels.
 
@@ -154,8 +156,6 @@ class FewStepScheduler(ScheduledRun):
             settled["steps"] = [float(t) for t in config.steps]
         if config.solver_type in ("midpoint", "heun", "logrho"):
             settled["solver_type"] = "bh2"
-        if config.prediction_type == "flow_prediction":
-            settled["use_flow_sigmas"] = True
         self.register_to_config(**settled)
 
     @classmethod

@@ -13,7 +13,7 @@ from torch import Tensor
 from fewstep import grids
 from fewstep.errors import InputError
 from fewstep.grids import TimeGrid
-from fewstep.integrations.diffusers.formulation import Formulation, VPFormulation
+from fewstep.integrations.diffusers.formulation import FlowFormulation, Formulation, VPFormulation
 from fewstep.integrations.diffusers.placement import (
     custom_grid,
     grid_of,
@@ -106,7 +106,7 @@ def timetable_of(
 
 def _from_levels(formulation: Formulation, config: Mapping[str, Any], levels: Tensor) -> TimeGrid:
     times = formulation.from_level(levels)
-    if config["shift_terminal"] and config["use_flow_sigmas"]:
+    if isinstance(formulation, FlowFormulation):
         times = stretched(times, config["shift_terminal"])
     return custom_grid(formulation, config, _falling("sigmas", times))
 

@@ -1,0 +1,35 @@
+"""What a pipeline's family is best run with."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from diffusers import DiffusionPipeline, SchedulerMixin
+
+from fewstep.integrations.diffusers.formulation import EDMFormulation, FlowFormulation
+from fewstep.integrations.diffusers.scheduler import FewStepScheduler
+
+__all__ = ["recommended"]
+
+
+def recommended(scheduler: SchedulerMixin, pipe: DiffusionPipeline) -> dict[str, Any]:
+    """Return the settings for the family of a pipeline whose own scheduler is ``scheduler``.
+
+    ===========================  =====================================================================
+    family                       settings
+    ===========================  =====================================================================
+    flow (SD3, Flux, Wan, …)     UniPC of order 2 on the pipeline's own, shifted levels
+    latent VP (SD, SDXL, DiT …)  UniPC of order 2 on optimised steps with p = 2
+    pixel-space VP (DDPM)        UniPC of order 3 on optimised steps with p = 1
+    EDM (Playground 2.5, SVD)    UniPC of order 2 on Karras et al.'s levels
+    ===========================  =====================================================================
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        formulation = FewStepScheduler.from_config(scheduler.config).formulation
+    if isinstance(formulation, (EDMFormulation, FlowFormulation)):
+        return {"solver": "unipc", "solver_order": 2, "steps": "simple"}
+    if getattr(pipe, "vae", None) is None and getattr(pipe, "vqvae", None) is None:
+        return {"solver": "unipc", "solver_order": 3, "steps": "optimized", "error_power": 1.0}
+    return {"solver": "unipc", "solver_order": 2, "steps": "optimized", "error_power": 2.0}

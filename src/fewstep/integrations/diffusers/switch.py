@@ -1,0 +1,158 @@
+"""One line that puts fewstep into a diffusers pipeline, one that says what it did, and one that takes it out."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from dataclasses import dataclass, field
+from typing import Any
+
+from diffusers import DiffusionPipeline
+from torch import nn
+
+from fewstep.errors import InputError
+from fewstep.grids import TimeGrid
+from fewstep.integrations.diffusers.last_call import Summary
+from fewstep.integrations.diffusers.recommended import recommended
+from fewstep.integrations.diffusers.scheduler import FewStepScheduler
+from fewstep.integrations.diffusers.stopwatch import Stopwatch
+from fewstep.skip import Profile, Tuned, tuned
+
+__all__ = ["disable", "enable", "summary"]
+
+NETWORKS = ("unet", "transformer", "transformer_2", "controlnet", "prior", "decoder")
+COUNT = "num_inference_steps"
+
+
+@dataclass
+class _Enabled:
+    """What was there before, and what the last call did."""
+
+    scheduler: Any
+    pipeline_class: type
+    steps: int | None
+    skips: list[Tuned] = field(default_factory=list)
+    watch: Stopwatch | None = None
+
+
+def enable(
+    pipe: DiffusionPipeline,
+    steps: int | None = None,
+    *,
+    solver: str | None = None,
+    grid: str | TimeGrid | None = None,
+    skip: float | Profile | None = None,
+    **settings: Any,
+) -> DiffusionPipeline:
+    """Put a ``FewStepScheduler`` into ``pipe``, with the settings recommended for its family, and return ``pipe``.
+
+    Only the scheduler and the default number of steps change; LoRA, caches, ControlNets, offloading and
+    ``torch.compile`` of the network go on as they are. Enabling again replaces the settings.
+
+    Args:
+        pipe: a diffusers pipeline.
+        steps: the number of steps of calls that do not give ``num_inference_steps``; None: the pipeline's own.
+        solver: the setting ``solver`` of ``FewStepScheduler``.
+        grid: its setting ``steps``, or a ``TimeGrid`` of the pipeline's process.
+        skip: Skip-Tuning of the network: ρ of its deepest skip, or a profile.
+        **settings: further settings of ``FewStepScheduler``, by its names.
+
+    Raises:
+        InputError: if ``pipe`` is no pipeline with a scheduler, or a setting is unknown or out of its range; the
+            pipeline is then as it was.
+    """
+    if not isinstance(pipe, DiffusionPipeline) or getattr(pipe, "scheduler", None) is None:
+        raise InputError(f"pipe is {type(pipe).__name__}: give a diffusers pipeline that has a scheduler.")
+    before = _state(pipe)
+    original = pipe.scheduler if before is None else before.scheduler
+    base = type(pipe) if before is None else before.pipeline_class
+    if isinstance(grid, TimeGrid):
+        steps = grid.steps if steps is None else steps
+        settings["steps"] = grid.times.tolist()
+    elif grid is not None:
+        settings["steps"] = grid
+    if solver is not None:
+        settings["solver"] = solver
+    if steps is not None and COUNT not in inspect.signature(base.__call__).parameters:
+        raise InputError(f"{base.__name__} takes no {COUNT}: leave steps out.")
+    if steps is not None and (isinstance(steps, bool) or int(steps) != steps or steps < 1):
+        raise InputError(f"steps is {steps!r}: give a whole number of at least 1.")
+    scheduler = FewStepScheduler.from_config(original.config, **{**recommended(original, pipe), **settings})
+    if isinstance(grid, TimeGrid) and scheduler.formulation.process != grid.process:
+        raise InputError(f"the grid is of {grid.process!r}, the pipeline of {scheduler.formulation.process!r}.")
+    skips = [] if skip is None else _tuned(pipe, skip)
+    if before is not None:
+        disable(pipe)
+    state = _Enabled(original, base, None if steps is None else int(steps), skips)
+    pipe.scheduler = scheduler
+    pipe._fewstep = state
+    pipe.__class__ = _watched(base)
+    return pipe
+
+
+def disable(pipe: DiffusionPipeline) -> DiffusionPipeline:
+    """Give ``pipe`` back as it was before ``enable``; a pipeline that is not enabled stays as it is."""
+    state = _state(pipe)
+    if state is not None:
+        for handle in state.skips:
+            handle.remove()
+        pipe.scheduler = state.scheduler
+        pipe.__class__ = state.pipeline_class
+        del pipe._fewstep
+    return pipe
+
+
+def summary(pipe: DiffusionPipeline) -> Summary:
+    """Return what is active in ``pipe`` and what its last call did; ``print`` it to read it.
+
+    Raises:
+        InputError: if the pipeline's scheduler is not a ``FewStepScheduler``.
+    """
+    scheduler, state = getattr(pipe, "scheduler", None), _state(pipe)
+    if not isinstance(scheduler, FewStepScheduler):
+        raise InputError(f"fewstep is not active in this {type(pipe).__name__}: call fs.enable(pipe, steps=8) first.")
+    watch = None if state is None else state.watch
+    return Summary.of(pipe, scheduler, watch, state is not None and bool(state.skips))
+
+
+def _state(pipe: Any) -> _Enabled | None:
+    return vars(pipe).get("_fewstep")
+
+
+def _networks(pipe: DiffusionPipeline) -> dict[str, nn.Module]:
+    parts = {name: getattr(pipe, name, None) for name in NETWORKS}
+    return {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
+
+
+def _tuned(pipe: DiffusionPipeline, skip: float | Profile) -> list[Tuned]:
+    """Return the handles of the tuned networks; none stays tuned if one cannot be."""
+    handles: list[Tuned] = []
+    try:
+        for name, network in _networks(pipe).items():
+            if name != "controlnet":
+                handles.append(tuned(network, profile=skip) if isinstance(skip, Profile) else tuned(network, skip))
+    except InputError:
+        for handle in handles:
+            handle.remove()
+        raise
+    return handles
+
+
+@functools.cache
+def _watched(base: type) -> type:
+    """Return ``base`` with a call that knows the default number of steps and is timed; its name stays."""
+    signature = inspect.signature(base.__call__)
+
+    @functools.wraps(base.__call__)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        state = _state(self)
+        if state is None:
+            return base.__call__(self, *args, **kwargs)
+        if state.steps is not None and COUNT not in signature.bind_partial(self, *args, **kwargs).arguments:
+            kwargs[COUNT] = state.steps
+        with Stopwatch(_networks(self)) as state.watch:
+            return base.__call__(self, *args, **kwargs)
+
+    watched = type(base.__name__, (base,), {"__call__": call, "__module__": base.__module__, "__doc__": base.__doc__})
+    watched.__qualname__ = base.__qualname__
+    return watched

@@ -1,0 +1,93 @@
+"""A model as the command line takes it: a denoiser, and what turns its samples into images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.denoiser import DataPredictor
+from fewstep.errors import InputError, NonFiniteStateError
+from fewstep.executor import Callback, execute
+from fewstep.grids import TimeGrid
+from fewstep.plan import Plan
+from fewstep.sampling import initial_state
+
+__all__ = ["Conditions", "Model"]
+
+Conditions = Sequence[int] | Sequence[str] | None
+"""A class number or a prompt for each sample, or None."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A denoiser of known sample shape, with its way to images.
+
+    Attributes:
+        denoiser: the data prediction; guidance, if any, is part of it.
+        decode: samples of the process to images [n, C, H, W] in [−1, 1]; None if they are images already.
+        embed: prompts to the denoiser's condition; None for a model that takes no prompts.
+        parts: the networks besides the denoiser's own that the images depend on.
+    """
+
+    denoiser: DataPredictor
+    decode: Callable[[Tensor], Tensor] | None = None
+    embed: Callable[[Sequence[str]], Mapping[str, Any]] | None = None
+    parts: tuple[nn.Module, ...] = ()
+
+    @torch.no_grad()
+    def draw(
+        self, plan: Plan, seeds: Sequence[int], conditions: Conditions = None, callback: Callback | None = None
+    ) -> Tensor:
+        """Return one image for each seed, [n, C, H, W] in [−1, 1], on the model's device.
+
+        Raises:
+            InputError: if the denoiser does not know the shape of a sample.
+            NonFiniteStateError: if a sample stops being finite.
+        """
+        shape = self.denoiser.shape
+        if shape is None:
+            raise InputError(
+                "the model does not know the shape of a sample: write fs.Denoiser(..., shape=(3, 32, 32))."
+            )
+        x_T = initial_state(  # noqa: N806
+            TimeGrid(plan.process, plan.times), shape, seeds, device=self.denoiser.device
+        )
+        samples = execute(plan, self.denoiser, x_T, seeds=seeds, cond=self._cond(conditions), callback=callback)
+        images = samples if self.decode is None else self.decode(samples)
+        if self.decode is not None and not bool(torch.isfinite(images).all()):
+            raise NonFiniteStateError(
+                "a decoded image is not finite: the decoder overflows in half precision; use float32."
+            )
+        return images
+
+    def _cond(self, conditions: Conditions) -> Any:
+        if not conditions:
+            return None
+        if not isinstance(conditions[0], str):
+            return torch.tensor(conditions)
+        if self.embed is None:
+            raise InputError("this model takes no prompts: leave --prompt and --prompts out.")
+        return self.embed([str(prompt) for prompt in conditions])
+
+    def weights_hash(self) -> str:
+        """Return the SHA-256 of all weights, with their names, shapes and types; "" for a model without weights."""
+        inner: Any = self.denoiser
+        while hasattr(inner, "inner"):
+            inner = inner.inner
+        digest, found = hashlib.sha256(), False
+        for network in (getattr(inner, "network", inner), *self.parts):
+            if isinstance(network, nn.Module):
+                found = True
+                _add(digest, network)
+        return digest.hexdigest() if found else ""
+
+
+def _add(digest: Any, network: nn.Module) -> None:
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype};".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

@@ -1,0 +1,100 @@
+"""A compiled step is compiled once, and computes the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scheduler_models import FLOW, noise
+
+from fewstep.integrations.diffusers import FewStepScheduler
+
+SETTINGS = {
+    "unipc": {"solver_order": 3},
+    "sa": {"solver": "sa", "tau": 1.0, "tau_window": [0.1, 4.0]},
+    "deis": {"solver": "deis"},
+    "flow": FLOW,
+    "thresholding": {"thresholding": True},
+}
+
+
+def run(scheduler, step, dtype, seen):
+    scheduler.set_timesteps(6)
+    x = noise(2, 4, 8, 8, dtype=dtype)
+    for i, t in enumerate(scheduler.timesteps):
+        x = step(noise(2, 4, 8, 8, seed=i, dtype=dtype), t, x, return_dict=False)[0]
+        seen.append(len(seen_graphs))
+    return x
+
+
+seen_graphs: list = []
+
+
+def backend(module, inputs):
+    seen_graphs.append(module)
+    return module.forward
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
+def test_nothing_is_compiled_after_the_first_step(settings, dtype):
+    plain = FewStepScheduler(**settings)
+    expected = run(plain, plain.step, dtype, [])
+    torch.compiler.reset()
+    seen_graphs.clear()
+    scheduler, seen = FewStepScheduler(**settings), []
+    step = torch.compile(scheduler.step, backend=backend)
+    got = run(scheduler, step, dtype, seen)
+    assert seen == [1] * 6
+    run(scheduler, step, dtype, seen)
+    assert seen == [1] * 12
+    torch.testing.assert_close(got, expected, rtol=0, atol=0)
+    torch.compiler.reset()
+
+
+def test_views_of_one_buffer_survive_functionalization():
+    plain, scheduler = FewStepScheduler(solver_order=3), FewStepScheduler(solver_order=3)
+    torch.compiler.reset()
+    step = torch.compile(scheduler.step, backend="aot_eager")
+    got, expected = run(scheduler, step, torch.bfloat16, []), run(plain, plain.step, torch.bfloat16, [])
+    torch.testing.assert_close(got, expected)
+    torch.compiler.reset()
+
+
+class Watched(torch.utils._python_dispatch.TorchDispatchMode):
+    """Notes the operations that would wait for a device or cross to another one."""
+
+    WAITING = ("_local_scalar_dense", "is_nonzero", "nonzero", "item")
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = function.overloadpacket.__name__
+        result = function(*args, **kwargs)
+        crossing = name in ("_to_copy", "copy_") and args[0].device != result.device
+        if name in self.WAITING or name == "lift_fresh" or crossing:
+            self.seen.append(name)
+        return result
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_nothing_waits_or_crosses_after_the_first_step(settings, dtype):
+    """On the meta device no value exists: whatever reads one fails. On the CPU the operations are listed."""
+    scheduler = FewStepScheduler(**settings)
+    scheduler.set_timesteps(5)
+    x = noise(2, 4, 8, 8, dtype=dtype)
+    x = scheduler.step(x, scheduler.timesteps[0], x).prev_sample
+    for t in scheduler.timesteps[1:]:
+        with Watched() as watched:
+            x = scheduler.step(x, t, x).prev_sample
+        assert watched.seen == []
+    if settings is not SETTINGS["sa"]:
+        scheduler.set_timesteps(5, device="meta")
+        scheduler.set_begin_index(0)
+        x = torch.empty(2, 4, 8, 8, device="meta", dtype=dtype)
+        for t in scheduler.timesteps:
+            x = scheduler.step(x, t, x).prev_sample
+        assert x.device.type == "meta"

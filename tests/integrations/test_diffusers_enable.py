@@ -1,0 +1,160 @@
+"""fs.enable, fs.summary and fs.disable."""
+
+from __future__ import annotations
+
+import diffusers
+import pytest
+import tiny_pipelines as tiny
+import torch
+
+import fewstep as fs
+from fewstep.errors import InputError
+from fewstep.integrations.diffusers import FewStepScheduler
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+MAKERS = [tiny.stable_diffusion, tiny.dit, tiny.flux]
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+def test_enabled_and_back(make, tmp_path):
+    pipe, call = make()
+    scheduler, pipeline_class = pipe.scheduler, type(pipe)
+    before = tiny.run(pipe, call, steps=2)
+    assert fs.enable(pipe, steps=3, grid="karras") is pipe
+    assert isinstance(pipe.scheduler, FewStepScheduler) and isinstance(pipe, pipeline_class)
+    assert type(pipe).__name__ == pipeline_class.__name__
+    pipe(**call, output_type="latent")
+    assert pipe.scheduler.num_inference_steps == 3
+    pipe(**call, num_inference_steps=2, output_type="latent")
+    assert pipe.scheduler.num_inference_steps == 2
+    pipe.save_pretrained(tmp_path)
+    fs.disable(pipe)
+    assert pipe.scheduler is scheduler and type(pipe) is pipeline_class and "_fewstep" not in vars(pipe)
+    assert torch.equal(before, tiny.run(pipe, call, steps=2))
+    assert fs.disable(pipe) is pipe
+    absent = {name: None for name, part in pipe.components.items() if part is None}
+    assert isinstance(pipeline_class.from_pretrained(tmp_path, **absent).scheduler, FewStepScheduler)
+
+
+def test_without_a_number_the_pipelines_own_stays():
+    pipe, call = tiny.stable_diffusion()
+    fs.enable(pipe, grid="karras")
+    pipe.set_progress_bar_config(disable=True)
+    pipe(**call, output_type="latent", guidance_scale=1.0)
+    assert pipe.scheduler.num_inference_steps == 50
+
+
+def test_the_summary_says_what_happened():
+    pipe, call = tiny.stable_diffusion()
+    with pytest.raises(InputError, match=r"fs.enable\(pipe, steps=8\)"):
+        fs.summary(pipe)
+    fs.enable(pipe, steps=3, solver="sa", grid="karras", tau=0.4)
+    assert "no call yet" in str(fs.summary(pipe))
+    tiny.run(pipe, call, steps=3)
+    summary = fs.summary(pipe)
+    assert summary.calls == {"unet": 3} and summary.steps == 3
+    assert summary.network_seconds > 0 and summary.other_seconds > 0
+    assert summary.timesteps == pipe.scheduler.timesteps.tolist() and summary.sigmas[-1] == 0
+    text = str(summary)
+    assert "SASolver(predictor_order=2" in text and "3 of unet" in text and "s in the network" in text
+    assert f"999 → {summary.sigmas[0]:.4g}" in text
+
+
+def test_a_scheduler_put_in_by_hand_has_a_summary_too():
+    pipe, call = tiny.dit()
+    pipe.scheduler = FewStepScheduler.from_config(pipe.scheduler.config)
+    tiny.run(pipe, call, steps=2)
+    summary = fs.summary(pipe)
+    assert summary.steps == 2 and summary.calls is None and "last call: 2 steps" in str(summary)
+
+
+def test_settings_go_to_the_scheduler():
+    pipe, _ = tiny.stable_diffusion()
+    fs.enable(pipe, solver="dpmpp", grid="beta", solver_order=3)
+    config = pipe.scheduler.config
+    assert (config.solver, config.steps, config.solver_order) == ("dpmpp", "beta", 3)
+    fs.enable(pipe, 4, solver="deis", grid="karras")
+    assert pipe.scheduler.config.solver == "deis"
+    fs.disable(pipe)
+    assert isinstance(pipe.scheduler, diffusers.PNDMScheduler)
+
+
+def test_recommendations_by_family():
+    expected = {
+        tiny.stable_diffusion: ("optimized", 2.0, 2),
+        tiny.dit: ("optimized", 2.0, 2),
+        tiny.flux: ("simple", 1.0, 2),
+        tiny.wan: ("simple", 1.0, 2),
+    }
+    for make, (steps, power, order) in expected.items():
+        config = fs.enable(make()[0]).scheduler.config
+        assert (config.solver, config.steps, config.error_power, config.solver_order) == ("unipc", steps, power, order)
+    unet = diffusers.UNet2DModel(sample_size=8, block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1,
+                                 down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2)  # fmt: skip
+    pixels = diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler())
+    assert fs.enable(pixels).scheduler.config.error_power == 1.0
+
+
+def test_a_grid_of_ones_own():
+    pipe, call = tiny.dit()
+    process = FewStepScheduler.from_config(pipe.scheduler.config).formulation.process
+    grid = fs.grids.karras(process, 3)
+    fs.enable(pipe, grid=grid)
+    pipe.set_progress_bar_config(disable=True)
+    pipe(**call)
+    assert torch.equal(pipe.scheduler.grid.times, grid.times)
+    assert "steps    3 given" in str(fs.summary(pipe))
+    with pytest.raises(InputError, match="the grid is of EDM"):
+        fs.enable(pipe, grid=fs.grids.karras(fs.processes.EDM(), 3))
+
+
+def test_skip_tuning_comes_and_goes():
+    pipe, call = tiny.stable_diffusion()
+    fs.enable(pipe, grid="karras")
+    plain = tiny.run(pipe, call, steps=2)
+    fs.enable(pipe, grid="karras", skip=0.5)
+    assert "with Skip-Tuning" in str(fs.summary(pipe))
+    tuned = tiny.run(pipe, call, steps=2)
+    assert not torch.allclose(tuned, plain, atol=1e-4)
+    fs.enable(pipe, grid="karras", skip=fs.skip.Profile(bottom=0.5))
+    assert torch.equal(tiny.run(pipe, call, steps=2), tuned)
+    fs.enable(pipe, grid="karras")
+    assert torch.equal(tiny.run(pipe, call, steps=2), plain)
+
+
+def test_what_is_wrong_leaves_the_pipeline_alone():
+    pipe, _ = tiny.dit()
+    scheduler, pipeline_class = pipe.scheduler, type(pipe)
+    wrong = [
+        ({"solver": "unipcc"}, "did you mean 'unipc'"),
+        ({"gird": "karras"}, "unknown setting 'gird'"),
+        ({"steps": 0}, "steps is 0"),
+        ({"skip": 0.5}, "skip"),
+    ]
+    for settings, said in wrong:
+        with pytest.raises(InputError, match=said):
+            fs.enable(pipe, **settings)
+        assert pipe.scheduler is scheduler and type(pipe) is pipeline_class
+    with pytest.raises(InputError, match="give a diffusers pipeline"):
+        fs.enable(object())
+
+
+def test_it_composes_with_a_compiled_network_and_a_cache():
+    hooks = pytest.importorskip("diffusers.hooks")
+    pipe, call = tiny.flux()
+    fs.enable(pipe, steps=4)
+    plain = tiny.run(pipe, call, steps=4)
+    torch.compiler.reset()
+    pipe.transformer.compile(backend="eager")
+    torch.testing.assert_close(tiny.run(pipe, call, steps=4), plain, rtol=1e-4, atol=1e-5)
+    assert fs.summary(pipe).calls == {"transformer": 4}
+    pipe.transformer._compiled_call_impl = None
+    pipe.transformer.enable_cache(hooks.FirstBlockCacheConfig(threshold=10.0))
+    tiny.run(pipe, call, steps=4)
+    assert fs.summary(pipe).calls == {"transformer": 4}
+    pipe.transformer.disable_cache()
+    assert torch.equal(tiny.run(pipe, call, steps=4), plain)
+    torch.compiler.reset()
