@@ -12,6 +12,8 @@ try:
 except ImportError as error:
     raise MissingPackageError("the command line needs typer and rich: pip install 'fewstep[cli]'.") from error
 
+from fewstep.cli.evaluate import evaluate
+from fewstep.cli.generate import generate
 from fewstep.cli.sample import sample
 
 __all__ = ["app", "run"]
@@ -24,6 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(sample)
+app.command()(generate)
+app.command()(evaluate)
 
 
 @app.callback()

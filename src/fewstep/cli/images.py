@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-__all__ = ["check_writable", "to_uint8", "write_images", "written_whole"]
+__all__ = ["check_writable", "picture", "to_uint8", "write_images", "written_whole"]
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
@@ -49,10 +49,10 @@ def check_writable(out: Path) -> Path:
     return out
 
 
-def write_images(out: Path, images: np.ndarray, seeds: list[int], labels: list[int] | None) -> None:
+def write_images(out: Path, images: np.ndarray, seeds: list[int], labels: Sequence[int] | None) -> None:
     """Write uint8 images [n, H, W, C] as one picture (.png), arrays (.npz) or a folder of PNGs named by seed."""
     if out.suffix == ".png":
-        written_whole(out, lambda path: _picture(_sheet(images)).save(path, format="PNG"))
+        written_whole(out, lambda path: picture(_sheet(images)).save(path, format="PNG"))
     elif out.suffix == ".npz":
         written_whole(out, lambda path: _save_arrays(path, images, seeds, labels))
     else:
@@ -94,7 +94,7 @@ def _sheet(images: np.ndarray) -> np.ndarray:
     return sheet.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def _picture(image: np.ndarray) -> Image:
+def picture(image: np.ndarray) -> Image:
     """Return uint8 [H, W, C] as a picture."""
     try:
         from PIL import Image
@@ -103,7 +103,7 @@ def _picture(image: np.ndarray) -> Image:
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image[..., :3])
 
 
-def _save_arrays(path: Path, images: np.ndarray, seeds: list[int], labels: list[int] | None) -> None:
+def _save_arrays(path: Path, images: np.ndarray, seeds: list[int], labels: Sequence[int] | None) -> None:
     import numpy as np
 
     arrays = {"images": images, "seeds": np.asarray(seeds)}
@@ -116,4 +116,4 @@ def _save_arrays(path: Path, images: np.ndarray, seeds: list[int], labels: list[
 def _save_folder(path: Path, images: np.ndarray, seeds: list[int]) -> None:
     path.mkdir()
     for image, seed in zip(images, seeds, strict=True):
-        _picture(image).save(path / f"{seed:06d}.png", format="PNG")
+        picture(image).save(path / f"{seed:06d}.png", format="PNG")

@@ -1,0 +1,61 @@
+"""``fewstep evaluate``: how near a set of images is to a reference."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    images: Annotated[Path, typer.Argument(help="A folder of fewstep generate or of pictures, or an .npz.")],
+    reference: Annotated[
+        str, typer.Option(help="What to compare with: an .npz of images or statistics, a folder, or fashion-mnist.")
+    ] = "fashion-mnist",
+    features: Annotated[
+        str, typer.Option(help="fashion-mnist, inception:FILE, dinov2:FOLDER or torchscript:FILE.")
+    ] = "fashion-mnist",
+    metrics: Annotated[str, typer.Option(help="Some of fd,kid,prdc,mmd.")] = "fd",
+    batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 256,
+    out: Annotated[Path | None, typer.Option(help="A .json file for the result.")] = None,
+) -> None:
+    """Measure images against a reference, in features whose name and hash go into the result.
+
+    Example: fewstep evaluate samples --reference fashion_mnist.npz --metrics fd,kid,prdc
+    """
+    from fewstep import metrics as measuring
+    from fewstep.cli.images import written_whole
+    from fewstep.cli.manifest import versions
+    from fewstep.errors import InputError
+    from fewstep.metrics.evaluate import checked_metrics, reference_summary
+    from fewstep.metrics.evaluate import evaluate as measured
+
+    wanted = checked_metrics([name.strip() for name in metrics.split(",") if name.strip()])
+    if batch_size < 1:
+        raise InputError(f"--batch-size is {batch_size}: it must be at least 1.")
+    if out is not None and (out.suffix != ".json" or not out.absolute().parent.is_dir()):
+        raise InputError(f"--out is {str(out)!r}: write a name that ends in .json, in a folder that exists.")
+    if not images.exists():
+        raise InputError(f"{str(images)!r} does not exist: give an .npz, or a folder of .npz or pictures.")
+    extractor = measuring.features(features)
+    against = reference_summary(reference, extractor, batch_size)
+    result = measured(images, against, extractor, wanted, batch_size)
+    if out is not None:
+        record = {**result, "path": str(images), "reference": reference, "versions": versions()}
+
+        def write(path: Path) -> None:
+            path.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+
+        written_whole(out, write)
+    _show(result, reference)
+
+
+def _show(result: dict[str, Any], reference: str) -> None:
+    for name, value in result["metrics"].items():
+        typer.echo(f"{name:14} {value:.5g}")
+    against = f"{result['reference_images']} of {reference}" if result["reference_images"] > 2 else reference
+    typer.echo(f"{result['images']} images against {against}, features {result['features']}")

@@ -1,0 +1,181 @@
+"""``fewstep generate``: many samples, in shards that survive anything."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fewstep.cli.models import HELP
+from fewstep.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from fewstep.cli.shards import Shard
+    from fewstep.cli.workers import Workers
+    from fewstep.integrations.model import Model
+    from fewstep.plan import Plan
+
+__all__ = ["generate"]
+
+QUEUE = 2
+"""Batches that wait for the writer."""
+
+
+def generate(
+    out: Annotated[Path, typer.Option(help="The folder of the samples; the same command again goes on in it.")],
+    model: Annotated[str, typer.Option(help=HELP)] = "fashion-mnist",
+    solver: Annotated[str, typer.Option(help="A solver, with settings if wanted: unipc, sa:tau=0.5.")] = "unipc",
+    grid: Annotated[str, typer.Option(help="A time grid, with settings if wanted, or a .json file.")] = "karras",
+    steps: Annotated[int, typer.Option(help="Intervals of the grid, 1 or more.")] = 8,
+    num: Annotated[int | None, typer.Option(help="How many samples, with the seeds from 0 on.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="The seeds: 0-49999, or 3,5,8-10.")] = None,
+    class_: Annotated[
+        str, typer.Option("--class", help="A class number, 'each' for seed modulo classes, 'none' for no class.")
+    ] = "each",
+    prompt: Annotated[str | None, typer.Option(help="What to show, for a model that is led by prompts.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="A file of prompts, one a line; seeds take them in turn.")
+    ] = None,
+    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale; 1 is none.")] = 1.0,
+    batch_size: Annotated[int, typer.Option(help="Samples at a time.")] = 256,
+    shard_size: Annotated[int, typer.Option(help="Samples in a file; what a killed run may have to do again.")] = 1024,
+    format_: Annotated[str, typer.Option("--format", help="npz, or png: a picture for each seed.")] = "npz",
+    device: Annotated[str, typer.Option(help="Where the network runs: cpu, cuda.")] = "cpu",
+    trust_pickle: Annotated[bool, typer.Option(help="Load a pickle, which runs the code in it.")] = False,
+) -> None:
+    """Draw many samples into a folder; the same command again goes on where a run was stopped.
+
+    Sample i depends on seed i alone. Several processes: accelerate launch --num_processes 2 -m fewstep.cli generate …
+
+    Example: fewstep generate --solver sa:few_step=True --steps 6 --num 50000 --out samples
+    """
+    from fewstep import grids, solvers
+    from fewstep.cli import manifest
+    from fewstep.cli.conditions import conditions_of, parse_seeds, read_prompts
+    from fewstep.cli.models import load_model
+    from fewstep.cli.shards import remove_parts, shards_of
+    from fewstep.cli.workers import workers
+
+    if batch_size < 1 or shard_size < 1:
+        raise InputError(f"--batch-size is {batch_size}, --shard-size {shard_size}: both must be at least 1.")
+    if format_ not in ("npz", "png"):
+        raise InputError(f"--format is {format_!r}: write npz or png.")
+    wanted, texts, chosen = parse_seeds(seeds, num), read_prompts(prompt, prompts), solvers.named(solver)
+    worker = workers(device)
+    loaded = load_model(model, guidance=guidance, device=worker.device, trust_pickle=trust_pickle)
+    plan = chosen.plan(grids.named(grid, loaded.denoiser.process, steps))
+    shards = shards_of(out, wanted, shard_size, format_ == "png")
+    conditions_of(loaded, wanted[:1], class_, texts)
+    description = {
+        "format": manifest.FORMAT,
+        "settings": {"model": model, "model_hash": loaded.weights_hash(), "solver": solver, "grid": grid,
+                     "steps": steps, "seeds": manifest.spelled(wanted), "class": class_, "prompts": texts,
+                     "guidance": guidance, "shard_size": shard_size, "format": format_,
+                     "device": device.partition(":")[0]},
+        "plan": plan.to_json(),
+        "versions": manifest.versions(),
+        "files": [file.name for shard in shards for file in shard.files],
+    }  # fmt: skip
+    if worker.index == 0:
+        manifest.enter(out, description)
+        remove_parts(out)
+    worker.wait()
+    manifest.enter(out, description)
+    run = _Run(loaded, plan, class_, texts, batch_size)
+    drawn, seconds = run.fill(shards[worker.index :: worker.count], worker)
+    worker.wait()
+    if worker.index == 0:
+        _conclude(shards, out, f"{solver} on {grid}, {plan.steps} steps, {plan.nfe} network calls", drawn, seconds)
+    worker.leave()
+
+
+def _conclude(shards: list[Shard], out: Path, what: str, drawn: int, seconds: float) -> None:
+    missing = sum(not shard.is_whole() for shard in shards)
+    if missing:
+        raise InputError(f"{missing} of {len(shards)} shards are missing in {str(out)!r}: run the same command again.")
+    total = sum(len(shard.seeds) for shard in shards)
+    speed = f", {drawn / seconds:.1f} images/s" if drawn else ", all there already"
+    typer.echo(f"{what}: {total} images{speed} -> {out}")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What every shard of a set has in common."""
+
+    model: Model
+    plan: Plan
+    class_: str
+    prompts: list[str]
+    batch_size: int
+
+    def fill(self, shards: list[Shard], worker: Workers) -> tuple[int, float]:
+        """Make the shards that are not there; return how many samples were drawn, and the seconds."""
+        todo = [shard for shard in shards if not shard.is_whole()]
+        images = sum(len(shard.seeds) for shard in todo)
+        began = time.perf_counter()
+        with _progress(worker.index > 0) as progress, ThreadPoolExecutor(1) as writer:
+            name = "sampling" if worker.count == 1 else f"sampling, process 1 of {worker.count}"
+            task = progress.add_task(name, total=images, speed="")
+            for done, shard in enumerate(todo):
+                try:
+                    for count in self._fill(shard, writer):
+                        progress.advance(task, count)
+                        speed = progress.tasks[task].completed / (time.perf_counter() - began)
+                        progress.update(task, speed=f"{speed:.1f} images/s")
+                except OSError as error:
+                    whole = len(shards) - len(todo) + done
+                    raise InputError(
+                        f"{str(shard.files[0])!r} cannot be written ({error.strerror or error}): {whole} of "
+                        f"{len(shards)} shards are whole; make room and run the same command again."
+                    ) from error
+        return images, time.perf_counter() - began
+
+    def _fill(self, shard: Shard, writer: ThreadPoolExecutor) -> Iterator[int]:
+        """Draw one shard batch by batch, while another thread writes; yield the size of each batch."""
+        from fewstep.cli.conditions import conditions_of
+        from fewstep.cli.images import to_uint8
+        from fewstep.cli.shards import ShardWriter
+
+        conditions: Any = conditions_of(self.model, shard.seeds, self.class_, self.prompts)
+        write = ShardWriter(shard, None if self.prompts else conditions)
+        waiting: deque[Future[None]] = deque()
+        try:
+            for start in range(0, len(shard.seeds), self.batch_size):
+                part = slice(start, start + self.batch_size)
+                images = self.model.draw(self.plan, shard.seeds[part], conditions and conditions[part])
+                waiting.append(writer.submit(write, to_uint8(images)))
+                while len(waiting) > QUEUE:
+                    waiting.popleft().result()
+                yield len(images)
+            while waiting:
+                waiting.popleft().result()
+        except BaseException:
+            for future in waiting:
+                future.cancel()
+            writer.submit(write.abandon).result()
+            raise
+
+
+def _progress(silent: bool) -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=silent or not console.is_terminal,
+    )

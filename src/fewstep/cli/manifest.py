@@ -1,0 +1,102 @@
+"""The manifest of a set of samples: everything that decides what they are, and what is in the folder."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fewstep.errors import InputError
+
+__all__ = ["FILE", "FORMAT", "enter", "spelled", "versions"]
+
+FILE = "manifest.json"
+FORMAT = "fewstep-samples/1"
+FREE = ("versions", "files")
+"""What may differ when a set is gone on with: the versions, and what follows from the settings."""
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and the packages that samples are made with."""
+    found = {"python": platform.python_version()}
+    for name in ("fewstep", "torch", "numpy", "diffusers", "transformers"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def spelled(seeds: Sequence[int]) -> str:
+    """Return seeds as "0-99,120": runs of neighbours are joined."""
+    runs: list[list[int]] = []
+    for seed in seeds:
+        if runs and seed == runs[-1][1] + 1:
+            runs[-1][1] = seed
+        else:
+            runs.append([seed, seed])
+    return ",".join(f"{low}-{high}" if high > low else str(low) for low, high in runs)
+
+
+def enter(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Make the folder the home of this manifest; one that has the same manifest is gone on with.
+
+    Args:
+        folder: made if its parent is there.
+        manifest: what ``fewstep generate`` was asked for.
+
+    Raises:
+        InputError: if the folder holds other samples or other things, or cannot be written; nothing is changed.
+    """
+    path = folder / FILE
+    if path.exists():
+        _compare(path, manifest)
+        return
+    if folder.exists() and (not folder.is_dir() or any(not _ours(p) for p in folder.iterdir())):
+        raise InputError(f"--out is {str(folder)!r}, which has other things in it: choose another name or empty it.")
+    if not folder.absolute().parent.is_dir():
+        raise InputError(f"--out is {str(folder)!r}: the folder above it does not exist; make it first.")
+    from fewstep.cli.images import written_whole
+
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out is {str(folder)!r}, which cannot be made: {error}.") from error
+
+    def write_manifest(part: Path) -> None:
+        part.write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
+
+    written_whole(path, write_manifest)
+
+
+def _ours(path: Path) -> bool:
+    """Whether a killed run may have left this before it had written its manifest."""
+    return path.name.startswith(".fewstep-")
+
+
+def _compare(path: Path, manifest: Mapping[str, Any]) -> None:
+    try:
+        held = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{str(path)!r} cannot be read ({error}): choose another --out.") from error
+    wanted = json.loads(json.dumps(manifest))
+    if not isinstance(held, dict) or held.get("format") != FORMAT:
+        raise InputError(f"{str(path)!r} is none of {FORMAT}: choose another --out.")
+    for key in wanted:
+        if key not in FREE and held.get(key) != wanted[key]:
+            difference = _difference(key, held.get(key), wanted[key])
+            raise InputError(
+                f"{str(path.parent)!r} holds samples of other settings: {difference}; "
+                "choose another --out, or the settings of before."
+            )
+
+
+def _difference(key: str, held: Any, wanted: Any) -> str:
+    if isinstance(held, dict) and isinstance(wanted, dict):
+        name = next(k for k in {**held, **wanted} if held.get(k) != wanted.get(k))
+        return f"{key} {_difference(name, held.get(name), wanted.get(name))}"
+    shown = [text if len(text) <= 60 else f"{text[:57]}…" for text in (repr(held), repr(wanted))]
+    return f"{key} was {shown[0]} and is {shown[1]} now"

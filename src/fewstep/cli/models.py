@@ -1,0 +1,45 @@
+"""``--model``: an embedded name, a pipeline folder, a Python entry or an EDM pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fewstep.errors import InputError
+
+if TYPE_CHECKING:
+    from fewstep.integrations.model import Model
+
+__all__ = ["HELP", "load_model"]
+
+HELP = "An embedded model, a diffusers pipeline folder, module:function, or an EDM .pkl (with --trust-pickle)."
+
+
+def load_model(name: str, *, guidance: float = 1.0, device: str = "cpu", trust_pickle: bool = False) -> Model:
+    """Return the model that ``--model`` names.
+
+    Raises:
+        InputError: if there is none of that name, or it is a pickle and pickles are not trusted.
+    """
+    from fewstep import zoo
+    from fewstep.integrations.entry import load_edm_pickle, load_entry
+    from fewstep.integrations.model import Model
+    from fewstep.integrations.pipelines import is_pipeline, load_pipeline
+
+    path = Path(name)
+    if is_pipeline(path):
+        return load_pipeline(path, guidance_scale=guidance, device=device)
+    if path.is_dir():
+        raise InputError(f"--model is the folder {name!r}, which has no model_index.json: give a diffusers pipeline.")
+    is_pickle, is_entry = path.suffix in (".pkl", ".pickle", ".pt", ".pth"), ":" in name
+    if (is_pickle or is_entry) and guidance != 1.0:
+        raise InputError(
+            f"--guidance is {guidance:g}: this model has no null condition that is known; guide it itself."
+        )
+    if is_pickle:
+        if not trust_pickle:
+            raise InputError(f"{name!r} is a pickle, and loading one runs code: add --trust-pickle if you trust it.")
+        return load_edm_pickle(path, device=device)
+    if is_entry:
+        return load_entry(name)
+    return Model(zoo.load(name, guidance_scale=guidance, device=device))

@@ -1,0 +1,137 @@
+"""Samples in pieces that are whole or absent: npz shards or PNGs, written a batch at a time."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from fewstep.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["Shard", "ShardWriter", "remove_parts", "shards_of"]
+
+PART = ".part"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A run of seeds and the files that hold their samples."""
+
+    seeds: Sequence[int]
+    files: tuple[Path, ...]
+
+    def is_whole(self) -> bool:
+        """Whether all files are there.
+
+        Raises:
+            InputError: if a shard is there and damaged, or holds other seeds.
+        """
+        if not all(file.is_file() for file in self.files):
+            return False
+        if self.files[0].suffix == ".npz":
+            self._check()
+        return True
+
+    def _check(self) -> None:
+        import numpy as np
+
+        from fewstep.metrics.images import npz_shape
+
+        count = npz_shape(self.files[0])[0]
+        with np.load(self.files[0], allow_pickle=False) as data:
+            if count != len(self.seeds) or data["seeds"].tolist() != list(self.seeds):
+                raise InputError(f"{str(self.files[0])!r} holds other seeds than it should: delete it and run again.")
+
+
+def shards_of(folder: Path, seeds: Sequence[int], size: int, pictures: bool) -> list[Shard]:
+    """Return the shards of a set: they depend on the seeds and ``size`` alone."""
+    shards = []
+    for index, start in enumerate(range(0, len(seeds), size)):
+        own = seeds[start : start + size]
+        names = [f"{seed:08d}.png" for seed in own] if pictures else [f"samples-{index:05d}.npz"]
+        shards.append(Shard(own, tuple(folder / name for name in names)))
+    return shards
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what a killed run left half-written."""
+    for path in folder.glob(f".*{PART}"):
+        path.unlink(missing_ok=True)
+
+
+class ShardWriter:
+    """A writer of one shard: called with batches in order, it renames the file once all are there.
+
+    Nothing of the time of day is written: the same samples give the same file, bit for bit.
+
+    Args:
+        shard: what to write.
+        labels: the class of each sample, or None.
+    """
+
+    def __init__(self, shard: Shard, labels: Sequence[int] | None) -> None:
+        self.shard, self.labels, self.done = shard, labels, 0
+        self._archive: zipfile.ZipFile | None = None
+        self._images: IO[bytes] | None = None
+
+    def __call__(self, images: np.ndarray) -> None:
+        """Add uint8 images [n, H, W, C]."""
+        if self.shard.files[0].suffix == ".npz":
+            self._to_npz(images)
+        else:
+            self._to_pictures(images)
+        self.done += len(images)
+
+    def _to_pictures(self, images: np.ndarray) -> None:
+        from fewstep.cli.images import picture
+
+        for file, image in zip(self.shard.files[self.done :], images, strict=False):
+            buffer = BytesIO()
+            picture(image).save(buffer, format="PNG")
+            part = _part(file)
+            part.write_bytes(buffer.getvalue())
+            os.replace(part, file)
+
+    def _to_npz(self, images: np.ndarray) -> None:
+        import numpy as np
+
+        part, total = _part(self.shard.files[0]), len(self.shard.seeds)
+        if self._archive is None or self._images is None:
+            self._archive = zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
+            self._images = self._archive.open("images.npy", "w", force_zip64=True)
+            header = {"descr": "|u1", "fortran_order": False, "shape": (total, *images.shape[1:])}
+            np.lib.format.write_array_header_1_0(self._images, header)
+        self._images.write(np.ascontiguousarray(images).tobytes())
+        if self.done + len(images) < total:
+            return
+        self._images.close()
+        arrays = {"seeds": self.shard.seeds, **({} if self.labels is None else {"labels": self.labels})}
+        for name, values in arrays.items():
+            with self._archive.open(f"{name}.npy", "w") as stream:
+                np.lib.format.write_array(stream, np.asarray(values, dtype=np.int64), allow_pickle=False)
+        self._archive.close()
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(part, self.shard.files[0])
+
+    def abandon(self) -> None:
+        """Remove what is half-written; whole files stay."""
+        for stream in (self._images, self._archive):
+            try:
+                if stream is not None:
+                    stream.close()
+            except (OSError, ValueError):
+                pass
+        for file in self.shard.files:
+            _part(file).unlink(missing_ok=True)
+
+
+def _part(file: Path) -> Path:
+    return file.with_name(f".{file.name}.{os.getpid()}{PART}")

@@ -1,0 +1,49 @@
+"""Which of several processes this one is: what ``accelerate launch`` set up, or the only one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fewstep.errors import MissingPackageError
+
+__all__ = ["Workers", "workers"]
+
+
+@dataclass(frozen=True)
+class Workers:
+    """This process among all.
+
+    Attributes:
+        index: its number, from 0; 0 leads.
+        count: how many there are.
+        device: where this one computes.
+        wait: returns once every process has called it.
+        leave: to be called at the end.
+    """
+
+    index: int = 0
+    count: int = 1
+    device: str = "cpu"
+    wait: Callable[[], None] = lambda: None
+    leave: Callable[[], None] = lambda: None
+
+
+def workers(device: str) -> Workers:
+    """Return this process's place under ``accelerate launch``; the only one where there was no launch.
+
+    "cuda" stands for the process's own GPU.
+
+    Raises:
+        MissingPackageError: if there are several processes and accelerate is not installed.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return Workers(device=device)
+    try:
+        from accelerate import PartialState
+    except ImportError as error:
+        raise MissingPackageError("several processes need accelerate: pip install 'fewstep[eval]'.") from error
+    state = PartialState(cpu=device == "cpu")
+    own = f"cuda:{state.local_process_index}" if device == "cuda" else device
+    return Workers(state.process_index, state.num_processes, own, state.wait_for_everyone, state.destroy_process_group)

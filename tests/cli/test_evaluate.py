@@ -1,0 +1,123 @@
+"""``fewstep evaluate``: the numbers of the library, references that are made once, mistakes that say what to do."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from fewstep.cli.app import app, run
+from fewstep.metrics import features, frechet_distance, from_uint8, reference
+from fewstep.metrics.neighbours import prdc
+
+
+def pixels(count: int, top: int = 255, side: int = 28) -> np.ndarray:
+    return np.random.default_rng(count).integers(0, top, (count, side, side, 1), np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with images, a reference, and a cache of its own."""
+    monkeypatch.setenv("FEWSTEP_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "samples").mkdir()
+    np.savez(tmp_path / "samples" / "a.npz", images=pixels(40))
+    np.savez(tmp_path / "samples" / "b.npz", images=pixels(30))
+    np.savez(tmp_path / "data.npz", train_images=pixels(60, top=120))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def evaluate(*words: object) -> dict:
+    words = ("evaluate", "samples", *words, "--out", "result.json")
+    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    with open("result.json") as file:
+        return json.load(file)
+
+
+def test_all_metrics_at_once_are_those_of_the_library(folder):
+    result = evaluate("--reference", "data.npz", "--metrics", "fd,kid,prdc,mmd", "--batch-size", 16)
+    extractor = features("fashion-mnist")
+    own = extractor(from_uint8(np.concatenate([pixels(40), pixels(30)])))
+    other = extractor(from_uint8(pixels(60, top=120)))
+    values = result["metrics"]
+    assert values["fd"] == pytest.approx(frechet_distance(own, other), rel=1e-3)
+    assert {name: values[name] for name in ("precision", "recall", "density", "coverage")} == prdc(own, other)
+    assert np.isfinite([values["kid"], values["kid_deviation"], values["mmd"]]).all()
+    assert (result["images"], result["reference_images"], result["features"]) == (70, 60, extractor.tag)
+
+
+def test_the_embedded_statistics_are_the_reference_where_none_is_given(folder):
+    result = evaluate()
+    extractor = features("fashion-mnist")
+    own = extractor(from_uint8(np.concatenate([pixels(40), pixels(30)])))
+    assert result["metrics"]["fd"] == pytest.approx(frechet_distance(own, reference()), rel=1e-4)
+
+
+def test_reference_statistics_are_cached_and_checked(folder):
+    first = evaluate("--reference", "data.npz")
+    (entry,) = (folder / "cache").iterdir()
+    written = entry.stat().st_mtime_ns
+    assert evaluate("--reference", "data.npz") == first and entry.stat().st_mtime_ns == written
+    entry.write_bytes(b"damaged")
+    assert evaluate("--reference", "data.npz") == first and entry.stat().st_size > 1000
+    np.savez(folder / "data.npz", train_images=pixels(50))
+    assert evaluate("--reference", "data.npz")["reference_images"] == 50
+
+
+def test_statistics_of_others_serve_for_the_distance(folder):
+    extractor = features("fashion-mnist")
+    other = extractor(from_uint8(pixels(60, top=120))).double().numpy()
+    np.savez(folder / "fid.npz", mu=other.mean(0), sigma=np.cov(other, rowvar=False))
+    one, two = (evaluate("--reference", name)["metrics"]["fd"] for name in ("fid.npz", "data.npz"))
+    assert one == pytest.approx(two, rel=1e-6)
+
+
+def cut(path, length: int) -> None:
+    path.write_bytes(path.read_bytes()[:length])
+
+
+def statistics(folder, size: int) -> None:
+    np.savez(folder / "fid.npz", mu=np.zeros(3), sigma=np.eye(size))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words", "answer"),
+    [
+        (None, ["--metrics", "fid"], "unknown metric 'fid'"),
+        (None, ["--reference", "missing.npz"], "does not exist"),
+        (None, ["--features", "incepton"], "unknown features"),
+        (None, ["--metrics", "kid"], "moments alone"),
+        (None, ["--out", "result.txt"], "ends in .json"),
+        (lambda f: cut(f / "samples" / "b.npz", 900), [], "b.npz' is damaged"),
+        (lambda f: cut(f / "samples" / "b.npz", 0), [], "b.npz' is damaged"),
+        (lambda f: np.savez(f / "samples" / "b.npz", images=pixels(4, side=30)), [], "one size is needed"),
+        (lambda f: np.savez(f / "samples" / "b.npz", images=np.full((4, 28, 28, 1), np.nan)), [], "without NaN"),
+        (lambda f: statistics(f, 2), ["--reference", "fid.npz"], "write them anew"),
+        (lambda f: statistics(f, 3), ["--reference", "fid.npz"], "dimensions"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line_and_lose_nothing(spoil, words, answer, folder, monkeypatch, capsys):
+    if spoil:
+        spoil(folder)
+    before = {path.name: path.read_bytes() for path in (folder / "samples").iterdir()}
+    monkeypatch.setattr(sys, "argv", ["fewstep", "evaluate", "samples", *words])
+    with pytest.raises(SystemExit) as stop:
+        run()
+    assert stop.value.code == 2
+    printed = capsys.readouterr().err
+    assert answer in printed and printed.count("\n") == 1
+    assert {path.name: path.read_bytes() for path in (folder / "samples").iterdir()} == before
+    assert not (folder / "result.json").exists()
+
+
+def test_the_memory_is_bounded_and_the_choice_does_not_depend_on_the_batch():
+    from fewstep.metrics.summary import summarised
+
+    extractor, images = features("fashion-mnist"), pixels(90)
+    one, two = (summarised(np.array_split(images, parts), extractor, kept=20) for parts in (3, 10))
+    assert one.sample.shape == (20, 64) and torch.allclose(one.sample, two.sample, atol=1e-5)
+    every = extractor(from_uint8(images))
+    assert torch.allclose(one.moments.mean, every.double().mean(0), atol=1e-6)

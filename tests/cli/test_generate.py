@@ -1,0 +1,229 @@
+"""``fewstep generate``: a sample depends on its seed alone, whatever happens to the run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import fewstep as fs
+from fewstep.cli.app import app, run
+from fewstep.cli.images import to_uint8
+from fewstep.metrics.images import image_batches
+
+COMMAND = [sys.executable, "-m", "fewstep.cli", "generate"]
+MODELS = """
+import os, time
+import diffusers, torch
+import fewstep as fs
+
+def unet():
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    network = diffusers.UNet2DModel(
+        8, 1, 1, layers_per_block=1, block_out_channels=(8, 8), norm_num_groups=4, add_attention=False, **blocks
+    ).eval()
+    def slowed(x, t):
+        time.sleep(float(os.environ.get("SLOW", 0)))
+        return network(x, t)
+    return fs.Denoiser(slowed, fs.processes.VPDiscrete.from_betas(), "v", shape=(1, 8, 8))
+"""
+SMALL = ["--solver", "sa:few_step=True", "--steps", 6]
+
+
+def fewstep(*words: object) -> str:
+    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def fails(monkeypatch, capsys, *words: object) -> str:
+    """Run a command that must end with exit code 2 and one line, and return the line."""
+    monkeypatch.setattr(sys, "argv", ["fewstep", *map(str, words)])
+    with pytest.raises(SystemExit) as stop:
+        run()
+    assert stop.value.code == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    return printed
+
+
+def loaded(folder: Path, labels: bool = True) -> tuple[np.ndarray, list[int], list[int]]:
+    """All images, seeds and labels of a folder of shards."""
+    parts = [np.load(path) for path in sorted(folder.glob("*.npz"))]
+    images = np.concatenate([part["images"] for part in parts])
+    return images, *(
+        [int(n) for part in parts for n in part[name]] for name in ("seeds", "labels" if labels else "seeds")
+    )
+
+
+def same_files(one: Path, two: Path) -> None:
+    assert sorted(os.listdir(one)) == sorted(os.listdir(two))
+    for path in one.glob("*.npz"):
+        assert path.read_bytes() == (two / path.name).read_bytes()
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A folder with a module of models: a small UNet with random weights, slow where SLOW says so."""
+    (tmp_path / "models.py").write_text(MODELS)
+    return tmp_path
+
+
+def tiny() -> fs.Denoiser:
+    """A denoiser with a closed form, by way of ``--model module:function``."""
+    process = fs.processes.VPLinear()
+    return fs.Denoiser(lambda x, t: 0.3 * x.tanh(), process, "x0", shape=(1, 4, 4))
+
+
+def broken() -> fs.Denoiser:
+    return fs.Denoiser(lambda x, t: x * torch.nan, fs.processes.VPLinear(), "x0", shape=(1, 4, 4))
+
+
+@pytest.fixture
+def entry(monkeypatch):
+    """``module:function`` names of the denoisers above."""
+    monkeypatch.setitem(sys.modules, "measured_models", sys.modules[__name__])
+    return "measured_models:tiny"
+
+
+def test_samples_are_those_of_the_library(tmp_path):
+    fewstep("generate", *SMALL, "--seeds", "3,5-8", "--shard-size", 2, "--batch-size", 2, "--out", tmp_path / "a")
+    images, seeds, labels = loaded(tmp_path / "a")
+    assert seeds == [3, 5, 6, 7, 8] and labels == [3, 5, 6, 7, 8]
+    model = fs.zoo.load("fashion-mnist")
+    solver, grid = fs.SASolver(few_step=True), fs.grids.karras(model.process, 6)
+    expected = to_uint8(fs.sample(model, solver, grid, seeds=seeds, cond=labels))
+    assert np.abs(images.astype(int) - expected).max() <= 1
+    manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
+    assert manifest["settings"]["seeds"] == "3,5-8" and len(manifest["settings"]["model_hash"]) == 64
+    assert fs.Plan.from_json(manifest["plan"]).nfe == 6
+    assert manifest["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
+    assert manifest["files"] == ["samples-00000.npz", "samples-00001.npz", "samples-00002.npz"]
+
+
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_600_images(models, monkeypatch):
+    monkeypatch.chdir(models)
+    command = [*COMMAND, *map(str, SMALL), "--model", "models:unet", "--num", "600", "--batch-size", "24",
+               "--shard-size", "48", "--out"]  # fmt: skip
+    for wanted in (1, 4):
+        process = subprocess.Popen([*command, "a"], cwd=models, env={**os.environ, "SLOW": "0.03"})
+        while process.poll() is None and len(list((models / "a").glob("*.npz"))) < wanted:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert 4 <= len(list((models / "a").glob("*.npz"))) < 13
+    for name in ("a", "whole"):
+        fewstep(*command[3:], name)
+    same_files(models / "a", models / "whole")
+    images, seeds, _ = loaded(models / "a", labels=False)
+    assert seeds == list(range(600)) and images.shape == (600, 8, 8, 1) and images.std() > 10
+
+
+def test_batch_and_shard_sizes_change_nothing(tmp_path):
+    for name, batch, shard in (("a", 7, 100), ("b", 64, 20)):
+        fewstep("generate", *SMALL, "--num", 40, "--batch-size", batch, "--shard-size", shard, "--out", tmp_path / name)
+    one, two = (loaded(tmp_path / name) for name in "ab")
+    assert one[1:] == two[1:] and np.abs(one[0].astype(int) - two[0]).max() <= 1
+
+
+def test_two_processes_make_the_set_of_one(models):
+    words = ["--model", "models:unet", *map(str, SMALL), "--num", "50", "--shard-size", "8", "--batch-size", "8"]
+    same = {"cwd": models, "capture_output": True, "text": True, "check": True}
+    same["env"] = {**os.environ, "OMP_NUM_THREADS": "1"}  # the rounding of a network depends on the threads
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines",
+              "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
+    done = subprocess.run([*launch, *COMMAND[1:], *words, "--out", "two"], **same)
+    assert done.stdout.count("50 images") == 1
+    subprocess.run([*COMMAND, *words, "--out", "one"], **same)
+    assert len(os.listdir(models / "one")) == 8
+    same_files(models / "one", models / "two")
+
+
+def test_pictures_are_the_shards_samples(tmp_path, entry):
+    for kind in ("npz", "png"):
+        fewstep("generate", "--model", entry, "--steps", 3, "--num", 5, "--format", kind, "--out", tmp_path / kind)
+    (tmp_path / "png" / "00000003.png").unlink()
+    fewstep("generate", "--model", entry, "--steps", 3, "--num", 5, "--format", "png", "--out", tmp_path / "png")
+    arrays, pictures = (np.concatenate(list(image_batches(tmp_path / kind, 2))) for kind in ("npz", "png"))
+    assert np.array_equal(arrays, pictures) and arrays.shape == (5, 4, 4, 1)
+    with Image.open(tmp_path / "png" / "00000003.png") as picture:
+        assert np.array_equal(np.asarray(picture), arrays[3, ..., 0])
+
+
+def test_other_settings_are_refused_and_nothing_changes(tmp_path, entry, monkeypatch, capsys):
+    words = ["generate", "--model", entry, "--num", 4, "--out", tmp_path / "a"]
+    fewstep(*words, "--steps", 3)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    assert "steps was 3 and is 4 now" in fails(monkeypatch, capsys, *words, "--steps", 4)
+    assert "all there already" in fewstep(*words, "--steps", 3)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "thesis.txt").write_text("mine")
+    assert "other things" in fails(monkeypatch, capsys, *words[:-1], tmp_path / "b")
+    assert os.listdir(tmp_path / "b") == ["thesis.txt"]
+
+
+def test_a_full_disk_leaves_whole_shards(tmp_path, entry, monkeypatch, capsys):
+    from fewstep.cli import shards
+
+    words = ["generate", "--model", entry, "--steps", 3, "--num", 6, "--shard-size", 2, "--out", tmp_path / "a"]
+    real, calls = os.fsync, []
+
+    def full(number: int) -> None:
+        calls.append(number)
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+        real(number)
+
+    monkeypatch.setattr(shards.os, "fsync", full)
+    printed = fails(monkeypatch, capsys, *words)
+    assert "No space left" in printed and "2 of 3 shards are whole" in printed
+    assert sorted(os.listdir(tmp_path / "a")) == ["manifest.json", "samples-00000.npz", "samples-00001.npz"]
+    fewstep(*words)
+    assert len(np.concatenate(list(image_batches(tmp_path / "a")))) == 6
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:100], lambda data: b""])
+def test_damaged_shards_are_named(tmp_path, entry, monkeypatch, capsys, damage):
+    words = ["generate", "--model", entry, "--steps", 3, "--num", 6, "--shard-size", 2, "--out", tmp_path / "a"]
+    fewstep(*words)
+    shard = tmp_path / "a" / "samples-00001.npz"
+    shard.write_bytes(damage(shard.read_bytes()))
+    printed = fails(monkeypatch, capsys, *words)
+    assert "samples-00001.npz" in printed and "damaged" in printed and "delete it" in printed
+    shard.unlink()
+    fewstep(*words)
+    assert len(np.concatenate(list(image_batches(tmp_path / "a")))) == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ([], "how many samples"),
+        (["--num", 3, "--seeds", "0-3"], "leave one of them out"),
+        (["--seeds", "5-3"], "whole numbers"),
+        (["--seeds", "1,1"], "repeated"),
+        (["--num", 2, "--format", "jpg"], "npz or png"),
+        (["--num", 2, "--batch-size", 0], "at least 1"),
+        (["--num", 2, "--prompt", "a cat"], "takes no prompts"),
+        (["--num", 2, "--class", 3], "has no classes"),
+        (["--num", 2, "--guidance", 2], "no null condition"),
+        (["--num", 2, "--model", "network.pkl"], "add --trust-pickle"),
+        (["--num", 2, "--model", "nowhere:model"], "module:function"),
+        (["--num", 2, "--model", "measured_models:broken"], "not finite"),
+        (["--num", 2, "--out", "missing/folder"], "does not exist"),
+    ],
+)
+def test_mistakes_are_one_line(words, answer, tmp_path, entry, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert answer in fails(monkeypatch, capsys, "generate", "--model", entry, "--out", "a", "--steps", 2, *words)
+    assert not list(tmp_path.glob("**/*.npz")) and not list(tmp_path.glob("**/*.part"))
