@@ -248,6 +248,28 @@ def test_a_run_keeps_its_shape():
         scheduler.step(sample(4, 5, 8, 8), 0, sample())
 
 
+@pytest.mark.parametrize("begins", [torch.float32, torch.bfloat16])
+def test_latents_may_change_their_type_on_the_way(begins):
+    other = torch.bfloat16 if begins == torch.float32 else torch.float32
+    scheduler, plain = FewStepScheduler(**TRAINED, solver_order=3), FewStepScheduler(**TRAINED, solver_order=3)
+    for one in (scheduler, plain):
+        one.set_timesteps(8)
+    expected = some_steps(plain, sample(), 7)
+    half_way = some_steps(scheduler, sample(dtype=begins), 3).to(other)
+    got = some_steps(scheduler, half_way, 4, start=3)
+    assert got.dtype == other
+    torch.testing.assert_close(got.float(), expected, rtol=0.03, atol=0.03)
+
+
+def test_memory_is_given_back_after_the_last_step():
+    scheduler = FewStepScheduler(**TRAINED)
+    scheduler.set_timesteps(3)
+    x = some_steps(scheduler, sample(), 2)
+    assert [p is None for p in scheduler.model_outputs] == [True, False]
+    some_steps(scheduler, x, 1, start=2)
+    assert scheduler.model_outputs == [None, None]
+
+
 def test_a_learned_variance_is_cut_off():
     scheduler, plain = FewStepScheduler(**TRAINED, variance_type="learned_range"), FewStepScheduler(**TRAINED)
     for one in (scheduler, plain):

@@ -15,7 +15,7 @@ from fewstep.executor import Generators, folded
 from fewstep.grids import TimeGrid
 from fewstep.integrations.diffusers.formulation import Formulation, formulation_of
 from fewstep.integrations.diffusers.noise import StepNoise
-from fewstep.integrations.diffusers.stepper import Limit, Stepper, StepTensors, advance
+from fewstep.integrations.diffusers.stepper import Layout, Limit, Stepper, StepTensors, advance
 from fewstep.integrations.diffusers.timetable import Timetable, Values, timetable_of
 from fewstep.plan import Plan
 from fewstep.solvers import Solver
@@ -163,14 +163,16 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
             InputError: before ``set_timesteps``, after the last step, or if the shape changes during a run.
         """
         with torch.no_grad():
-            step, older = self._next(timestep, sample, generator)
+            step, layout = self._next(timestep, sample, generator)
             if model_output.shape != sample.shape:
                 model_output = _without_variance(model_output, sample)
-            following = advance(step, model_output, sample, older, self._limit)
+            following = advance(step, layout, model_output, sample, self._limit)
         return SchedulerOutput(prev_sample=following) if return_dict else (following,)
 
     @torch.compiler.disable
-    def _next(self, timestep: float | Tensor, sample: Tensor, generator: Generators | None) -> tuple[StepTensors, int]:
+    def _next(
+        self, timestep: float | Tensor, sample: Tensor, generator: Generators | None
+    ) -> tuple[StepTensors, Layout]:
         """Return what the coming step works on, and count it: all of Python that changes from step to step."""
         if self._plan is None or self._timetable is None:
             raise InputError("there is no plan yet: call set_timesteps(num_inference_steps) before step.")
@@ -188,9 +190,10 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
                 f"the sample is {tuple(sample.shape)} on {sample.device}, the run began with "
                 f"{tuple(self._stepper.shape)} on {self._stepper.device}: call set_timesteps before another run."
             )
-        step = self._stepper.tensors(index - self._begun, lambda row: self._noise.fill(row, generator))
-        self._step_index = index + 1
-        return step, self._stepper.older
+        stepper, self._step_index = self._stepper, index + 1
+        if self._step_index == len(self.timesteps):
+            self._stepper = None  # The memory is free before the decoder needs it.
+        return stepper.tensors(index - self._begun, lambda row: self._noise.fill(row, generator)), stepper.layout
 
     def _upcoming(self, timestep: float | Tensor | None) -> int:
         if self._step_index is not None:

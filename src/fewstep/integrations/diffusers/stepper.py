@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fewstep.plan import Plan
 
-__all__ = ["Limit", "StepTensors", "Stepper", "advance"]
+__all__ = ["Layout", "Limit", "StepTensors", "Stepper", "advance"]
 
 Limit = Callable[[Tensor, Tensor], Tensor]
 """(x0, quantile) → x0, limited: for networks in pixel space."""
@@ -38,7 +38,16 @@ class StepTensors(NamedTuple):
     """Of dynamic thresholding, 0-dimensional."""
 
 
-def advance(step: StepTensors, model_output: Tensor, sample: Tensor, older: int, limit: Limit | None = None) -> Tensor:
+class Layout(NamedTuple):
+    """The same in every step of a run: the number of older predictions, and whether there is a remainder."""
+
+    older: int
+    rounds: bool
+
+
+def advance(
+    step: StepTensors, layout: Layout, model_output: Tensor, sample: Tensor, limit: Limit | None = None
+) -> Tensor:
     """Return the next sample: two copies, one matrix-vector product, and the history moved on by one.
 
     With a ``limit`` the output is first turned into x0 and limited; the coefficients are then those of x0.
@@ -50,16 +59,15 @@ def advance(step: StepTensors, model_output: Tensor, sample: Tensor, older: int,
     if limit is not None:
         output.copy_(limit(step.x0_from[0] * seen + step.x0_from[1] * output, step.quantile))
     state = torch.mv(step.buffer.t(), step.coefficients).view(shape)
-    for age in range(older - 1, 0, -1):
+    for age in range(layout.older - 1, 0, -1):
         rows[OLDER + age].copy_(rows[OLDER + age - 1])
-    if older and step.gain is not None:
+    if layout.older and step.gain is not None:
         torch.addcmul(rows[SAMPLE], rows[OUTPUT], step.gain, out=rows[OLDER])
-    elif older:
+    elif layout.older:
         rows[OLDER].copy_(rows[OUTPUT])
-    if state.dtype == sample.dtype:
-        return state
     following = state.to(sample.dtype)
-    torch.sub(state, following, out=rows[OLDER + older].view(shape))
+    if layout.rounds:
+        torch.sub(state, following, out=rows[OLDER + layout.older].view(shape))
     return following
 
 
@@ -83,14 +91,13 @@ class Stepper:
         self, plan: Plan, x0_from: Tensor, sample: Tensor, *, limited: bool = False, quantile: float = 1.0
     ) -> None:
         self.shape, self.device = sample.shape, sample.device
-        self.older = plan.data.shape[-1] - 1
         dtype = torch.promote_types(sample.dtype, torch.float32)
-        rounds = dtype != sample.dtype
+        self.layout = Layout(older=plan.data.shape[-1] - 1, rounds=dtype != sample.dtype)
         given = torch.tensor([[0.0, 1.0]], dtype=torch.float64).expand_as(x0_from) if limited else x0_from
         maps = _history_map(plan, given)
         by_output = bool((maps[:, 0].abs() < 1e-9 * maps[:, 1].abs()).all())
         factor = maps[:, 1] if by_output else maps[:, 0]
-        columns = _columns(plan, maps, factor, rounds)
+        columns = _columns(plan, maps, factor, self.layout.rounds)
         self._buffer = torch.zeros(columns.shape[1], sample.numel(), device=sample.device, dtype=dtype)
         self._columns, self._x0_from = columns.to(sample.device, dtype), x0_from.to(sample.device, dtype)
         self._gain = None if by_output else (maps[:, 1] / factor).to(sample.device, dtype)
@@ -106,7 +113,7 @@ class Stepper:
 
     def history(self, n: int) -> list[Tensor]:
         """Return the predictions that are kept after ``n`` steps, oldest first."""
-        ages = range(min(self.older, n) - 1, -1, -1)
+        ages = range(min(self.layout.older, n) - 1, -1, -1)
         return [(self._buffer[OLDER + age] * self._factor[n - 1 - age]).view(self.shape) for age in ages]
 
 
