@@ -167,26 +167,34 @@ class Plan:
     def weights(self) -> tuple[Tensor, Tensor]:
         r"""Return (A, W) with x_N = A·x_T + Σ_i W_i·D_i for data predictions D_i frozen along the trajectory.
 
-        A is [...], W is [..., nfe], in the order of the calls. Noise is left out. The rows form one
-        triangular linear system; its adjoint solution gives every weight at once.
+        A is [...], W is [..., nfe], in the order of the calls. Noise is left out.
+        """
+        gain, contributions = self.contributions()
+        return gain, contributions.sum(-2)
+
+    def contributions(self, row: int = -1) -> tuple[Tensor, Tensor]:
+        r"""Return (A, C) with x = A·x_T + Σ_r Σ_i C_{r,i}·D_i, x being the state that ``row`` makes (the last one).
+
+        C is [..., R, nfe]: what call i adds through row r. The rows form one triangular linear system; its
+        adjoint solution gives every weight at once.
         """
         rows, calls = self.step.numel(), self.nfe
-        base, to_call = self._base, self.evaluate.cumsum(0)
+        to_call = self.evaluate.cumsum(0)
         batch = self.state.shape[:-1]
         taken = torch.zeros(*batch, rows, calls, dtype=torch.float64)
-        row, slot = torch.nonzero(torch.arange(self.data.shape[-1]) < to_call[:, None], as_tuple=True)
-        taken[..., row, to_call[row] - 1 - slot] = self.data[..., row, slot]
+        looking, slot = torch.nonzero(torch.arange(self.data.shape[-1]) < to_call[:, None], as_tuple=True)
+        taken[..., looking, to_call[looking] - 1 - slot] = self.data[..., looking, slot]
         system = torch.eye(rows + 1, dtype=torch.float64).repeat(*batch, 1, 1)
-        system[..., torch.arange(1, rows + 1), base + 1] = -self.state
+        system[..., torch.arange(1, rows + 1), self._base + 1] = -self.state
         if self.prediction == "noise":
             alpha, sigma = self.process.alpha(self.call_times), self.process.sigma(self.call_times)
             point = torch.nonzero(self.evaluate).squeeze(-1)
             system[..., 1:, point] = system[..., 1:, point] - taken / sigma[..., None, :]
             taken = -taken * (alpha / sigma)[..., None, :]
-        last = torch.zeros(*batch, rows + 1, 1, dtype=torch.float64)
-        last[..., -1, :] = 1.0
-        adjoint = torch.linalg.solve_triangular(system.mT, last, upper=True).squeeze(-1)
-        return adjoint[..., 0], (adjoint[..., 1:, None] * taken).sum(-2)
+        end = torch.zeros(*batch, rows + 1, 1, dtype=torch.float64)
+        end[..., row + 1 if row >= 0 else row, :] = 1.0
+        adjoint = torch.linalg.solve_triangular(system.mT, end, upper=True).squeeze(-1)
+        return adjoint[..., 0], adjoint[..., 1:, None] * taken
 
     @cached_property
     def _base(self) -> Tensor:

@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from fewstep.errors import InputError
+from fewstep.grids.bound import Planner
 from fewstep.grids.heuristic import End, karras, quadratic_time, uniform_logsnr, uniform_time
+from fewstep.grids.optimized import optimized
 from fewstep.grids.time_grid import TimeGrid
 from fewstep.processes import Process
 from fewstep.processes.spec import build, parse
@@ -16,14 +18,17 @@ __all__ = ["NAMES", "named"]
 
 NAMES: dict[str, Callable[..., TimeGrid]] = {
     "karras": karras,
+    "optimized": optimized,
     "quadratic_time": quadratic_time,
     "uniform_logsnr": uniform_logsnr,
     "uniform_time": uniform_time,
 }
 
 
-def named(spec: str, process: Process, steps: int, end: End = None) -> TimeGrid:
+def named(spec: str, process: Process, steps: int, end: End = None, *, solver: Planner | None = None) -> TimeGrid:
     """Return the grid of ``spec``: a name, with settings if wanted, as "karras:rho=5", or a ``.json`` file.
+
+    "optimized" is optimised for ``solver``.
 
     Raises:
         InputError: if there is no such grid or file, a setting is not one of its own, or the file's grid is
@@ -32,7 +37,11 @@ def named(spec: str, process: Process, steps: int, end: End = None) -> TimeGrid:
     if spec.endswith(".json"):
         return _from_file(Path(spec), process, steps)
     name, settings = parse(spec)
-    makers = {key: partial(maker, process, steps, end=end) for key, maker in NAMES.items()}
+    makers: dict[str, Callable[..., TimeGrid]] = {
+        key: partial(maker, process, steps, end=end) for key, maker in NAMES.items() if maker is not optimized
+    }
+    if solver is not None:
+        makers["optimized"] = partial(optimized, process, solver, steps, end=end)
     return build("grid", name.replace("-", "_"), makers, settings)
 
 

@@ -26,7 +26,7 @@ class _VariancePreserving(Process):
 
     def sigma(self, t: Real) -> Tensor:
         """Return σ_t = √(1 − α_t²)."""
-        return (-torch.expm1(2.0 * self._log_alpha(as_float64(t)))).sqrt()
+        return (-torch.expm1(2.0 * self._log_alpha(as_float64(t)))).sqrt() + 0.0  # no negative zero
 
     def half_logsnr(self, t: Real) -> Tensor:
         """Return λ_t = log α_t − ½·log(1 − α_t²)."""
