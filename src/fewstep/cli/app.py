@@ -12,9 +12,11 @@ try:
 except ImportError as error:
     raise MissingPackageError("the command line needs typer and rich: pip install 'fewstep[cli]'.") from error
 
+from fewstep.cli.compare import compare
 from fewstep.cli.evaluate import evaluate
 from fewstep.cli.generate import generate
 from fewstep.cli.sample import sample
+from fewstep.cli.steps import steps
 
 __all__ = ["app", "run"]
 
@@ -26,8 +28,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(sample)
+app.command()(steps)
 app.command()(generate)
 app.command()(evaluate)
+app.command()(compare)
 
 
 @app.callback()

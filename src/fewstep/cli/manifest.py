@@ -83,13 +83,13 @@ def _compare(path: Path, manifest: Mapping[str, Any]) -> None:
     except (OSError, ValueError) as error:
         raise InputError(f"{str(path)!r} cannot be read ({error}): choose another --out.") from error
     wanted = json.loads(json.dumps(manifest))
-    if not isinstance(held, dict) or held.get("format") != FORMAT:
-        raise InputError(f"{str(path)!r} is none of {FORMAT}: choose another --out.")
+    if not isinstance(held, dict) or held.get("format") != wanted["format"]:
+        raise InputError(f"{str(path)!r} is none of {wanted['format']}: choose another --out.")
     for key in wanted:
         if key not in FREE and held.get(key) != wanted[key]:
             difference = _difference(key, held.get(key), wanted[key])
             raise InputError(
-                f"{str(path.parent)!r} holds samples of other settings: {difference}; "
+                f"{str(path.parent)!r} was made with other settings: {difference}; "
                 "choose another --out, or the settings of before."
             )
 

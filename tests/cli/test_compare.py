@@ -1,0 +1,133 @@
+"""``fewstep compare``: the numbers of the library in a table, gone on with after a stop."""
+
+import csv
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import fewstep as fs
+from fewstep.cli.app import app, run
+from fewstep.cli.compare import split_specs
+from fewstep.cli.images import to_uint8
+from fewstep.errors import InputError
+from fewstep.metrics import features, frechet_distance, from_uint8, reference
+
+CALLS = []
+
+
+def smooth() -> fs.Denoiser:
+    """Two classes of Gaussian data around −0.5 and 0.5, whose D is exact; calls are counted."""
+    process = fs.processes.VPDiscrete.from_betas()
+
+    def network(x, time, labels):
+        CALLS.append(len(x))
+        t = (time[0].double() + 1) / process.num_train_timesteps
+        alpha, sigma = process.alpha(t), process.sigma(t)
+        mean = (labels - 0.5).view(-1, 1, 1, 1)
+        return mean + 0.04 * alpha / (0.04 * alpha**2 + sigma**2) * (x - alpha * mean)
+
+    return fs.Denoiser(network, process, "x0", shape=(1, 28, 28), num_classes=2)
+
+
+@pytest.fixture(autouse=True)
+def entry(monkeypatch):
+    monkeypatch.setitem(sys.modules, "compared_models", sys.modules[__name__])
+
+
+SMALL = ["compare", "--model", "compared_models:smooth", "--num", 12, "--batch-size", 5, "--exact-steps", 40]
+
+
+def compare(out, *words) -> dict:
+    done = CliRunner().invoke(app, [*map(str, [*SMALL, "--out", out, *words])], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return json.loads((out / "table.json").read_text())
+
+
+def test_the_table_holds_what_the_library_measures(tmp_path):
+    words = ["--solvers", "ddim,unipc:order=2,variant=bh1,ddim:eta=1.0", "--grids", "karras", "--steps", "4,8"]
+    table = compare(tmp_path / "t", *words)
+    rows = {(row["solver"], row["steps"]): row for row in table["rows"]}
+    assert list(rows) == [(s, n) for s in ("ddim", "unipc:order=2,variant=bh1", "ddim:eta=1.0") for n in (4, 8)]
+    model, seeds, labels = smooth(), range(12), [seed % 2 for seed in range(12)]
+    exact = fs.sample(model, fs.UniPC(), fs.grids.uniform_logsnr(model.process, 40), seeds=seeds, cond=labels)
+    made = fs.sample(model, fs.DDIM(), fs.grids.karras(model.process, 4), seeds=seeds, cond=labels)
+    row = rows["ddim", 4]
+    assert row["error"] == pytest.approx(float((made - exact).square().mean().sqrt()), rel=1e-4)
+    assert row["error_low"] < row["error"] < row["error_high"]
+    distance = frechet_distance(features("fashion-mnist")(from_uint8(to_uint8(made))), reference())
+    assert row["fd"] == pytest.approx(distance, rel=1e-3)
+    assert rows["ddim", 8]["error"] < row["error"] and rows["unipc:order=2,variant=bh1", 8]["error"] < row["error"]
+    assert "error" not in rows["ddim:eta=1.0", 4] and "fd" in rows["ddim:eta=1.0", 4]
+    with (tmp_path / "t" / "table.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [float(line["fd"]) for line in lines] == [row["fd"] for row in table["rows"]]
+
+
+def test_the_reference_solution_is_the_odes(tmp_path):
+    """Of Gaussian data it is known: x_0 = m + (x_T − α_T·m)·s/(s²·α_T² + σ_T²)^{1/2}."""
+    words = ["--solvers", "ddim", "--grids", "karras", "--steps", "2", "--metrics", "error", "--exact-steps", 100]
+    compare(tmp_path / "t", *words)
+    process = smooth().process
+    grid = fs.grids.uniform_logsnr(process, 100)
+    noise = fs.initial_state(grid, (1, 28, 28), range(12)).double()
+    alpha, sigma = grid.alpha[0], grid.sigma[0]
+    mean = torch.tensor([seed % 2 - 0.5 for seed in range(12)], dtype=torch.float64).view(-1, 1, 1, 1)
+    expected = mean + (noise - alpha * mean) * 0.2 / (0.04 * alpha**2 + sigma**2).sqrt()
+    found = torch.from_numpy(np.load(tmp_path / "t" / "exact.npy"))
+    assert torch.allclose(found.double(), expected, atol=3e-3)  # the last step, from t_min, is of first order
+
+
+def test_what_was_measured_is_not_measured_again(tmp_path):
+    words = ["--solvers", "ddim,unipc", "--grids", "karras,uniform_logsnr", "--steps", "3"]
+    table = compare(tmp_path / "t", *words)
+    cells = sorted((tmp_path / "t").glob("cell-*.json"))
+    assert len(cells) == 4
+    CALLS.clear()
+    assert compare(tmp_path / "t", *words) == table and not CALLS
+    cells[0].unlink()
+    assert compare(tmp_path / "t", *words) == table and sum(CALLS) == 3 * 12
+    assert len(compare(tmp_path / "t", *words[:-1], "3,4")["rows"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["--solvers", "unicp"], "did you mean 'unipc'"),
+        (["--solvers", "ddim,ddim"], "each once"),
+        (["--grids", "karas"], "did you mean 'karras'"),
+        (["--steps", "5,zero"], "whole numbers"),
+        (["--metrics", "error,fid"], "unknown metric 'fid'"),
+        (["--num", 0], "at least 1"),
+        (["--reference", "missing.npz"], "does not exist"),
+        (["--features", "torchscript:missing.pt"], "cannot be read"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(words, answer, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["fewstep", *map(str, [*SMALL, "--out", tmp_path / "t", *words])])
+    with pytest.raises(SystemExit) as stop:
+        run()
+    assert stop.value.code == 2
+    printed = capsys.readouterr().err
+    assert answer in printed and printed.count("\n") == 1
+    assert not (tmp_path / "t").exists()
+
+
+def test_other_settings_are_refused(tmp_path, monkeypatch, capsys):
+    words = ["--solvers", "ddim", "--grids", "karras", "--steps", "2", "--metrics", "error"]
+    compare(tmp_path / "t", *words)
+    monkeypatch.setattr(sys, "argv", ["fewstep", *map(str, [*SMALL, "--out", tmp_path / "t", *words, "--num", 13])])
+    with pytest.raises(SystemExit):
+        run()
+    assert "seeds was '0-11' and is '0-12' now" in capsys.readouterr().err
+
+
+def test_specs_are_split_at_names():
+    assert split_specs("--solvers", "unipc:order=2,variant=bh1, ddim,sa:tau=0.5") == [
+        "unipc:order=2,variant=bh1", "ddim", "sa:tau=0.5",
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="give names"):
+        split_specs("--solvers", ",")
