@@ -71,7 +71,7 @@ def generate(
     wanted, texts, chosen = parse_seeds(seeds, num), read_prompts(prompt, prompts), solvers.named(solver)
     worker = workers(device)
     loaded = load_model(model, guidance=guidance, device=worker.device, trust_pickle=trust_pickle)
-    plan = chosen.plan(grids.named(grid, loaded.denoiser.process, steps))
+    plan = chosen.plan(grids.named(grid, loaded.denoiser.process, steps, solver=chosen))
     shards = shards_of(out, wanted, shard_size, format_ == "png")
     conditions_of(loaded, wanted[:1], class_, texts)
     description = {

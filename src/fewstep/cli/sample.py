@@ -62,7 +62,7 @@ def sample(
     check_writable(out)
     texts, chosen = read_prompts(prompt, prompts), solvers.named(solver)
     loaded = load_model(model, guidance=guidance, device=device, trust_pickle=trust_pickle)
-    plan = chosen.plan(grids.named(grid, loaded.denoiser.process, steps))
+    plan = chosen.plan(grids.named(grid, loaded.denoiser.process, steps, solver=chosen))
     seeds = [seed + i for i in range(num)]
     conditions: Any = conditions_of(loaded, seeds, class_, texts)
     began = time.perf_counter()
