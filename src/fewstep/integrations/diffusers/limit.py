@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fewstep.errors import InputError
 from fewstep.guidance import dynamically_thresholded
-from fewstep.integrations.diffusers.stepper import Limit
 
-__all__ = ["limit_of"]
+__all__ = ["Limit", "limit_of"]
+
+Limit = Callable[[Tensor], Callable[[Tensor], Tensor]]
+"""For samples like the one given, what is done to x0; made once a run, so that nothing is placed in a step."""
 
 
 def limit_of(config: Mapping[str, Any]) -> Limit | None:
@@ -25,13 +28,16 @@ def limit_of(config: Mapping[str, Any]) -> Limit | None:
         ratio, limit = config["dynamic_thresholding_ratio"], config["sample_max_value"]
         if not (0 <= ratio <= 1 and limit > 0):
             raise InputError(f"dynamic_thresholding_ratio={ratio}, sample_max_value={limit}: give [0, 1] and above 0.")
-        return partial(dynamically_thresholded, limit=limit)
+        return partial(_thresholding, ratio, limit)
     if config["clip_sample"]:
-        if not config["clip_sample_range"] > 0:
-            raise InputError(f"clip_sample_range is {config['clip_sample_range']!r}: give a number above 0.")
-        return partial(_clipped, limit=config["clip_sample_range"])
+        limit = config["clip_sample_range"]
+        if not limit > 0:
+            raise InputError(f"clip_sample_range is {limit!r}: give a number above 0.")
+        return lambda sample: partial(torch.clamp, min=-limit, max=limit)
     return None
 
 
-def _clipped(x0: Tensor, quantile: Tensor, limit: float) -> Tensor:
-    return x0.clamp(-limit, limit)
+def _thresholding(ratio: float, limit: float, sample: Tensor) -> Callable[[Tensor], Tensor]:
+    dtype = torch.promote_types(sample.dtype, torch.float32)
+    quantile = torch.tensor(ratio, device=sample.device, dtype=dtype)
+    return lambda x0: dynamically_thresholded(x0.to(dtype), quantile, limit)

@@ -14,8 +14,9 @@ from fewstep.errors import InputError
 from fewstep.executor import Generators, folded
 from fewstep.grids import TimeGrid
 from fewstep.integrations.diffusers.formulation import Formulation, formulation_of
+from fewstep.integrations.diffusers.limit import Limit
 from fewstep.integrations.diffusers.noise import StepNoise
-from fewstep.integrations.diffusers.stepper import Layout, Limit, Stepper, StepTensors, advance
+from fewstep.integrations.diffusers.stepper import Stepper
 from fewstep.integrations.diffusers.timetable import Timetable, Values, timetable_of
 from fewstep.plan import Plan
 from fewstep.solvers import Solver
@@ -162,18 +163,15 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
         Raises:
             InputError: before ``set_timesteps``, after the last step, or if the shape changes during a run.
         """
-        with torch.no_grad():
-            step, layout = self._next(timestep, sample, generator)
-            if model_output.shape != sample.shape:
-                model_output = _without_variance(model_output, sample)
-            following = advance(step, layout, model_output, sample, self._limit)
+        following = self._stepped(model_output, timestep, sample, generator)
         return SchedulerOutput(prev_sample=following) if return_dict else (following,)
 
     @torch.compiler.disable
-    def _next(
-        self, timestep: float | Tensor, sample: Tensor, generator: Generators | None
-    ) -> tuple[StepTensors, Layout]:
-        """Return what the coming step works on, and count it: all of Python that changes from step to step."""
+    @torch.no_grad()
+    def _stepped(
+        self, model_output: Tensor, timestep: float | Tensor, sample: Tensor, generator: Generators | None
+    ) -> Tensor:
+        """Return the next sample: a few prepared kernels, with nothing in them for a compiler to gain."""
         if self._plan is None or self._timetable is None:
             raise InputError("there is no plan yet: call set_timesteps(num_inference_steps) before step.")
         index = self._upcoming(timestep)
@@ -185,15 +183,21 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
         if self._stepper is None:
             self._begun = index
             self._stepper = self._stepper_from(index, sample)
-        if sample.shape != self._stepper.shape or sample.device != self._stepper.device:
+        stepper = self._stepper
+        if sample.shape != stepper.shape or sample.device != stepper.device:
             raise InputError(
                 f"the sample is {tuple(sample.shape)} on {sample.device}, the run began with "
-                f"{tuple(self._stepper.shape)} on {self._stepper.device}: call set_timesteps before another run."
+                f"{tuple(stepper.shape)} on {stepper.device}: call set_timesteps before another run."
             )
-        stepper, self._step_index = self._stepper, index + 1
+        if model_output.shape != sample.shape:
+            model_output = _without_variance(model_output, sample)
+        following = stepper.step(
+            index - self._begun, model_output, sample, lambda row: self._noise.fill(row, generator)
+        )
+        self._step_index = index + 1
         if self._step_index == len(self.timesteps):
             self._stepper = None  # The memory is free before the decoder needs it.
-        return stepper.tensors(index - self._begun, lambda row: self._noise.fill(row, generator)), stepper.layout
+        return following
 
     def _upcoming(self, timestep: float | Tensor | None) -> int:
         if self._step_index is not None:
@@ -212,8 +216,8 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
             plan = self._solver.plan(TimeGrid(grid.process, grid.times[index:]))
         plan = folded(plan, uncorrected=[n - index for n in self.config.disable_corrector])
         x0_from = self._formulation.x0_from(plan.call_times)
-        quantile = self.config.dynamic_thresholding_ratio
-        return Stepper(plan, x0_from, sample, limited=self._limit is not None, quantile=quantile)
+        limit = None if self._limit is None else self._limit(sample)
+        return Stepper(plan, x0_from, sample, limit)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Return α·x + σ·ε at the times at which the network is fed ``timesteps``, one for each sample or for all."""
