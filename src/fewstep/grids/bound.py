@@ -71,7 +71,8 @@ class Bound:
     first and the last interval, and up to N = 7 the first three, are bounded one by one by the root of the sum of
     their squares (the published method's safeguard). The bound is relative to σ at the end. For grids to the
     noise-free end it is the error of the last data prediction itself, plus that of the state it is made from,
-    over α.
+    over α; there every interval is bounded on its own, for on real networks grids that count on errors of
+    different intervals to cancel are worse.
 
     Source: Xue et al. (arXiv 2402.17376), eq. 16-20 and section 3.4.
     """
@@ -92,7 +93,7 @@ class Bound:
         steps, calls = plan.steps, plan.nfe
         by_step = torch.zeros(*scaled.shape[:-2], steps, calls, dtype=torch.float64)
         by_step.index_add_(-2, plan.step, scaled)
-        alone = torch.zeros(steps, dtype=torch.bool)
+        alone = torch.full((steps,), self.to_zero)
         alone[[0, steps - 1]] = True
         if steps <= SAFEGUARDED:
             alone[:3] = True
