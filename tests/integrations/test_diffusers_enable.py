@@ -98,6 +98,14 @@ def test_recommendations_by_family():
     assert fs.enable(pixels).scheduler.config.error_power == 1.0
 
 
+def test_a_scheduler_of_ones_own_keeps_its_settings():
+    pipe, _ = tiny.dit()
+    pipe.scheduler = own = FewStepScheduler.from_config(pipe.scheduler.config, solver="sa", tau=0.3, steps="karras")
+    config = fs.enable(pipe, 5, grid="beta").scheduler.config
+    assert (config.solver, config.tau, config.steps) == ("sa", 0.3, "beta")
+    assert fs.disable(pipe).scheduler is own
+
+
 def test_a_grid_of_ones_own():
     pipe, call = tiny.dit()
     process = FewStepScheduler.from_config(pipe.scheduler.config).formulation.process

@@ -12,6 +12,9 @@ from fewstep.integrations.diffusers.scheduler import FewStepScheduler
 
 __all__ = ["recommended"]
 
+DECODERS = ("vae", "vqvae", "movq", "vqgan")
+"""What a pipeline over latents has one of."""
+
 
 def recommended(scheduler: SchedulerMixin, pipe: DiffusionPipeline) -> dict[str, Any]:
     """Return the settings for the family of a pipeline whose own scheduler is ``scheduler``.
@@ -24,12 +27,16 @@ def recommended(scheduler: SchedulerMixin, pipe: DiffusionPipeline) -> dict[str,
     pixel-space VP (DDPM)        UniPC of order 3 on optimised steps with p = 1
     EDM (Playground 2.5, SVD)    UniPC of order 2 on Karras et al.'s levels
     ===========================  =====================================================================
+
+    A ``FewStepScheduler`` that is there already keeps its settings.
     """
+    if isinstance(scheduler, FewStepScheduler):
+        return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         formulation = FewStepScheduler.from_config(scheduler.config).formulation
     if isinstance(formulation, (EDMFormulation, FlowFormulation)):
         return {"solver": "unipc", "solver_order": 2, "steps": "simple"}
-    if getattr(pipe, "vae", None) is None and getattr(pipe, "vqvae", None) is None:
+    if all(getattr(pipe, name, None) is None for name in DECODERS):
         return {"solver": "unipc", "solver_order": 3, "steps": "optimized", "error_power": 1.0}
     return {"solver": "unipc", "solver_order": 2, "steps": "optimized", "error_power": 2.0}
