@@ -51,8 +51,9 @@ class _SetFactors:
     def __call__(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         time = self.time.get(args, kwargs)
         if time is None:
-            raise InputError(f"{type(network).__name__} was called without its time argument {self.time.name!r}, on "
-                             "which ρ depends.")
+            raise InputError(
+                f"{type(network).__name__} was called without its time argument {self.time.name!r}, on which ρ depends."
+            )
         time = torch.as_tensor(time).reshape(-1)
         columns = self.table(time).unbind(-1)
         if time.shape[0] == 1:

@@ -175,8 +175,9 @@ def _number(value: Any) -> float | None:
 
 def _window(window: Any) -> tuple[float | None, float | None]:
     bounds = list(window) if isinstance(window, Sequence) and len(window) == 2 else [None, 0.0]
-    low, high = (_number(default if value is None else value) for value, default in zip(bounds, (0.0, math.inf),
-                                                                                       strict=True))
+    low, high = (
+        _number(default if value is None else value) for value, default in zip(bounds, (0.0, math.inf), strict=True)
+    )
     if low is None or high is None or not 0 <= low < high:
         raise InputError(f"sigma_window is {window!r}: give (low, high) in σ/α with 0 ≤ low < high, or None for open.")
     return low or None, None if math.isinf(high) else high
@@ -189,6 +190,8 @@ def _points(points: Any) -> tuple[tuple[float, float], ...]:
         pairs = ()
     rising = all(a[0] < b[0] for a, b in zip(pairs, pairs[1:], strict=False))
     if not pairs or not rising or pairs[0][0] <= 0 or not all(math.isfinite(x) for pair in pairs for x in pair):
-        raise InputError("sigma_weight must be points (σ/α, weight), with σ/α rising and above 0, all of them finite; "
-                         f"it is {str(points)[:80]}.")
+        raise InputError(
+            "sigma_weight must be points (σ/α, weight), with σ/α rising and above 0, all of them finite; "
+            f"it is {str(points)[:80]}."
+        )
     return pairs
