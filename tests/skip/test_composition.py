@@ -16,8 +16,9 @@ from fewstep.zoo.train import NETWORK
 pytest.importorskip("diffusers")
 RHO = [0.5, 0.6, 0.7, 0.8]
 MID = torch.cos(torch.arange(2 * 16 * 8 * 8).float()).view(2, 16, 8, 8)
-RESIDUALS = [torch.cos(torch.arange(2 * c * n * n).float()).view(2, c, n, n)
-             for c, n in ((8, 16), (8, 16), (8, 8), (16, 8))]
+RESIDUALS = [
+    torch.cos(torch.arange(2 * c * n * n).float()).view(2, c, n, n) for c, n in ((8, 16), (8, 16), (8, 8), (16, 8))
+]
 
 
 def compared(network, call):
@@ -42,8 +43,18 @@ def test_freeu_acts_on_the_scaled_skip():
 def test_controlnet_residuals_are_scaled_with_the_skip():
     network, _ = small.conditional()
     randomised(network)
-    compared(network, lambda: network(small.IMAGE, small.TIMES, small.TEXT, mid_block_additional_residual=MID,
-                                      down_block_additional_residuals=RESIDUALS).sample)
+    compared(
+        network,
+        lambda: (
+            network(
+                small.IMAGE,
+                small.TIMES,
+                small.TEXT,
+                mid_block_additional_residual=MID,
+                down_block_additional_residuals=RESIDUALS,
+            ).sample
+        ),
+    )
 
 
 def test_gradient_checkpointing():
@@ -84,7 +95,7 @@ def test_a_video_has_each_samples_factor_in_all_its_frames():
     profile = skip.Profile(0.4, sigma_weight=[(0.5, 0.0), (20.0, 1.0)])
     with skip.tuned(network, profile=profile, process=process):
         together = network(small.VIDEO, torch.tensor([300, 700]), small.TEXT).sample
-        apart = [network(small.VIDEO[i:i + 1], t, small.TEXT[i:i + 1]).sample for i, t in enumerate((300, 700))]
+        apart = [network(small.VIDEO[i : i + 1], t, small.TEXT[i : i + 1]).sample for i, t in enumerate((300, 700))]
     torch.testing.assert_close(together, torch.cat(apart), rtol=1e-4, atol=1e-4)
 
 
@@ -97,27 +108,35 @@ def fastest(call, repeats=5):
     return min(times)
 
 
-@pytest.mark.parametrize("settings", [{}, {"sigma_window": (0.05, 5.0), "process": VPDiscrete.from_betas()}],
-                         ids=["constant", "window"])
+@pytest.mark.parametrize(
+    "settings", [{}, {"sigma_window": (0.05, 5.0), "process": VPDiscrete.from_betas()}], ids=["constant", "window"]
+)
 def test_hooks_cost_less_than_two_percent_of_the_embedded_network(settings):
     from diffusers import UNet2DModel
 
     network = randomised(UNet2DModel(**NETWORK)).to(memory_format=torch.channels_last)
     x = torch.randn(8, 1, 32, 32, generator=torch.Generator().manual_seed(0)).contiguous(
-        memory_format=torch.channels_last)
+        memory_format=torch.channels_last
+    )
     call = lambda: network(x, torch.full((8,), 300.0), torch.zeros(8, dtype=torch.long))  # noqa: E731
     with torch.inference_mode():
         forward = fastest(call)
         with skip.tuned(network, 0.7, 0.9, **settings) as handle:
             hooks = [(module, hook) for module in network.modules() for hook in module._forward_pre_hooks.values()]
             inputs = {}
-            see = [module.register_forward_pre_hook(
-                lambda module, args, kwargs: inputs.setdefault(module, (args, kwargs)) and None,
-                with_kwargs=True, prepend=True) for module, _ in hooks]
+            see = [
+                module.register_forward_pre_hook(
+                    lambda module, args, kwargs: inputs.setdefault(module, (args, kwargs)) and None,
+                    with_kwargs=True,
+                    prepend=True,
+                )
+                for module, _ in hooks
+            ]
             call()
             for registered in see:
                 registered.remove()
-            spent = sum(fastest(lambda hook=hook, module=module: hook(module, *inputs[module]), 20)
-                        for module, hook in hooks)
+            spent = sum(
+                fastest(lambda hook=hook, module=module: hook(module, *inputs[module]), 20) for module, hook in hooks
+            )
     assert len(handle.skips) == 9
     assert spent < 0.02 * forward, f"{1e6 * spent:.0f} of {1e6 * forward:.0f} microseconds"

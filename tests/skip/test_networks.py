@@ -33,8 +33,11 @@ RESEARCH = {
 }
 DIFFUSERS = {
     "unet2d": (diffusers.unet2d, 4, {}),
-    "unet2d-resnet": (lambda: diffusers.unet2d(("ResnetDownsampleBlock2D", "DownBlock2D"),
-                                               ("UpBlock2D", "ResnetUpsampleBlock2D")), 4, {}),
+    "unet2d-resnet": (
+        lambda: diffusers.unet2d(("ResnetDownsampleBlock2D", "DownBlock2D"), ("UpBlock2D", "ResnetUpsampleBlock2D")),
+        4,
+        {},
+    ),
     "unet2d-skip": (lambda: diffusers.unet2d_skip("Skip"), 4, {}),
     "unet2d-attn-skip": (lambda: diffusers.unet2d_skip("AttnSkip"), 4, {}),
     "stable-diffusion-1.5": (diffusers.stable_diffusion_15, 12, {}),
@@ -118,8 +121,9 @@ def test_a_network_without_skips_is_told_so(make):
 
 def test_transformers_without_skips_are_told_so():
     library = pytest.importorskip("diffusers")
-    dit = library.DiTTransformer2DModel(num_attention_heads=1, attention_head_dim=8, in_channels=4, num_layers=1,
-                                        sample_size=4, norm_num_groups=1)
+    dit = library.DiTTransformer2DModel(
+        num_attention_heads=1, attention_head_dim=8, in_channels=4, num_layers=1, sample_size=4, norm_num_groups=1
+    )
     with pytest.raises(ValueError, match="DiTTransformer2DModel has no skip connections"):
         skip.find(dit)
 

@@ -44,8 +44,17 @@ def test_a_list_of_another_length_is_refused():
         skip.Profile(rho=[0.5, 0.6]).factors(3)
 
 
-@pytest.mark.parametrize("process", [EDM, processes.VPLinear(), processes.VPCosine(),
-                                     processes.VPDiscrete.from_betas(), processes.RectifiedFlow(shift=3.0)], ids=repr)
+@pytest.mark.parametrize(
+    "process",
+    [
+        EDM,
+        processes.VPLinear(),
+        processes.VPCosine(),
+        processes.VPDiscrete.from_betas(),
+        processes.RectifiedFlow(shift=3.0),
+    ],
+    ids=repr,
+)
 def test_a_window_holds_both_its_ends_in_every_process(process):
     profile = skip.Profile(rho=0.5, sigma_window=(0.05, 1.0))
     for sigma, expected in [(0.03, 1.0), (0.0499, 1.0), (0.05, 0.5), (0.2, 0.5), (1.0, 0.5), (1.01, 1.0), (5.0, 1.0)]:
@@ -97,8 +106,15 @@ def test_per_step_needs_a_value_for_each_step():
         skip.Profile.per_step(grids.karras(EDM, 5), [0.5, 0.6])
 
 
-@given(st.builds(skip.Profile, NUMBERS, NUMBERS, st.none() | NUMBERS | st.lists(NUMBERS, min_size=1).map(tuple),
-                 st.none() | st.tuples(st.none() | st.floats(1e-4, 0.5), st.none() | st.floats(1.0, 1e3))))
+@given(
+    st.builds(
+        skip.Profile,
+        NUMBERS,
+        NUMBERS,
+        st.none() | NUMBERS | st.lists(NUMBERS, min_size=1).map(tuple),
+        st.none() | st.tuples(st.none() | st.floats(1e-4, 0.5), st.none() | st.floats(1.0, 1e3)),
+    )
+)
 def test_json_gives_the_same_profile_back(profile):
     assert skip.Profile.from_json(profile.to_json()) == profile
 
@@ -112,17 +128,20 @@ def test_saving_and_loading(tmp_path):
     assert skip.Profile.from_json(sampled.to_json()) == sampled
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("{", "not JSON"),
-    ("[1]", "format is 'list'"),
-    ('{"format": "fewstep-skip/9", "bottom": 0.5}', "reads 'fewstep-skip/1'"),
-    ('{"format": "fewstep-skip/1", "botom": 0.5}', "unknown settings botom"),
-    ('{"format": "fewstep-skip/1", "bottom": null}', "bottom is None"),
-    ('{"format": "fewstep-skip/1", "bottom": "much"}', "bottom is 'much'"),
-    ('{"format": "fewstep-skip/1", "sigma_window": [1]}', "sigma_window is"),
-    ('{"format": "fewstep-skip/1", "ramp": null, "sigma_window": [0.1, 1]}', "ramp is None"),
-    ('{"format": "fewstep-skip/1", "sigma_weight": 3}', "it is 3"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ("[1]", "format is 'list'"),
+        ('{"format": "fewstep-skip/9", "bottom": 0.5}', "reads 'fewstep-skip/1'"),
+        ('{"format": "fewstep-skip/1", "botom": 0.5}', "unknown settings botom"),
+        ('{"format": "fewstep-skip/1", "bottom": null}', "bottom is None"),
+        ('{"format": "fewstep-skip/1", "bottom": "much"}', "bottom is 'much'"),
+        ('{"format": "fewstep-skip/1", "sigma_window": [1]}', "sigma_window is"),
+        ('{"format": "fewstep-skip/1", "ramp": null, "sigma_window": [0.1, 1]}', "ramp is None"),
+        ('{"format": "fewstep-skip/1", "sigma_weight": 3}', "it is 3"),
+    ],
+)
 def test_a_damaged_file_is_refused(tmp_path, text, message):
     (tmp_path / "profile.json").write_text(text)
     with pytest.raises(ValueError, match=message):
@@ -136,22 +155,32 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_the_file_is_plain_json():
     data = json.loads(skip.Profile(0.7, sigma_window=(0.05, 1.0)).to_json())
-    assert data == {"format": "fewstep-skip/1", "bottom": 0.7, "top": 1.0, "rho": None, "sigma_window": [0.05, 1.0],
-                    "ramp": 0.0, "sigma_weight": None}
+    assert data == {
+        "format": "fewstep-skip/1",
+        "bottom": 0.7,
+        "top": 1.0,
+        "rho": None,
+        "sigma_window": [0.05, 1.0],
+        "ramp": 0.0,
+        "sigma_weight": None,
+    }
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"bottom": -0.1}, "bottom is -0.1"),
-    ({"top": math.nan}, "top is nan"),
-    ({"rho": [0.5, math.inf]}, r"rho\[1\] is inf"),
-    ({"rho": []}, "rho is empty"),
-    ({"sigma_window": (1.0, 0.5)}, "sigma_window is"),
-    ({"ramp": 0.5}, "with a sigma_window"),
-    ({"ramp": -1.0, "sigma_window": (0.1, 1.0)}, "ramp is -1.0"),
-    ({"sigma_weight": []}, "rising"),
-    ({"sigma_weight": [(1.0, 0.5), (0.5, 1.0)]}, "rising"),
-    ({"sigma_weight": [(1.0, 0.5)], "sigma_window": (0.1, 1.0)}, "leave one out"),
-])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"bottom": -0.1}, "bottom is -0.1"),
+        ({"top": math.nan}, "top is nan"),
+        ({"rho": [0.5, math.inf]}, r"rho\[1\] is inf"),
+        ({"rho": []}, "rho is empty"),
+        ({"sigma_window": (1.0, 0.5)}, "sigma_window is"),
+        ({"ramp": 0.5}, "with a sigma_window"),
+        ({"ramp": -1.0, "sigma_window": (0.1, 1.0)}, "ramp is -1.0"),
+        ({"sigma_weight": []}, "rising"),
+        ({"sigma_weight": [(1.0, 0.5), (0.5, 1.0)]}, "rising"),
+        ({"sigma_weight": [(1.0, 0.5)], "sigma_window": (0.1, 1.0)}, "leave one out"),
+    ],
+)
 def test_bad_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         skip.Profile(**settings)

@@ -25,8 +25,10 @@ def network():
 
 def state(network):
     """Everything that a network holds, module by module, without the tensors' values."""
-    return [(name, sorted(vars(module)), len(module._forward_pre_hooks), len(module._forward_pre_hooks_with_kwargs))
-            for name, module in network.named_modules()]
+    return [
+        (name, sorted(vars(module)), len(module._forward_pre_hooks), len(module._forward_pre_hooks_with_kwargs))
+        for name, module in network.named_modules()
+    ]
 
 
 def referenced(factors, call):
@@ -156,7 +158,7 @@ def test_every_sample_has_the_factor_of_its_own_time(network):
     profile = skip.Profile(0.4, sigma_weight=[(0.1, 0.0), (1.0, 1.0)])
     with skip.tuned(network, profile=profile, process=processes.EDM()):
         together = network(X, torch.tensor([0.2, 0.7]))
-        apart = [network(X[i:i + 1], torch.tensor([t])) for i, t in enumerate((0.2, 0.7))]
+        apart = [network(X[i : i + 1], torch.tensor([t])) for i, t in enumerate((0.2, 0.7))]
     torch.testing.assert_close(together, torch.cat(apart), rtol=0, atol=1e-5)
 
 
@@ -251,7 +253,8 @@ def test_channels_last(network):
     name = skip.find(network)[0].site.module
     with skip.tuned(network, rho=[0.5, 0.6, 0.7, 0.8]):
         see = network.get_submodule(name).register_forward_pre_hook(
-            lambda _, args: formats.append(args[0].is_contiguous(memory_format=torch.channels_last)))
+            lambda _, args: formats.append(args[0].is_contiguous(memory_format=torch.channels_last))
+        )
         result = network(x, TIME)
         see.remove()
     torch.testing.assert_close(result, referenced([0.5, 0.6, 0.7, 0.8], lambda: network(x, TIME)), rtol=0, atol=1e-6)
@@ -319,8 +322,14 @@ def test_data_parallel_is_looked_through(network):
         assert handle.skips[0].name == "dec.8x8_block0"
 
 
-@pytest.mark.parametrize("call", [lambda net, x, skips: net(x, skips), lambda net, x, skips: net(x, skips=skips),
-                                  lambda net, x, skips: net(hidden=x, skips=skips)])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda net, x, skips: net(x, skips),
+        lambda net, x, skips: net(x, skips=skips),
+        lambda net, x, skips: net(hidden=x, skips=skips),
+    ],
+)
 def test_arguments_are_found_by_position_and_by_name(call):
     network = nn.Sequential()
     network.up = Decoder()
