@@ -121,36 +121,40 @@ class _Tape:
         buffer = torch.zeros(between + 2, x_T.numel(), dtype=dtype, device=x_T.device)
         buffer[0] = x_T.reshape(-1)
         columns = _columns(plan, ring, between).to(device=x_T.device, dtype=dtype)
-        calls = plan.call_times.to(x_T.device)
-        ends = plan.times.to(x_T.device)
-        alpha, sigma = plan.process.alpha(plan.call_times), plan.process.sigma(plan.call_times)
+        coefficients = columns.unbind(), columns.roll(-1, dims=1).unbind()
+        reads = buffer[:-1].t(), buffer[1:].t()
+        calls, ends = plan.call_times.to(x_T.device).unbind(), plan.times.to(x_T.device).unbind()
+        from_data = _from_data(plan)
         self.probes = torch.zeros(plan.steps, dtype=dtype, device=x_T.device)
+        probes = self.probes.unbind()
         self.moves: list[_Move] = []
-        views = [buffer[i].view(x_T.shape) for i in range(between + 2)]
+        flat = buffer.unbind()
+        views = [row.view(x_T.shape) for row in flat]
         base, current, call, drawn = 0, 0, -1, -1
-        rows = plan.rows
-        for r, row in enumerate(rows):
-            if r and row.step != rows[r - 1].step:
+        steps, evaluates, noises = plan.step.tolist(), plan.evaluate.tolist(), plan.noise.tolist()
+        for r, step in enumerate(steps):
+            if r and step != steps[r - 1]:
                 base = current
-            call += int(row.evaluate)
-            draws = row.noise != 0 and drawn != row.step
-            drawn = row.step if draws else drawn
-            target = between + 1 if base == 0 else 0
-            last = r + 1 == len(rows) or rows[r + 1].step != row.step
+            call += int(evaluates[r])
+            draws = noises[r] != 0 and drawn != step
+            drawn = step if draws else drawn
+            other = int(base != 0)
+            target = 0 if other else between + 1
+            last = r + 1 == len(steps) or steps[r + 1] != step
             self.moves.append(
                 _Move(
-                    step=row.step,
-                    t=calls[call] if row.evaluate else None,
+                    step=step,
+                    t=calls[call] if evaluates[r] else None,
                     point=views[current],
                     slot=views[1 + call % ring],
-                    from_data=(float(alpha[call]), 1.0 / float(sigma[call])) if plan.prediction == "noise" else None,
+                    from_data=from_data[call],
                     noise=views[between] if draws else None,
-                    read=buffer[:-1].t() if base == 0 else buffer[1:].t(),
-                    coefficients=columns[r].roll(0 if base == 0 else -1),
-                    write=buffer[target],
+                    read=reads[other],
+                    coefficients=coefficients[other][r],
+                    write=flat[target],
                     state=views[target],
-                    ends=ends[row.step + 1] if last else None,
-                    probe=self.probes[row.step],
+                    ends=ends[step + 1] if last else None,
+                    probe=probes[step],
                 )
             )
             current = target
@@ -165,6 +169,14 @@ class _Tape:
                 f"{float(plan.times[n + 1]):.6g}): the network returned a value that is not finite, or the state "
                 "overflowed. Try a network in float32 or bfloat16, a smaller guidance scale, or a lower order."
             )
+
+
+def _from_data(plan: Plan) -> list[tuple[float, float] | None]:
+    """Return (α, 1/σ) at each call, where the history holds noise predictions."""
+    if plan.prediction != "noise":
+        return [None] * plan.nfe
+    alpha, sigma = plan.process.alpha(plan.call_times), plan.process.sigma(plan.call_times)
+    return list(zip(alpha.tolist(), sigma.reciprocal().tolist(), strict=True))
 
 
 def _columns(plan: Plan, ring: int, between: int) -> Tensor:
