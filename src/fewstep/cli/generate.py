@@ -33,7 +33,7 @@ def generate(
     out: Annotated[Path, typer.Option(help="The folder of the samples; the same command again goes on in it.")],
     model: Annotated[str, typer.Option(help=HELP)] = "fashion-mnist",
     solver: Annotated[str, typer.Option(help="A solver, with settings if wanted: unipc, sa:tau=0.5.")] = "unipc",
-    grid: Annotated[str, typer.Option(help="A time grid, with settings if wanted, or a .json file.")] = "karras",
+    grid: Annotated[str, typer.Option(help="A time grid, with settings if wanted, or a .json file.")] = "optimized",
     steps: Annotated[int, typer.Option(help="Intervals of the grid, 1 or more.")] = 8,
     num: Annotated[int | None, typer.Option(help="How many samples, with the seeds from 0 on.")] = None,
     seeds: Annotated[str | None, typer.Option(help="The seeds: 0-49999, or 3,5,8-10.")] = None,

@@ -23,7 +23,7 @@ __all__ = ["sample"]
 def sample(
     model: Annotated[str, typer.Option(help=HELP)] = "fashion-mnist",
     solver: Annotated[str, typer.Option(help="A solver, with settings if wanted: unipc, sa:tau=0.5.")] = "unipc",
-    grid: Annotated[str, typer.Option(help="A time grid, with settings if wanted, or a .json file.")] = "karras",
+    grid: Annotated[str, typer.Option(help="A time grid, with settings if wanted, or a .json file.")] = "optimized",
     steps: Annotated[int, typer.Option(help="Intervals of the grid, 1 or more.")] = 8,
     num: Annotated[int, typer.Option(help="How many samples, 1 or more.")] = 16,
     seed: Annotated[int, typer.Option(help="The first sample's seed; sample i has seed + i.")] = 0,
