@@ -133,8 +133,9 @@ def test_cogvideox_shifts_its_signal():
     torch.testing.assert_close(ours.alphas_cumprod[:-1], theirs.alphas_cumprod[:-1].float(), rtol=1e-3, atol=1e-6)
 
 
-def test_zero_terminal_snr_is_that_of_diffusers():
-    settings = {"rescale_betas_zero_snr": True, "beta_schedule": "scaled_linear", "prediction_type": "v_prediction"}
+@pytest.mark.parametrize("schedule", ["linear", "scaled_linear"])
+def test_zero_terminal_snr_is_that_of_diffusers(schedule):
+    settings = {"rescale_betas_zero_snr": True, "beta_schedule": schedule, "prediction_type": "v_prediction"}
     ours, theirs = FewStepScheduler(**settings), diffusers.UniPCMultistepScheduler(**settings)
     torch.testing.assert_close(ours.alphas_cumprod, theirs.alphas_cumprod, rtol=1e-3, atol=1e-7)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import itertools
 import json
 
 import diffusers
@@ -140,6 +141,20 @@ def test_any_number_of_training_steps(spacing, trained):
     scheduler = FewStepScheduler(**{**TRAINED, "num_train_timesteps": trained}, timestep_spacing=spacing)
     scheduler.set_timesteps(10)
     assert bool(torch.isfinite(some_steps(scheduler, sample(), 10)).all())
+
+
+FLAGS = ["use_karras_sigmas", "use_beta_sigmas", "use_exponential_sigmas", "use_lu_lambdas", "rescale_betas_zero_snr"]
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction", "flow_prediction"])
+@pytest.mark.parametrize("flow", [False, True])
+def test_settings_combine(flag, prediction, flow):
+    for final, spacing in itertools.product(("zero", "sigma_min"), ("linspace", "leading", "trailing")):
+        settings = {flag: True, "use_flow_sigmas": flow, "prediction_type": prediction, "timestep_spacing": spacing}
+        scheduler = FewStepScheduler(**TRAINED, **settings, final_sigmas_type=final, steps_offset=1)
+        scheduler.set_timesteps(9)
+        assert bool(torch.isfinite(some_steps(scheduler, sample(), 9)).all())
 
 
 def test_half_precision_stays(config):

@@ -218,11 +218,11 @@ def formulation_of(config: Mapping[str, Any], alphas_cumprod: Tensor, mu: float 
 
 
 def _zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:
-    """Return ᾱ stretched so that √ᾱ ends in zero, but for 2⁻²⁴ (Lin et al., arXiv 2305.08891, algorithm 1)."""
+    """Return ᾱ stretched so that √ᾱ ends in zero (Lin et al., arXiv 2305.08891, algorithm 1), but for 2⁻²⁴ or less."""
     root = alphas_cumprod.sqrt()
-    root = (root - root[-1]) * root[0] / (root[0] - root[-1])
-    root[-1] = 2.0**-12
-    return root**2
+    stretched = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+    stretched[-1] = min(2.0**-24, 0.25 * float(stretched[-2]))
+    return stretched
 
 
 def _shift(config: Mapping[str, Any], mu: float | None) -> float:

@@ -52,6 +52,8 @@ class Stepper:
 
     def step(self, n: int, model_output: Tensor, sample: Tensor, draw: Callable[[Tensor], None]) -> Tensor:
         """Return the sample after step ``n``; ``draw`` fills a tensor with noise, where the step adds any."""
+        given = sample.dtype
+        sample, model_output = sample.to(self._read.dtype), model_output.to(self._read.dtype)
         if self._limit is not None:
             p, q = self._x0_from[n]
             model_output = self._limit(p * sample + q * model_output)
@@ -62,7 +64,7 @@ class Stepper:
         state.addcmul_(sample, of_sample).addcmul_(model_output, of_output)
         if self._ring:
             self._keep(n, model_output, sample)
-        following = state.to(sample.dtype)
+        following = state.to(given)
         if self._remainder is not None:
             torch.sub(state, following, out=self._remainder)
         return following
