@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -28,22 +29,22 @@ class Interval:
     n: Tensor
     tau: Tensor
 
-    @property
+    @cached_property
     def alpha_end(self) -> Tensor:
         """α at the end, [..., S]."""
         return self.grid.alpha[..., self.n + 1]
 
-    @property
+    @cached_property
     def sigma_end(self) -> Tensor:
         """σ at the end, [..., S]."""
         return self.grid.sigma[..., self.n + 1]
 
-    @property
+    @cached_property
     def h(self) -> Tensor:
         """The step in λ, [..., S]; ∞ to the noise-free end and from pure noise."""
         return self.grid.half_logsnr[..., self.n + 1] - self.grid.half_logsnr[..., self.n]
 
-    @property
+    @cached_property
     def damping(self) -> Tensor:
         """T = τ²·h, the integral of τ² over the step; 0 for τ = 0 even if h is infinite, [..., S]."""
         return torch.where(self.tau == 0, torch.zeros_like(self.h), self.tau**2 * self.h)
@@ -53,7 +54,7 @@ class Interval:
         points = self.grid.half_logsnr[..., self.n[:, None] + torch.as_tensor(offsets)]
         return (points - self.grid.half_logsnr[..., self.n + 1, None]) / self.h[..., None]
 
-    @property
+    @cached_property
     def ratio(self) -> Tensor:
         """σ_end/σ_start, [..., S]."""
         return self.sigma_end / self.grid.sigma[..., self.n]
