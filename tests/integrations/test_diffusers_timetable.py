@@ -38,7 +38,7 @@ def test_sigma_belongs_to_the_timestep(config, steps, integer):
         assert belongs(scheduler)
         assert bool((scheduler.timesteps.diff() < 0).all()) and bool((scheduler.sigmas.diff() < 0).all())
         assert scheduler.timesteps.dtype in ((torch.int64,) if integer else (torch.int64, torch.float32))
-        assert int(scheduler.timesteps.min()) >= 0
+        assert float(scheduler.timesteps.min()) >= 0
 
 
 @pytest.mark.parametrize("spacing", ["linspace", "leading", "trailing"])

@@ -117,7 +117,7 @@ def _as_fed(formulation: Formulation, config: Mapping[str, Any], fed: Tensor) ->
     counted = isinstance(formulation, VPFormulation) and bool((fed - whole).abs().max() < 1e-6)
     if config["integer_timesteps"] or counted:
         return whole.to(torch.int64)
-    return fed.to(torch.float32)
+    return torch.where((fed - whole).abs() < 1e-9, whole, fed).to(torch.float32)
 
 
 def _checked(name: str, values: Values) -> Tensor:
