@@ -100,7 +100,8 @@ def test_samples_are_those_of_the_library(tmp_path):
     images, seeds, labels = loaded(tmp_path / "a")
     assert seeds == [3, 5, 6, 7, 8] and labels == [3, 5, 6, 7, 8]
     model = fs.zoo.load("fashion-mnist")
-    solver, grid = fs.SASolver(few_step=True), fs.grids.karras(model.process, 6)
+    solver = fs.SASolver(few_step=True)
+    grid = fs.grids.optimized(model.process, solver, 6)
     expected = to_uint8(fs.sample(model, solver, grid, seeds=seeds, cond=labels))
     assert np.abs(images.astype(int) - expected).max() <= 1
     manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())

@@ -75,6 +75,8 @@ def _move(
         linear = residual + np.einsum("smi,si->sm", slope, move)
         norm = np.sqrt(linear**2 @ group + (0.5**halving * smooth[:, None]) ** 2)
         weighted = slope * ((1.0 / norm) @ group.T)[..., None]
-        matrix = slope.transpose(0, 2, 1) @ weighted + damping[:, None, None] * np.eye(n)
+        matrix = slope.transpose(0, 2, 1) @ weighted
+        ridge = damping + 1e-12 * np.trace(matrix, axis1=1, axis2=2)
+        matrix += ridge[:, None, None] * np.eye(n)
         move = -np.linalg.solve(matrix, np.einsum("smi,sm->si", weighted, residual)[..., None])[..., 0]
     return move
