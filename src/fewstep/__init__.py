@@ -23,6 +23,7 @@ _HOMES = {
     "Solver": "solvers",
     "TimeGrid": "grids",
     "UniPC": "solvers",
+    "calibrate": "calibration",
     "disable": "integrations.diffusers",
     "enable": "integrations.diffusers",
     "execute": "executor",
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from fewstep import skip as skip
     from fewstep import solvers as solvers
     from fewstep import zoo as zoo
+    from fewstep.calibration import calibrate as calibrate
     from fewstep.denoiser import DataPredictor as DataPredictor
     from fewstep.denoiser import Denoiser as Denoiser
     from fewstep.executor import execute as execute

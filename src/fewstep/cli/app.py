@@ -12,6 +12,7 @@ try:
 except ImportError as error:
     raise MissingPackageError("the command line needs typer and rich: pip install 'fewstep[cli]'.") from error
 
+from fewstep.cli.calibrate import calibrate
 from fewstep.cli.compare import compare
 from fewstep.cli.evaluate import evaluate
 from fewstep.cli.generate import generate
@@ -32,6 +33,7 @@ app.command()(steps)
 app.command()(generate)
 app.command()(evaluate)
 app.command()(compare)
+app.command()(calibrate)
 
 
 @app.callback()

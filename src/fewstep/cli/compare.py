@@ -24,6 +24,7 @@ def compare(
     solvers: Annotated[str, typer.Option(help="Solvers, as unipc,dpmpp:order=3,ddim.")] = "unipc,dpmpp,ddim",
     grids: Annotated[str, typer.Option(help="Grids, as karras,uniform_logsnr.")] = "karras,uniform_logsnr",
     steps: Annotated[str, typer.Option(help="Numbers of steps, as 5,8,10.")] = "5,8,10",
+    recipes: Annotated[str, typer.Option(help="Recipes of fewstep calibrate to compare too: a.json,b.json.")] = "",
     metrics: Annotated[str, typer.Option(help="Some of error,fd.")] = "error,fd",
     num: Annotated[int, typer.Option(help="Samples a cell, with the seeds from 0 on.")] = 256,
     class_: Annotated[
@@ -51,6 +52,7 @@ def compare(
     from fewstep.cli.bench import Bench, Cell
     from fewstep.cli.conditions import conditions_of, parse_seeds
     from fewstep.cli.models import load_model
+    from fewstep.cli.recipes import recipe_plan
     from fewstep.metrics.evaluate import reference_summary
 
     wanted = [name.strip() for name in metrics.split(",") if name.strip()]
@@ -70,6 +72,9 @@ def compare(
         for grid in split_specs("--grids", grids)
         for count in counts
     ]
+    for path in split_specs("--recipes", recipes) if recipes else []:
+        plan = recipe_plan(Path(path), loaded.denoiser)
+        cells.append(Cell(path, "its own", plan.steps, plan))
     exact = solver_names.UniPC(order=3).plan(grid_names.uniform_logsnr(process, exact_steps))
     conditions: Any = conditions_of(loaded, seeds, class_, [])
     extractor = measuring.features(features) if "fd" in wanted else None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewstep.cli.models import HELP
+from fewstep.cli.recipes import HELP as RECIPE
 from fewstep.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,11 +31,13 @@ QUEUE = 2
 
 
 def generate(
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="The folder of the samples; the same command again goes on in it.")],
     model: Annotated[str, typer.Option(help=HELP)] = "fashion-mnist",
     solver: Annotated[str, typer.Option(help="A solver, with settings if wanted: unipc, sa:tau=0.5.")] = "unipc",
     grid: Annotated[str, typer.Option(help="A time grid, with settings if wanted, or a .json file.")] = "optimized",
     steps: Annotated[int, typer.Option(help="Intervals of the grid, 1 or more.")] = 8,
+    recipe: Annotated[Path | None, typer.Option(help=RECIPE)] = None,
     num: Annotated[int | None, typer.Option(help="How many samples, with the seeds from 0 on.")] = None,
     seeds: Annotated[str | None, typer.Option(help="The seeds: 0-49999, or 3,5,8-10.")] = None,
     class_: Annotated[
@@ -61,6 +64,7 @@ def generate(
     from fewstep.cli import manifest
     from fewstep.cli.conditions import conditions_of, parse_seeds, read_prompts
     from fewstep.cli.models import load_model
+    from fewstep.cli.recipes import recipe_plan, refuse_besides
     from fewstep.cli.shards import remove_parts, shards_of
     from fewstep.cli.workers import workers
 
@@ -68,18 +72,23 @@ def generate(
         raise InputError(f"--batch-size is {batch_size}, --shard-size {shard_size}: both must be at least 1.")
     if format_ not in ("npz", "png"):
         raise InputError(f"--format is {format_!r}: write npz or png.")
+    if recipe is not None:
+        refuse_besides(context, recipe, ("solver", "grid", "steps"))
     wanted, texts, chosen = parse_seeds(seeds, num), read_prompts(prompt, prompts), solvers.named(solver)
     worker = workers(device)
     loaded = load_model(model, guidance=guidance, device=worker.device, trust_pickle=trust_pickle)
-    plan = chosen.plan(grids.named(grid, loaded.denoiser.process, steps, solver=chosen))
+    if recipe is None:
+        plan = chosen.plan(grids.named(grid, loaded.denoiser.process, steps, solver=chosen))
+        sampler: dict[str, Any] = {"solver": solver, "grid": grid, "steps": steps}
+    else:
+        plan, sampler = recipe_plan(recipe, loaded.denoiser), {"recipe": str(recipe)}
     shards = shards_of(out, wanted, shard_size, format_ == "png")
     conditions_of(loaded, wanted[:1], class_, texts)
     description = {
         "format": manifest.FORMAT,
-        "settings": {"model": model, "model_hash": loaded.weights_hash(), "solver": solver, "grid": grid,
-                     "steps": steps, "seeds": manifest.spelled(wanted), "class": class_, "prompts": texts,
-                     "guidance": guidance, "shard_size": shard_size, "format": format_,
-                     "device": device.partition(":")[0]},
+        "settings": {"model": model, "model_hash": loaded.weights_hash(), **sampler,
+                     "seeds": manifest.spelled(wanted), "class": class_, "prompts": texts, "guidance": guidance,
+                     "shard_size": shard_size, "format": format_, "device": device.partition(":")[0]},
         "plan": plan.to_json(),
         "versions": manifest.versions(),
         "files": [file.name for shard in shards for file in shard.files],
@@ -93,7 +102,8 @@ def generate(
     drawn, seconds = run.fill(shards[worker.index :: worker.count], worker)
     worker.wait()
     if worker.index == 0:
-        _conclude(shards, out, f"{solver} on {grid}, {plan.steps} steps, {plan.nfe} network calls", drawn, seconds)
+        what = f"{recipe or f'{solver} on {grid}'}, {plan.steps} steps, {plan.nfe} network calls"
+        _conclude(shards, out, what, drawn, seconds)
     worker.leave()
 
 

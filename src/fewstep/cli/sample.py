@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewstep.cli.models import HELP
+from fewstep.cli.recipes import HELP as RECIPE
 from fewstep.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,10 +22,12 @@ __all__ = ["sample"]
 
 
 def sample(
+    context: typer.Context,
     model: Annotated[str, typer.Option(help=HELP)] = "fashion-mnist",
     solver: Annotated[str, typer.Option(help="A solver, with settings if wanted: unipc, sa:tau=0.5.")] = "unipc",
     grid: Annotated[str, typer.Option(help="A time grid, with settings if wanted, or a .json file.")] = "optimized",
     steps: Annotated[int, typer.Option(help="Intervals of the grid, 1 or more.")] = 8,
+    recipe: Annotated[Path | None, typer.Option(help=RECIPE)] = None,
     num: Annotated[int, typer.Option(help="How many samples, 1 or more.")] = 16,
     seed: Annotated[int, typer.Option(help="The first sample's seed; sample i has seed + i.")] = 0,
     class_: Annotated[
@@ -51,6 +54,7 @@ def sample(
     from fewstep.cli.conditions import conditions_of, read_prompts
     from fewstep.cli.images import check_writable, to_uint8, write_images
     from fewstep.cli.models import load_model
+    from fewstep.cli.recipes import recipe_plan, refuse_besides
 
     if list_:
         from fewstep.cli.catalogue import show
@@ -60,9 +64,14 @@ def sample(
     if num < 1 or batch_size < 1:
         raise InputError(f"--num is {num}, --batch-size {batch_size}: both must be at least 1.")
     check_writable(out)
+    if recipe is not None:
+        refuse_besides(context, recipe, ("solver", "grid", "steps"))
     texts, chosen = read_prompts(prompt, prompts), solvers.named(solver)
     loaded = load_model(model, guidance=guidance, device=device, trust_pickle=trust_pickle)
-    plan = chosen.plan(grids.named(grid, loaded.denoiser.process, steps, solver=chosen))
+    if recipe is None:
+        plan = chosen.plan(grids.named(grid, loaded.denoiser.process, steps, solver=chosen))
+    else:
+        plan = recipe_plan(recipe, loaded.denoiser)
     seeds = [seed + i for i in range(num)]
     conditions: Any = conditions_of(loaded, seeds, class_, texts)
     began = time.perf_counter()
@@ -70,7 +79,7 @@ def sample(
     seconds = time.perf_counter() - began
     write_images(out, images, seeds, None if texts else conditions)
     typer.echo(
-        f"{solver} on {grid}, {plan.steps} steps, {plan.nfe} network calls: {num} images, "
+        f"{recipe or f'{solver} on {grid}'}, {plan.steps} steps, {plan.nfe} network calls: {num} images, "
         f"{num / seconds:.1f} images/s -> {out}"
     )
 

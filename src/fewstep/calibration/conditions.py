@@ -1,0 +1,36 @@
+"""What a model is calibrated on: classes in turn, no condition, or the caller's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.denoiser import DataPredictor
+from fewstep.errors import InputError
+
+__all__ = ["conditions_for"]
+
+
+def conditions_for(denoiser: DataPredictor | Callable[..., Tensor], cond: Any, num: int) -> Any:
+    """Return the conditions of ``num`` noises, or None.
+
+    Raises:
+        InputError: if a class is out of range, or a tensor does not have one entry for each noise.
+    """
+    classes = getattr(denoiser, "num_classes", None)
+    if isinstance(cond, str):
+        if cond != "none":
+            raise InputError(f"cond is {cond!r}: write 'none', a class number, or conditions for {num} noises.")
+        return None
+    if cond is None:
+        return None if classes is None else torch.arange(num) % classes
+    if isinstance(denoiser, DataPredictor):
+        cond = denoiser.check_cond(cond, num)
+    tensors = cond.values() if isinstance(cond, Mapping) else [cond]
+    for value in tensors:
+        if isinstance(value, Tensor) and value.ndim and value.shape[0] != num:
+            raise InputError(f"cond has {value.shape[0]} entries for {num} noises: give one for each.")
+    return cond

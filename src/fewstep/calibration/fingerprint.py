@@ -1,0 +1,83 @@
+"""Which model a plan was fitted to: a fingerprint, and a warning when it is another one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from fewstep.calibration.calibrated import CalibratedPlan
+from fewstep.denoiser import DataPredictor
+from fewstep.guidance import ClassifierFree
+from fewstep.integrations.model import Model
+
+__all__ = ["described", "fingerprint", "warn_if_other_model"]
+
+
+def fingerprint(denoiser: DataPredictor | Callable[..., Tensor]) -> str:
+    """Return a SHA-256 of the network's weights, its configuration and what it predicts; "" without any weights.
+
+    Guidance and thresholding around the network are not part of it. The same weights in another precision are another
+    model.
+    """
+    if not isinstance(denoiser, DataPredictor):
+        return ""
+    weights = Model(denoiser).weights_hash()
+    if not weights:
+        return ""
+    inner = _innermost(denoiser)
+    config = getattr(getattr(inner, "network", None), "config", None)
+    settings = {key: value for key, value in config.items() if key[:1] != "_"} if isinstance(config, Mapping) else {}
+    text = json.dumps([weights, getattr(inner, "prediction", ""), settings], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def described(denoiser: DataPredictor | Callable[..., Tensor]) -> dict[str, Any]:
+    """Return what a recipe says of the model: class, fingerprint, prediction, guidance scale (JSON-able)."""
+    inner = _innermost(denoiser)
+    network = getattr(inner, "network", inner)
+    return {
+        "network": type(network).__name__,
+        "fingerprint": fingerprint(denoiser),
+        "prediction": getattr(inner, "prediction", "x0"),
+        "guidance_scale": guidance_scale(denoiser),
+    }
+
+
+def guidance_scale(denoiser: object) -> float:
+    """Return the scale of classifier-free guidance around the network; 1 without any."""
+    while denoiser is not None:
+        if isinstance(denoiser, ClassifierFree):
+            return denoiser.guidance_scale
+        denoiser = getattr(denoiser, "inner", None)
+    return 1.0
+
+
+def warn_if_other_model(plan: CalibratedPlan, denoiser: DataPredictor | Callable[..., Tensor]) -> None:
+    """Warn if ``plan`` was fitted to another network, or at another guidance scale, than ``denoiser``."""
+    own, here = plan.model.get("fingerprint", ""), fingerprint(denoiser)
+    if own and here and own != here:
+        warnings.warn(
+            "this plan was calibrated on another model (the fingerprint of weights and configuration differs): it may "
+            "be worse than the solver's own rows; calibrate anew with fs.calibrate or fewstep calibrate.",
+            UserWarning,
+            stacklevel=2,
+        )
+    scale, wanted = plan.model.get("guidance_scale"), guidance_scale(denoiser)
+    if scale is not None and scale != wanted:
+        warnings.warn(
+            f"this plan was calibrated at guidance_scale={scale:g}, and runs at {wanted:g}: "
+            "calibrate at the scale that is used.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _innermost(denoiser: Any) -> Any:
+    while hasattr(denoiser, "inner"):
+        denoiser = denoiser.inner
+    return denoiser

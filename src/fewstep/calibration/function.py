@@ -1,0 +1,224 @@
+"""The public ``calibrate``: a model, a solver and a grid in, a plan fitted to the model out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from fewstep.calibration.calibrated import CalibratedPlan, Report
+from fewstep.calibration.conditions import conditions_for
+from fewstep.calibration.fingerprint import described
+from fewstep.calibration.fitting import Fitting, Progress, gain_of
+from fewstep.calibration.network import CountedNetwork, checked_predictor
+from fewstep.calibration.reference import Reference, reference_grid
+from fewstep.denoiser import DataPredictor
+from fewstep.errors import InputError, unknown_name
+from fewstep.executor import checked_seeds
+from fewstep.executor.fold import foldable
+from fewstep.grids import TimeGrid
+from fewstep.plan import Plan
+from fewstep.sampling import initial_state
+from fewstep.solvers import Solver
+
+__all__ = ["Objective", "calibrate"]
+
+Objective = Literal["final", "local"]
+
+SEEDS_FROM = 1_000_000_000
+"""Where the default seeds begin: far from those that people sample with."""
+HELD_OUT = 4
+"""One in so many noises is held out for the report."""
+LEAST = 8
+"""The least number of noises: two in each fold of the cross-validation, and two held out."""
+
+
+def calibrate(
+    denoiser: DataPredictor | Callable[..., Tensor],
+    solver: Solver,
+    grid: TimeGrid,
+    x_T: Tensor | None = None,  # noqa: N803
+    *,
+    num: int = 64,
+    seeds: Sequence[int] | None = None,
+    cond: Any = None,
+    history: int = 4,
+    reference_steps: int = 100,
+    search: bool = False,
+    objective: Objective = "final",
+    features: Callable[[Tensor], Tensor] | None = None,
+    budget: int | None = None,
+    batch_size: int = 32,
+    progress: Progress | None = None,
+) -> CalibratedPlan:
+    r"""Return the solver's plan with its coefficients fitted to the model, by least squares over forward calls.
+
+    For ``num`` noises the model's solution is computed once, in ``reference_steps`` calls. Then each row of the plan
+    in turn is fitted so that the next state, a·x + Σ_j b_j·H_j over the state and the last ``history`` predictions, is
+    the reference's at that time, on the trajectory that the rows before it make: later rows mend what earlier ones
+    left. With ``objective="final"`` a few Gauss-Newton rounds then fit all rows together to the final samples; their
+    derivatives are difference quotients, which are forward calls too. With ``search`` the times between the grid's
+    ends are searched first, every trial with its rows fitted.
+
+    A quarter of the noises is held out for the report; if the fit is not better on them, the solver's own plan comes
+    back. ``objective="local"`` without a search costs num·(reference_steps + N) calls, and N for each held-out noise.
+
+    Fits are around the solver's own rows, ridges are chosen by cross-validation, sums are made in float64 noise by
+    noise: the result does not depend on ``batch_size``, but for what the network's own rounding does.
+
+    Source: the row-by-row fit in closed form is fewstep's own. S4S (arXiv 2502.17423) and LD3 (arXiv 2405.15506) learn
+    coefficients and times with gradients through the network.
+
+    Args:
+        denoiser: an ``fs.Denoiser`` with its guidance, or a callable (x_t, t) → x0.
+        solver: deterministic, with one call a step; fits start from its rows.
+        grid: the times; with ``search``, its ends and number of steps stay.
+        x_T: noises [num, …] at the grid's first time, in place of ``seeds``: for a callable, whose shape is not known.
+        num: how many noises, at least 8.
+        seeds: of the noises; the default is ``num`` numbers from 10⁹ on, so that samples are not drawn from them.
+        cond: what to calibrate on. None: every class in turn for a model with classes, no condition for others;
+            "none": no condition; one class for all; or one condition for each noise: a tensor [num, …], or keywords
+            with such tensors, such as the embeddings of prompts.
+        history: predictions whose coefficients are fitted in a row; older ones keep the solver's.
+        reference_steps: calls of the reference solution, well above the grid's.
+        search: whether the times between the ends are searched.
+        objective: "final", or "local" for the row-by-row fit alone.
+        features: samples [n, …] → [n, …]: the space in which "final" compares samples; None for their own values.
+        budget: with ``search``, the network calls after which no new trial begins; None for 5·num·reference_steps.
+        batch_size: samples in a network call.
+        progress: called as progress(stage, calls so far, best error of the stage or None).
+
+    Raises:
+        InputError: if the solver adds noise or calls the network more than once a step, there are too few noises for
+            the fit, or settings, shapes, seeds or conditions do not fit.
+        NonFiniteStateError: if the network returns a value that is not finite.
+    """
+    began = time.perf_counter()
+    own = _checked_plan(solver, grid)
+    checked_predictor(denoiser, grid.process)
+    _check_settings(grid, num, history, reference_steps, batch_size, objective, features)
+    x_T = _noises(denoiser, grid, x_T, seeds, num)  # noqa: N806
+    _check_values(x_T, history)
+    network = CountedNetwork(denoiser, conditions_for(denoiser, cond, num), num, batch_size)
+    tell: Progress = progress or (lambda stage, calls, best: None)
+    tell("reference", 0, None)
+    reference = Reference.solve(network, reference_grid(grid, reference_steps), x_T)
+    held_out = num // HELD_OUT
+    which, unseen = torch.arange(num - held_out), torch.arange(num - held_out, num)
+    fitting = Fitting(network, reference, solver, which, history, tell)
+    tried: list[tuple[str, float]] = []
+    if search:
+        grid, tried = fitting.searched(grid, budget or 5 * num * reference_steps)
+    rows = fitting.rows(grid)
+    plan = rows.table.finished() if objective == "local" else fitting.final(rows, times=search, features=features)
+    gain = gain_of(fitting.errors(own, unseen), fitting.errors(plan, unseen))
+    better = gain.after < gain.before
+    report = Report(
+        before=gain.before,
+        after=gain.after if better else gain.before,
+        gain=gain.gain if better else 1.0,
+        gain_low=gain.low if better else 1.0,
+        gain_high=gain.high if better else 1.0,
+        kept="fitted" if better else "own",
+        num=num,
+        held_out=held_out,
+        calls=network.calls,
+        seconds=time.perf_counter() - began,
+        rows=rows.fits,
+        tried=tuple(tried),
+        settings={
+            "history": history,
+            "reference_steps": reference_steps,
+            "search": search,
+            "objective": objective,
+            "features": getattr(features, "__name__", None if features is None else repr(features)),
+            "seeds": None if seeds is None else checked_seeds(seeds),
+        },
+    )
+    chosen = plan if better else own
+    values = {field.name: getattr(chosen, field.name) for field in fields(Plan)}
+    return CalibratedPlan(**values, report=report, model=described(denoiser))
+
+
+def _checked_plan(solver: Solver, grid: TimeGrid) -> Plan:
+    """Return the solver's plan if it can be fitted."""
+    if not isinstance(solver, Solver):
+        raise InputError(f"solver is {solver!r}: give one such as fs.UniPC().")
+    if not isinstance(grid, TimeGrid) or grid.times.ndim != 1:
+        raise InputError(f"grid is {grid!r}: give one TimeGrid, such as fs.grids.karras(process, steps=8).")
+    plan = solver.plan(grid)
+    if plan.stochastic:
+        raise InputError(
+            f"{plan.solver} adds noise: its samples have no one solution to be fitted to. Calibrate a deterministic "
+            "solver: fs.UniPC(), or tau=0 or eta=0."
+        )
+    if not foldable(plan):
+        raise InputError(
+            f"{plan.solver} makes {plan.nfe} calls in {plan.steps} steps: calibration fits one row a call. Take "
+            "fs.UniPC(), or SASolver(..., tau=0.0, few_step=True), with as many steps as calls."
+        )
+    return plan
+
+
+def _check_settings(
+    grid: TimeGrid,
+    num: int,
+    history: int,
+    reference_steps: int,
+    batch_size: int,
+    objective: str,
+    features: Callable[[Tensor], Tensor] | None,
+) -> None:
+    for name, value, least in (
+        ("num", num, LEAST),
+        ("history", history, 1),
+        ("batch_size", batch_size, 1),
+        ("reference_steps", reference_steps, 2 * grid.steps),
+    ):
+        if isinstance(value, bool) or int(value) != value or value < least:
+            raise InputError(f"{name} is {value!r}: give a whole number of at least {least}.")
+    if objective not in ("final", "local"):
+        raise unknown_name("objective", objective, ("final", "local"))
+    if features is not None and objective == "local":
+        raise InputError("features are compared at the final samples: write objective='final', or leave them out.")
+
+
+def _noises(
+    denoiser: object,
+    grid: TimeGrid,
+    x_T: Tensor | None,
+    seeds: Sequence[int] | None,
+    num: int,  # noqa: N803
+) -> Tensor:
+    """Return the noises [num, …] on the host."""
+    if x_T is not None:
+        if seeds is not None:
+            raise InputError("x_T and seeds are both given: leave one of them out.")
+        if not isinstance(x_T, Tensor) or not x_T.is_floating_point() or x_T.ndim < 2 or len(x_T) != num:
+            shown = f"{tuple(x_T.shape)} {x_T.dtype}" if isinstance(x_T, Tensor) else type(x_T).__name__
+            raise InputError(f"x_T is {shown}: give a floating-point tensor [num, …], here with num = {num}.")
+        return x_T.detach().to(device="cpu", dtype=torch.promote_types(x_T.dtype, torch.float32))
+    shape = getattr(denoiser, "shape", None)
+    if shape is None:
+        raise InputError(
+            "the denoiser does not know the shape of a sample: give x_T [num, …], or "
+            "fs.Denoiser(..., shape=(3, 32, 32))."
+        )
+    chosen = range(SEEDS_FROM, SEEDS_FROM + num) if seeds is None else checked_seeds(seeds, num)
+    return initial_state(grid, shape, chosen)
+
+
+def _check_values(x_T: Tensor, history: int) -> None:  # noqa: N803
+    """Refuse fits with fewer values than twice their coefficients."""
+    num, values = len(x_T), x_T[0].numel()
+    fitted = (num - num // HELD_OUT) * values
+    wanted = 2 * (1 + history)
+    if fitted < wanted:
+        raise InputError(
+            f"num is {num} with {values} values a sample: a row of {1 + history} coefficients needs at least {wanted} "
+            f"values to be fitted; raise num to {-(-wanted * 4 // (3 * values))} or lower history."
+        )

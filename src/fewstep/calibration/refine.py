@@ -1,0 +1,186 @@
+"""All rows at once, and the times if wanted, fitted to the final samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from fewstep.calibration.features import feature_matrix
+from fewstep.calibration.gauss_newton import Point
+from fewstep.calibration.least_squares import NormalEquations
+from fewstep.calibration.network import CountedNetwork
+from fewstep.calibration.placement import Placement
+from fewstep.calibration.reference import Reference
+from fewstep.calibration.rows import FittedRows
+from fewstep.calibration.student import Student, Table
+from fewstep.executor import execute, folded
+from fewstep.grids import TimeGrid
+from fewstep.solvers import Solver
+
+__all__ = ["FinalProblem"]
+
+ROW_DIFFERENCE, TIME_DIFFERENCE = 0.01, 0.12
+"""Steps of the difference quotients: of the state's size, and in λ."""
+
+
+@dataclass(frozen=True)
+class FinalProblem:
+    r"""Final error over the rows' coefficients and, with ``placement``, λ of the interior times.
+
+    θ holds λ of the interior times (if free), then for each row the deviations of its fitted coefficients from the
+    solver's own, in units in which 1 changes the next state by a root mean square of 1. A quotient for row n re-runs
+    rows n + 1 and later; all that need the network at one time share its calls.
+
+    Args:
+        rows: the rows fitted one by one: where to start.
+        solver: makes the own rows when times move.
+        network, reference, which: as in ``fit_rows``.
+        widths: the features of each row that are free.
+        placement: where times may go; None keeps them.
+        features: the space in which final samples are compared, [n, …] → [n, …]; None for their own values.
+    """
+
+    rows: FittedRows
+    solver: Solver
+    network: CountedNetwork
+    reference: Reference
+    which: Tensor
+    widths: tuple[int, ...]
+    placement: Placement | None = None
+    features: Callable[[Tensor], Tensor] | None = None
+    max_step: float = 0.5
+
+    def start(self) -> Point:
+        """Return the point of the rows as they are."""
+        own = Table.of(self.rows.table.plan, self.rows.table.data.shape[1])
+        parts = [] if self.placement is None else [self.placement.read(self._grid(own))]
+        for n, width in enumerate(self.widths):
+            matrix, scale = self._matrix(own, n), self.rows.units[n].scale[:width]
+            change = (self.rows.table.row(n) - own.row(n))[:width]
+            parts.append(scale * torch.linalg.solve(matrix.T, change))
+        theta = torch.cat(parts)
+        point = self.evaluate(theta)
+        assert point is not None
+        return point
+
+    def evaluate(self, theta: Tensor) -> Point | None:
+        """Return the point at θ, None if its times cannot be a grid."""
+        table = self._table(theta)
+        if table is None:
+            return None
+        total = 0.0
+        for part in self.network.blocks(self.which):
+            end = self._run(table, part)
+            total += sum(float(r @ r) / len(r) for r in self._residuals(end, part))
+        return Point(theta, total / len(self.which) + float(theta @ self._penalty @ theta), table)
+
+    def linearise(self, point: Point) -> NormalEquations:
+        """Return the normal equations over θ, by difference quotients."""
+        tables, steps, starts = self._perturbed(point.theta)
+        features, residuals = [], []
+        for part in self.network.blocks(self.which):
+            ends = self._ends(point.detail, tables, starts, part)
+            made = [self._compared(end) for end in ends]
+            for i in range(len(part)):
+                quotients = [
+                    (m[i] - made[0][i]).reshape(-1).double() / step for m, step in zip(made[1:], steps, strict=True)
+                ]
+                features.append(torch.stack(quotients))
+            residuals += self._residuals(ends[0], part)
+        equations, pull = NormalEquations.of(features, residuals), self._penalty @ point.theta
+        return NormalEquations(
+            equations.gram + self._penalty, equations.moment - pull, equations.energy + point.theta @ pull
+        )
+
+    @cached_property
+    def _penalty(self) -> Tensor:
+        """The rows' own penalties on the diagonal, none on times."""
+        times = 0 if self.placement is None else self.rows.table.plan.steps - 1
+        blocks = [u.penalty[:width, :width] for u, width in zip(self.rows.units, self.widths, strict=True)]
+        return torch.block_diag(torch.zeros(times, times, dtype=torch.float64), *blocks)
+
+    def _run(self, table: Table, part: Tensor) -> Tensor:
+        x_T = self.reference.state(float(table.plan.times[0]), part)  # noqa: N806
+        network = self.network
+        return execute(table.finished(), network.bound(part), x_T.to(network.device)).cpu()
+
+    def _compared(self, end: Tensor) -> Tensor:
+        return end if self.features is None else self.features(end)
+
+    def _residuals(self, end: Tensor, part: Tensor) -> list[Tensor]:
+        gap = self._compared(self.reference.end[part]).double() - self._compared(end).double()
+        return [g.reshape(-1) for g in gap]
+
+    def _perturbed(self, theta: Tensor) -> tuple[list[Table], list[float], list[int]]:
+        """Return for each parameter a table with it changed, by how much, and the first row that differs."""
+        times = 0 if self.placement is None else len(theta) - sum(self.widths)
+        starts = [*range(times), *(n for n, width in enumerate(self.widths) for _ in range(width))]
+        tables, steps = [], []
+        for p in range(len(theta)):
+            size = TIME_DIFFERENCE if p < times else ROW_DIFFERENCE
+            for step in (size, -size, size / 8, -size / 8):
+                other = theta.clone()
+                other[p] += step
+                table = self._table(other)
+                if table is not None:
+                    break
+            assert table is not None
+            tables.append(table)
+            steps.append(step)
+        return tables, steps, starts
+
+    def _ends(self, table: Table, tables: list[Table], starts: list[int], part: Tensor) -> list[Tensor]:
+        """Return the final states of the table itself and of every changed one; those not yet changed share its run."""
+        plan = table.plan
+        runs = [Student(part, self.reference.state(float(plan.times[0]), part))]
+        members = [table]
+        which: list[int] = []
+        for n in range(plan.steps):
+            runs = self._called(runs, members, n)
+            for p in (p for p, start in enumerate(starts) if start == n):
+                which.append(p)
+                members.append(tables[p])
+                runs.append(runs[0])
+            runs = [run.advanced(member.row(n)) for run, member in zip(runs, members, strict=True)]
+        order = sorted(range(len(which)), key=which.__getitem__)
+        return [runs[0].state, *(runs[1 + k].state for k in order)]
+
+    def _called(self, runs: list[Student], members: list[Table], n: int) -> list[Student]:
+        """Return the runs with the predictions before row n; one network call for all that share its time."""
+        made = list(runs)
+        by_time: dict[float, list[int]] = {}
+        for k, member in enumerate(members):
+            by_time.setdefault(float(member.plan.times[n]), []).append(k)
+        for group in by_time.values():
+            merged = Student(torch.cat([runs[k].which for k in group]), torch.cat([runs[k].state for k in group]))
+            called = merged.evaluated(self.network, members[group[0]], n).history[0]
+            for k, new in zip(group, called.split(len(runs[0].which)), strict=True):
+                made[k] = replace(runs[k], history=(new, *runs[k].history)[: members[k].data.shape[1]])
+        return made
+
+    def _table(self, theta: Tensor) -> Table | None:
+        table = Table.of(self.rows.table.plan, self.rows.table.data.shape[1])
+        used = 0
+        if self.placement is not None:
+            used = len(theta) - sum(self.widths)
+            grid = self.placement.grid(theta[:used])
+            if grid is None:
+                return None
+            table = Table.of(folded(self.solver.plan(grid)), self.rows.table.data.shape[1])
+        for n, width in enumerate(self.widths):
+            row = table.row(n)
+            row[:width] += self._matrix(table, n).T @ (theta[used : used + width] / self.rows.units[n].scale[:width])
+            table = table.changed(n, row)
+            used += width
+        return table
+
+    def _matrix(self, table: Table, n: int) -> Tensor:
+        plan, width = table.plan, self.widths[n]
+        return feature_matrix(plan.process, plan.times[n], plan.prediction, max(width - 1, 1))[:width, :width]
+
+    def _grid(self, table: Table) -> TimeGrid:
+        return TimeGrid(table.plan.process, table.plan.times)

@@ -1,0 +1,133 @@
+"""Rows fitted one after the other, each on the trajectory that the rows before it make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fewstep.calibration.features import Units, feature_matrix
+from fewstep.calibration.least_squares import NormalEquations, Ridge, choose_ridge
+from fewstep.calibration.network import CountedNetwork
+from fewstep.calibration.reference import Reference
+from fewstep.calibration.student import Student, Table
+from fewstep.plan import Plan
+
+__all__ = ["RIDGES", "FittedRows", "Resume", "RowFit", "fit_rows"]
+
+RIDGES = (1e-12, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
+"""Tried in cross-validation; features have a mean square of 1."""
+
+
+@dataclass(frozen=True)
+class RowFit:
+    """What became of a row: the features fitted (0: the solver's own row), the ridge, and the error to the reference.
+
+    ``own`` and ``fitted`` are root mean squares of the next state's error with the solver's row and the fitted one,
+    on noises that the fit had not seen.
+    """
+
+    width: int
+    ridge: float
+    own: float
+    fitted: float
+
+
+@dataclass(frozen=True)
+class FittedRows:
+    """The fitted table, the fits, the students and units as each row saw them, and the final states [n, …]."""
+
+    table: Table
+    fits: tuple[RowFit, ...]
+    students: tuple[Student, ...]
+    units: tuple[Units, ...]
+    end: Tensor
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Where to go on: a run whose rows before ``row`` stay as they are."""
+
+    before: FittedRows
+    row: int
+
+
+def fit_rows(
+    plan: Plan,
+    network: CountedNetwork,
+    reference: Reference,
+    which: Tensor,
+    *,
+    history: int,
+    ridge: float | None = None,
+    resume: Resume | None = None,
+) -> FittedRows:
+    r"""Fit each row's coefficients so that the next state is the reference's at that time.
+
+    Row n minimises the mean of \|a·x + Σ_j b_j·H_j − x_ref(t_{n+1})\|² over the noises and values, around the
+    solver's own (a, b), for the student's own state x and predictions H; later rows so mend what earlier ones left.
+
+    Args:
+        plan: one row a call (folded).
+        network: the model.
+        reference: the solution of every noise.
+        which: the noises to fit on.
+        history: predictions whose coefficients are fitted; older ones keep the solver's.
+        ridge: a fixed ridge for all features, or None: ridge and number of features chosen by cross-validation.
+        resume: a run to go on from; its table must agree with ``plan`` in the rows before.
+    """
+    table = Table.of(plan, history)
+    student = Student(which, reference.state(float(plan.times[0]), which))
+    students, fits, units = [], [], []
+    first = 0
+    if resume is not None:
+        first = resume.row
+        for n in range(first):
+            table = table.changed(n, resume.before.table.row(n))
+        students, fits = list(resume.before.students[:first]), list(resume.before.fits[:first])
+        units = list(resume.before.units[:first])
+        student = resume.before.students[first]
+    for n in range(first, plan.steps):
+        if n > first or resume is None:
+            student = student.evaluated(network, table, n)
+        students.append(student)
+        target = reference.state(float(plan.times[n + 1]), which)
+        row, fit, unit = _fit_row(table, n, student, target, history, ridge)
+        table = table.changed(n, row)
+        fits.append(fit)
+        units.append(unit)
+        student = student.advanced(row)
+    return FittedRows(table, tuple(fits), tuple(students), tuple(units), student.state)
+
+
+def _fit_row(
+    table: Table, n: int, student: Student, target: Tensor, history: int, ridge: float | None
+) -> tuple[Tensor, RowFit, Units]:
+    """Return the row, its fit, and the units of its features."""
+    own, plan = table.row(n), table.plan
+    count = 1 + min(n + 1, history)
+    matrix = feature_matrix(plan.process, plan.times[n], plan.prediction, count - 1)
+    features, residuals, sizes = [], [], torch.zeros(count, dtype=torch.float64)
+    for i in range(len(student.which)):
+        vectors = student.flat(i, len(own))
+        features.append(matrix @ vectors[:count])
+        residuals.append(target[i].reshape(-1).double() - own @ vectors)
+        sizes += vectors[:count].square().mean(1) / len(student.which)
+    raw = NormalEquations.of(features, residuals)
+    units = Units.of(matrix, raw.gram.mean(0), sizes, student.state.dtype)
+    scale = units.scale
+    equations = NormalEquations(raw.gram / (scale[:, None] * scale) + units.penalty, raw.moment / scale, raw.energy)
+    before = float(equations.energy.mean())
+    if ridge is None:
+        choice = choose_ridge(equations, RIDGES, list(range(2, count + 1)))
+    else:
+        choice = Ridge(ridge, count, before)
+    fit = RowFit(choice.width, choice.ridge, before**0.5, choice.error**0.5)
+    if choice.width == 0:
+        return own, fit, units
+    delta = torch.zeros(count, dtype=torch.float64)
+    delta[: choice.width] = equations.part(torch.arange(len(features)), choice.width).solve(choice.ridge)
+    row = own.clone()
+    row[:count] += matrix.T @ (delta / scale)
+    return row, fit, units

@@ -1,0 +1,95 @@
+"""The search for a grid: many starts, each with its rows fitted, then descent over the interior times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from fewstep.calibration.gauss_newton import Point, descend
+from fewstep.calibration.times import TimesProblem
+from fewstep.errors import InputError
+from fewstep.grids import TimeGrid, karras, optimized, quadratic_time, uniform_logsnr, uniform_time
+
+__all__ = ["Tried", "search_times", "some_of", "starts"]
+
+Tried = tuple[str, float]
+"""A start of the search, and its root mean square error with fitted rows."""
+
+LAST = (0.7, 1.4, 2.1, 2.8)
+"""How far in λ before the reference's last finite time the family's last finite time lies."""
+BENDS = (-1.5, -0.75, 0.0)
+"""How strongly the family's steps in λ shrink towards the data."""
+FINALISTS, FIRST_ROUNDS, LAST_ROUNDS = 3, 3, 10
+"""So many starts are refined for so many rounds; the best of them goes on."""
+NOISES, VALUES = 16, 4096
+"""The search runs on so many noises, or as many as have so many values in all."""
+
+
+def starts(problem: TimesProblem) -> Iterator[tuple[str, TimeGrid]]:
+    """Yield grids that share the given grid's ends and number of steps: its own, those by rule, and a family."""
+    given = problem.placement.given
+    process, steps = given.process, given.steps
+    end = "zero" if given.ends_at_zero else float(given.times[-1])
+    makers: dict[str, Callable[..., TimeGrid]] = {
+        "uniform_logsnr": partial(uniform_logsnr, process, steps),
+        "uniform_time": partial(uniform_time, process, steps),
+        "quadratic_time": partial(quadratic_time, process, steps),
+        "karras": partial(karras, process, steps),
+        "optimized, error_power=1": partial(optimized, process, problem.solver, steps, error_power=1),
+        "optimized, error_power=2": partial(optimized, process, problem.solver, steps, error_power=2),
+    }
+    yield "given", given
+    for name, make in makers.items():
+        try:
+            times = make(end=end).times.clone()
+            times[0] = given.times[0]
+            yield name, TimeGrid(process, times)
+        except InputError:
+            continue  # This rule has no grid between these ends.
+    for last in LAST if given.ends_at_zero else LAST[:1]:
+        for bend in BENDS:
+            grid = problem.placement.family(last, bend)
+            if grid is not None:
+                yield f"family, last={last}, bend={bend}", grid
+
+
+def search_times(
+    problem: TimesProblem, may_go_on: Callable[[], bool], report: Callable[[float], None]
+) -> tuple[TimeGrid, list[Tried]]:
+    """Return the best grid found, and the starts in the order of their errors.
+
+    Args:
+        problem: the error as a function of the times.
+        may_go_on: whether there is budget left; asked before every start but the first, and before every round.
+        report: told the least root mean square error so far.
+    """
+    found: list[tuple[str, Point]] = []
+    least = float("inf")
+
+    def tell(point: Point) -> None:
+        nonlocal least
+        least = min(least, point.error)
+        report(least**0.5)
+
+    for name, grid in starts(problem):
+        if found and not may_go_on():
+            break
+        found.append((name, problem.at(grid)))
+        tell(found[-1][1])
+    found.sort(key=lambda entry: entry[1].error)
+    best = found[0][1]
+    if problem.placement.given.steps > 1:
+        refine = partial(descend, problem, may_go_on=may_go_on, report=tell)
+        refined = [refine(point, FIRST_ROUNDS) for _, point in found[:FINALISTS]]
+        best = refine(min(refined, key=lambda point: point.error), LAST_ROUNDS)
+    plan = best.detail.table.plan
+    return TimeGrid(plan.process, plan.times), [(name, point.error**0.5) for name, point in found]
+
+
+def some_of(which: Tensor, values: int) -> Tensor:
+    """Return those of the noises to fit on that the search runs on, evenly taken, for samples of ``values`` values."""
+    count = min(len(which), max(NOISES, -(-VALUES // values)))
+    return which[torch.linspace(0, len(which) - 1, count).round().long()]

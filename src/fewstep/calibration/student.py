@@ -1,0 +1,80 @@
+"""The student: the state and past predictions of many noises on a plan that is being fitted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fewstep.calibration.network import CountedNetwork
+from fewstep.plan import Plan
+
+__all__ = ["Student", "Table"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The coefficients of a plan of one row a call, to be filled row by row: state [N], data [N, K]."""
+
+    plan: Plan
+    state: Tensor
+    data: Tensor
+
+    @classmethod
+    def of(cls, plan: Plan, history: int) -> Table:
+        """Return those of a folded plan, as wide as its own rows and the history to be fitted."""
+        width = max(plan.data.shape[1], min(history, plan.steps))
+        return cls(plan, plan.state.clone(), torch.nn.functional.pad(plan.data, (0, width - plan.data.shape[1])))
+
+    def row(self, n: int) -> Tensor:
+        """Return (state, data…) of row n: what multiplies (base, newest prediction, …), [1 + min(n + 1, K)]."""
+        return torch.cat([self.state[n, None], self.data[n, : n + 1]])
+
+    def changed(self, n: int, row: Tensor) -> Table:
+        """Return the table with another row n; this one stays as it is."""
+        state, data = self.state.clone(), self.data.clone()
+        state[n], data[n, : len(row) - 1] = row[0], row[1:]
+        return replace(self, state=state, data=data)
+
+    def finished(self) -> Plan:
+        """Return the plan."""
+        return replace(self.plan, state=self.state, data=self.data, fitted=True)
+
+
+@dataclass(frozen=True)
+class Student:
+    """States [n, …] of the noises ``which``, and their predictions, newest first; a step makes a new one."""
+
+    which: Tensor
+    state: Tensor
+    history: tuple[Tensor, ...] = ()
+
+    def evaluated(self, network: CountedNetwork, table: Table, n: int) -> Student:
+        """Return the student with the prediction before row ``n`` in front of its history."""
+        plan, t = table.plan, table.plan.times[n]
+        made = network(self.state, t, self.which)
+        if plan.prediction == "noise":
+            alpha, sigma = float(plan.process.alpha(t)), float(plan.process.sigma(t))
+            made = (self.state - alpha * made) / sigma
+        return replace(self, history=(made, *self.history)[: table.data.shape[1]])
+
+    def advanced(self, row: Tensor) -> Student:
+        """Return the student at the state that ``row`` makes."""
+        return replace(self, state=_combined(row, self.vectors(len(row))))
+
+    def vectors(self, count: int) -> list[Tensor]:
+        """Return the base and the newest predictions, ``count`` of them."""
+        return [self.state, *self.history[: count - 1]]
+
+    def flat(self, i: int, count: int) -> Tensor:
+        """Return noise i's vectors as float64 [count, values]."""
+        return torch.stack([v[i].reshape(-1) for v in self.vectors(count)]).double()
+
+
+def _combined(row: Tensor, vectors: list[Tensor]) -> Tensor:
+    made = float(row[0]) * vectors[0]
+    for weight, vector in zip(row[1:].tolist(), vectors[1:], strict=True):
+        if weight != 0.0:
+            made = made.add_(vector, alpha=weight)
+    return made

@@ -1,0 +1,88 @@
+"""The times as parameters: least squares over a grid whose rows are fitted anew at every trial."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fewstep.calibration.gauss_newton import Point
+from fewstep.calibration.least_squares import NormalEquations
+from fewstep.calibration.network import CountedNetwork
+from fewstep.calibration.placement import Placement
+from fewstep.calibration.reference import Reference
+from fewstep.calibration.rows import FittedRows, Resume, fit_rows
+from fewstep.executor import folded
+from fewstep.grids import TimeGrid
+from fewstep.plan import Plan
+from fewstep.solvers import Solver
+
+__all__ = ["TimesProblem"]
+
+SEARCH_RIDGE = 1e-6
+"""Fixed while times are searched, so that the error is a smooth function of them."""
+DIFFERENCE = 0.12
+"""The step in λ of the difference quotients."""
+
+
+@dataclass(frozen=True)
+class TimesProblem:
+    r"""Final error over λ of the interior times, the rows fitted for each (variable projection).
+
+    Moving the time t_p changes rows p − 1 and later, so a difference quotient re-runs those alone: N·(N − 1)/2 calls
+    a noise for the whole Jacobian.
+    """
+
+    placement: Placement
+    solver: Solver
+    network: CountedNetwork
+    reference: Reference
+    which: Tensor
+    history: int
+    max_step: float = 0.7
+
+    def at(self, grid: TimeGrid) -> Point:
+        """Return the point of a grid that need not be one of ``placement.grid``."""
+        rows = self._fitted(folded(self.solver.plan(grid)))
+        error = float((rows.end - self.reference.end[self.which]).double().square().mean())
+        return Point(self.placement.read(grid), error, rows)
+
+    def evaluate(self, theta: Tensor) -> Point | None:
+        """Return the point at interior λ, None if they cannot be a grid."""
+        grid = self.placement.grid(theta)
+        return None if grid is None else self.at(grid)
+
+    def linearise(self, point: Point) -> NormalEquations:
+        """Return the normal equations over the interior λ, by difference quotients."""
+        base: FittedRows = point.detail
+        columns = []
+        for p in range(len(point.theta)):
+            moved, step = self._moved(point.theta, p)
+            rows = self._fitted(folded(self.solver.plan(moved)), Resume(base, p))
+            columns.append((rows.end - base.end).double() / step)
+        residual = (self.reference.end[self.which] - base.end).double()
+        return NormalEquations.of(
+            [torch.stack([c[i].reshape(-1) for c in columns]) for i in range(len(self.which))],
+            [residual[i].reshape(-1) for i in range(len(self.which))],
+        )
+
+    def _moved(self, theta: Tensor, p: int) -> tuple[TimeGrid, float]:
+        for step in (DIFFERENCE, -DIFFERENCE, DIFFERENCE / 4, -DIFFERENCE / 4):
+            other = theta.clone()
+            other[p] += step
+            grid = self.placement.grid(other)
+            if grid is not None:
+                return grid, step
+        raise AssertionError(f"no room to move time {p} of {theta.tolist()}")
+
+    def _fitted(self, plan: Plan, resume: Resume | None = None) -> FittedRows:
+        return fit_rows(
+            plan,
+            self.network,
+            self.reference,
+            self.which,
+            history=self.history,
+            ridge=SEARCH_RIDGE,
+            resume=resume,
+        )

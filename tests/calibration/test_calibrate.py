@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from exact import Gaussian, GaussianMixture
+
+import fewstep as fs
+from fewstep.calibration import CalibratedPlan
+from fewstep.errors import InputError, NonFiniteStateError
+
+PROCESSES = [
+    fs.processes.VPLinear(),
+    fs.processes.VPDiscrete.from_betas(),
+    fs.processes.EDM(),
+    fs.processes.RectifiedFlow(),
+]
+PROCESS = PROCESSES[0]
+
+
+class Predictor(fs.DataPredictor):
+    """The example mixture as a denoiser of known shape, with classes that shift it."""
+
+    def __init__(self, process, num_classes=None, dtype=torch.float32):
+        self.process, self.shape, self.num_classes = process, (2,), num_classes
+        self.mixture = GaussianMixture.example(process)
+        self.seen = []
+
+    def __call__(self, x_t, t, cond=None):
+        self.seen.append(cond)
+        shift = 0.0 if cond is None else 0.1 * cond[:, None]
+        return self.mixture(x_t.double() - shift, t).to(x_t.dtype) + shift
+
+
+def noises(grid, num=64, dims=2):
+    generator = torch.Generator().manual_seed(5)
+    return float(grid.sigma[0]) * torch.randn(num, dims, dtype=torch.float64, generator=generator)
+
+
+def rmse(plan, denoiser, x_T, exact):
+    return float((fs.execute(plan, denoiser, x_T) - exact).square().mean().sqrt())
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=repr)
+@pytest.mark.parametrize("objective", ["local", "final"])
+def test_an_affine_model_is_sampled_to_rounding(process, objective):
+    model = Gaussian(process, 0.4, 0.6)
+
+    def denoiser(x, t):
+        gain, offset = model.affine(float(t))
+        return gain * x + offset
+
+    grid = fs.grids.uniform_logsnr(process, 5, end="zero")
+    plan = fs.calibrate(denoiser, fs.UniPC(2), grid, noises(grid), objective=objective)
+    assert plan.report.before > 1e-3
+    assert plan.report.after < 1e-11
+    # The reference is the model's own solution: 100 steps of order 3.
+    mean, variance = model.moments(float(grid.times[0]))
+    x_T = noises(grid, 8)
+    exact = 0.4 + (x_T - mean) * (0.6 / variance**0.5)
+    assert rmse(plan, denoiser, x_T, exact) < 2e-3 * plan.report.before
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [fs.Euler(), fs.UniPC(3), fs.DPMSolverPP(2), fs.DEIS(3), fs.SASolver(2, 2, tau=0.0, few_step=True)],
+    ids=repr,
+)
+@pytest.mark.parametrize("steps", [1, 3, 6])
+def test_a_mixture_is_never_worse(solver, steps):
+    grid = fs.grids.karras(PROCESS, steps, end="zero")
+    model = GaussianMixture.example(PROCESS)
+    plan = fs.calibrate(model, solver, grid, noises(grid))
+    assert plan.nfe == steps
+    assert plan.report.after <= plan.report.before
+    assert plan.report.gain >= 1.0
+    held_out = noises(grid)[48:]
+    network_end = plan.report.after
+    exact = fs.sample(model, fs.UniPC(3), fs.grids.uniform_logsnr(PROCESS, 800, end="zero"), held_out)
+    assert rmse(plan, model, held_out, exact) == pytest.approx(network_end, rel=0.02, abs=1e-4)
+
+
+def test_where_the_fit_is_worse_the_solvers_own_plan_comes_back():
+    grid = fs.grids.uniform_logsnr(PROCESS, 60, end="zero")
+    model = GaussianMixture.example(PROCESS)
+    # A reference as long as this grid is no better than it: there is nothing to learn.
+    plans = [fs.calibrate(model, fs.UniPC(3), grid, noises(grid, 8), num=8, reference_steps=120, objective="local")]
+    for plan in plans:
+        if plan.report.kept == "own":
+            own = fs.UniPC(3).plan(grid)
+            assert torch.equal(plan.data, own.data) and plan.report.gain == 1.0 and not plan.fitted
+
+
+def test_a_search_beats_every_grid_that_it_starts_from():
+    grid = fs.grids.uniform_logsnr(PROCESS, 5, end="zero")
+    model = GaussianMixture.example(PROCESS)
+    x_T = noises(grid, 256)
+    alone = fs.calibrate(model, fs.UniPC(2), grid, x_T, num=256, batch_size=256)
+    plan = fs.calibrate(model, fs.UniPC(2), grid, x_T, num=256, batch_size=256, search=True, budget=100_000)
+    assert plan.report.after < 0.7 * alone.report.after
+    assert plan.times[0] == grid.times[0] and plan.times[-1] == 0.0 and plan.steps == 5
+    names = [name for name, _ in plan.report.tried]
+    assert {"given", "karras", "quadratic_time", "optimized, error_power=1"} <= set(names)
+    assert [error for _, error in plan.report.tried] == sorted(error for _, error in plan.report.tried)
+
+
+def test_a_search_between_fixed_ends_keeps_them():
+    grid = fs.grids.uniform_time(PROCESS, 4)
+    plan = fs.calibrate(GaussianMixture.example(PROCESS), fs.UniPC(2), grid, noises(grid), search=True, budget=20_000)
+    assert plan.times[0] == grid.times[0] and plan.times[-1] == grid.times[-1] and plan.steps == 4
+    assert plan.report.gain > 1.0
+
+
+def test_the_budget_ends_a_search():
+    grid = fs.grids.uniform_logsnr(PROCESS, 6, end="zero")
+    model = GaussianMixture.example(PROCESS)
+    small = fs.calibrate(model, fs.UniPC(2), grid, noises(grid), search=True, budget=1, objective="local")
+    assert small.report.calls < 64 * 100 + 3 * 64 * 6
+    assert torch.equal(small.times, grid.times)
+
+
+def test_calls_are_those_of_reference_and_rows():
+    model = GaussianMixture.example(PROCESS)
+    grid = fs.grids.karras(PROCESS, 5, end="zero")
+    plan = fs.calibrate(model, fs.UniPC(2), grid, noises(grid), objective="local", reference_steps=80)
+    assert plan.report.calls == 64 * (80 + 5) + 16 * 5
+    assert plan.report.num == 64 and plan.report.held_out == 16
+
+
+@pytest.mark.parametrize("settings", [{}, {"search": True, "budget": 9000}], ids=["given grid", "search"])
+def test_the_batch_size_changes_nothing(settings):
+    plans = [
+        fs.calibrate(
+            Predictor(PROCESS, 4),
+            fs.UniPC(2),
+            fs.grids.karras(PROCESS, 4, end="zero"),
+            num=24,
+            batch_size=size,
+            **settings,
+        )
+        for size in (24, 7)
+    ]
+    for name in ("times", "state", "data"):
+        assert torch.equal(getattr(plans[0], name), getattr(plans[1], name)), name
+    assert plans[0].report.after == plans[1].report.after
+
+
+def test_seeds_decide_the_plan():
+    grid = fs.grids.karras(PROCESS, 4, end="zero")
+    first, again, other = (
+        fs.calibrate(Predictor(PROCESS), fs.UniPC(2), grid, num=16, seeds=seeds)
+        for seeds in (range(16), range(16), range(16, 32))
+    )
+    assert torch.equal(first.data, again.data)
+    assert not torch.equal(first.data, other.data)
+
+
+def test_classes_are_taken_in_turn_unless_told():
+    grid = fs.grids.karras(PROCESS, 3, end="zero")
+    model = Predictor(PROCESS, 3)
+    fs.calibrate(model, fs.UniPC(2), grid, num=8, batch_size=8, objective="local")
+    assert model.seen[0].tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+    model = Predictor(PROCESS, 3)
+    fs.calibrate(model, fs.UniPC(2), grid, num=8, objective="local", cond="none")
+    assert model.seen[0] is None
+    model = Predictor(PROCESS, 3)
+    fs.calibrate(model, fs.UniPC(2), grid, num=8, objective="local", cond=[2] * 8, batch_size=5)
+    assert {tuple(cond.tolist()) for cond in model.seen} == {(2,) * 5, (2,) * 3, (2,) * 2, (2,)}
+
+
+def test_features_are_what_final_samples_are_compared_in():
+    grid = fs.grids.karras(PROCESS, 4, end="zero")
+    model = GaussianMixture.example(PROCESS)
+    x_T = noises(grid)
+    exact = fs.sample(model, fs.UniPC(3), fs.grids.uniform_logsnr(PROCESS, 400, end="zero"), x_T)
+    plain, first = (
+        fs.calibrate(model, fs.UniPC(2), grid, x_T, features=features) for features in (None, lambda x: x[:, :1])
+    )
+    error = [float((fs.execute(p, model, x_T) - exact)[:48, 0].square().mean()) for p in (plain, first)]
+    assert error[1] < error[0]
+
+
+def test_progress_is_told():
+    grid = fs.grids.karras(PROCESS, 4, end="zero")
+    told = []
+    fs.calibrate(Predictor(PROCESS), fs.UniPC(2), grid, num=8, progress=lambda *args: told.append(args))
+    assert [stage for stage, _, _ in told][:2] == ["reference", "rows"]
+    calls = [c for _, c, _ in told]
+    assert calls == sorted(calls)
+
+
+def test_the_result_is_a_plan_that_samples():
+    grid = fs.grids.karras(PROCESS, 4, end="zero")
+    model = Predictor(PROCESS)
+    plan = fs.calibrate(model, fs.UniPC(2), grid, num=16)
+    assert isinstance(plan, CalibratedPlan)
+    x_T = fs.initial_state(grid, (2,), range(4))
+    assert fs.execute(plan, model, x_T).shape == (4, 2)
+
+
+CASES = {
+    "stochastic": (dict(solver=fs.SASolver(tau=1.0)), "adds noise.*deterministic"),
+    "eta": (dict(solver=fs.DDIM(eta=0.5)), "adds noise"),
+    "two calls a step": (dict(solver=fs.Heun()), "7 calls in 4 steps.*UniPC"),
+    "no solver": (dict(solver="unipc"), "solver is 'unipc'"),
+    "few noises": (dict(num=4), "num is 4: give a whole number of at least 8"),
+    "reference too short": (dict(reference_steps=5), "reference_steps is 5"),
+    "history": (dict(history=0), "history is 0"),
+    "objective": (dict(objective="finale"), "did you mean 'final'"),
+    "features of local": (dict(objective="local", features=lambda x: x), "objective='final'"),
+    "seeds": (dict(seeds=range(5)), "5 seeds for 16 samples"),
+    "cond": (dict(cond="dog"), "cond is 'dog'"),
+    "cond tensor": (dict(cond=torch.zeros(3, 2)), "3 entries for 16 noises"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_cannot_be_calibrated_is_said(name):
+    changed, message = CASES[name]
+    settings = {"solver": fs.UniPC(2), "grid": fs.grids.karras(PROCESS, 4, end="zero"), "num": 16, **changed}
+    with pytest.raises(InputError, match=message):
+        fs.calibrate(Predictor(PROCESS), **settings)
+
+
+def test_another_process_is_refused():
+    with pytest.raises(InputError, match="make the grid with the denoiser's process"):
+        fs.calibrate(Predictor(PROCESS), fs.UniPC(), fs.grids.karras(fs.processes.EDM(), 4), num=8)
+
+
+def test_a_denoiser_without_a_shape_needs_noises():
+    grid = fs.grids.karras(PROCESS, 4, end="zero")
+    model = GaussianMixture.example(PROCESS)
+    with pytest.raises(InputError, match=r"give x_T \[num"):
+        fs.calibrate(model, fs.UniPC(), grid)
+    with pytest.raises(InputError, match="here with num = 64"):
+        fs.calibrate(model, fs.UniPC(), grid, noises(grid, 32))
+
+
+def test_too_few_values_for_the_fit_are_counted():
+    grid = fs.grids.karras(PROCESS, 4, end="zero")
+    with pytest.raises(InputError, match="num is 8 with 1 values a sample.*raise num to 14"):
+        fs.calibrate(lambda x, t: x, fs.UniPC(), grid, noises(grid, 8, 1), num=8)
+
+
+def test_predictions_that_are_not_finite_are_named():
+    grid = fs.grids.karras(PROCESS, 4, end="zero")
+
+    def broken(x, t):
+        return x * float("nan") if float(t) < 0.05 else 0.5 * x
+
+    with pytest.raises(NonFiniteStateError, match="not finite"):
+        fs.calibrate(broken, fs.UniPC(), grid, noises(grid))
+
+
+def test_predictions_of_another_shape_are_refused():
+    grid = fs.grids.karras(PROCESS, 4, end="zero")
+    with pytest.raises(InputError, match="must return x0, shaped like x_t"):
+        fs.calibrate(lambda x, t: x[:, :1], fs.UniPC(), grid, noises(grid))

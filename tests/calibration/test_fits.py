@@ -1,0 +1,160 @@
+"""The row-by-row fit, the search over times and the fit to the final samples, on exact models."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from exact import Gaussian, GaussianMixture
+
+import fewstep as fs
+from fewstep.calibration import refine
+from fewstep.calibration.gauss_newton import descend
+from fewstep.calibration.network import CountedNetwork
+from fewstep.calibration.placement import Placement
+from fewstep.calibration.reference import Reference, reference_grid
+from fewstep.calibration.refine import FinalProblem
+from fewstep.calibration.rows import Resume, fit_rows
+from fewstep.calibration.times import TimesProblem
+from fewstep.executor import execute, folded
+
+PROCESS = fs.processes.VPLinear()
+GRID = fs.TimeGrid(PROCESS, [*fs.grids.quadratic_time(PROCESS, 4, end=0.01).times.tolist(), 0.0])
+WHICH = torch.arange(24)
+
+
+def prepared(model, dims=2, num=32, grid=GRID):
+    x_T = torch.randn(num, dims, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    network = CountedNetwork(model, None, num, 8)
+    return network, Reference.solve(network, reference_grid(grid, 60), float(grid.sigma[0]) * x_T)
+
+
+@pytest.fixture(scope="module")
+def mixture():
+    return prepared(GaussianMixture.example(PROCESS))
+
+
+def placement(reference):
+    return Placement(GRID, float(reference.grid.half_logsnr[-2]))
+
+
+@pytest.mark.parametrize("solver", [fs.Euler(), fs.UniPC(3), fs.DEIS(3)], ids=repr)
+def test_an_affine_model_is_fitted_to_rounding(solver):
+    model = Gaussian(PROCESS, 0.4, 0.6)
+
+    def denoiser(x, t):
+        gain, offset = model.affine(float(t))
+        return gain * x + offset
+
+    network, reference = prepared(denoiser)
+    plan = folded(solver.plan(GRID))
+    rows = fit_rows(plan, network, reference, WHICH, history=4)
+    unseen = torch.arange(24, 32)
+    start = reference.state(float(GRID.times[0]), unseen)
+    own, fitted = (
+        float((execute(p, denoiser, start) - reference.end[unseen]).abs().max()) for p in (plan, rows.table.finished())
+    )
+    assert own > 1e-3
+    assert fitted < 1e-11
+
+
+def test_each_row_is_no_worse_on_noises_it_has_not_seen(mixture):
+    rows = fit_rows(folded(fs.UniPC(2).plan(GRID)), *mixture, WHICH, history=4)
+    assert all(fit.fitted <= fit.own for fit in rows.fits)
+    assert rows.fits[1].fitted < 0.9 * rows.fits[1].own
+
+
+def test_predictions_older_than_the_history_keep_the_solvers_coefficients(mixture):
+    plan = folded(fs.UniPC(4).plan(GRID))
+    rows = fit_rows(plan, *mixture, WHICH, history=1, ridge=1e-9)
+    torch.testing.assert_close(rows.table.data[:, 1:], plan.data[:, 1:], rtol=0, atol=0)
+    assert not torch.equal(rows.table.data[:, 0], plan.data[:, 0])
+
+
+def test_the_final_states_are_those_of_the_plan(mixture):
+    network, reference = mixture
+    rows = fit_rows(folded(fs.UniPC(3).plan(GRID)), network, reference, WHICH, history=3)
+    end = execute(rows.table.finished(), network.denoiser, reference.state(float(GRID.times[0]), WHICH))
+    torch.testing.assert_close(rows.end, end, rtol=0, atol=1e-12)
+
+
+def test_a_resumed_fit_is_the_whole_fit(mixture):
+    plan = folded(fs.UniPC(2).plan(GRID))
+    whole = fit_rows(plan, *mixture, WHICH, history=4, ridge=1e-6)
+    calls = mixture[0].calls
+    again = fit_rows(plan, *mixture, WHICH, history=4, ridge=1e-6, resume=Resume(whole, 3))
+    assert mixture[0].calls - calls == len(WHICH) * 1  # Row 3's prediction is known: only row 4 calls.
+    assert torch.equal(again.end, whole.end)
+    assert torch.equal(again.table.data, whole.table.data)
+
+
+def test_moving_times_lowers_the_error(mixture):
+    network, reference = mixture
+    problem = TimesProblem(placement(reference), fs.UniPC(2), network, reference, WHICH, 4)
+    start = problem.at(GRID)
+    best = descend(problem, start, 6)
+    assert best.error < 0.5 * start.error
+    grid = best.detail.table.plan
+    assert grid.times[0] == GRID.times[0] and grid.times[-1] == 0.0
+
+
+def final_problem(mixture, times=False, features=None, history=3):
+    network, reference = mixture
+    rows = fit_rows(folded(fs.UniPC(2).plan(GRID)), network, reference, WHICH, history=history)
+    widths = tuple(1 + min(n + 1, history) for n in range(GRID.steps))
+    where = placement(reference) if times else None
+    return FinalProblem(rows, fs.UniPC(2), network, reference, WHICH, widths, where, features)
+
+
+@pytest.mark.parametrize("times", [False, True])
+def test_derivatives_are_those_of_the_error(mixture, times, monkeypatch):
+    monkeypatch.setattr(refine, "ROW_DIFFERENCE", 1e-4)
+    monkeypatch.setattr(refine, "TIME_DIFFERENCE", 1e-4)
+    problem = final_problem(mixture, times)
+    point = problem.start()
+    equations = problem.linearise(point)
+    slope = -2.0 * equations.moment.mean(0)
+    for p in range(len(point.theta)):
+        step = torch.zeros_like(point.theta)
+        step[p] = 1e-3
+        up, down = problem.evaluate(point.theta + step), problem.evaluate(point.theta - step)
+        central = (up.error - down.error) / 2e-3
+        assert float(slope[p]) == pytest.approx(central, rel=0.01, abs=1e-3 * float(slope.abs().max()))
+
+
+def test_the_start_is_the_rows(mixture):
+    problem = final_problem(mixture, times=True)
+    table = problem.start().detail
+    torch.testing.assert_close(table.data, problem.rows.table.data, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(table.plan.times, problem.rows.table.plan.times, rtol=1e-12, atol=1e-12)
+
+
+def test_fitting_the_final_samples_lowers_their_error(mixture):
+    problem = final_problem(mixture)
+    start = problem.start()
+    assert descend(problem, start, 3).error < 0.9 * start.error
+
+
+def test_features_are_what_is_compared(mixture):
+    first = lambda x: x[:, :1]  # noqa: E731
+    problem = final_problem(mixture, features=first)
+    network, reference = mixture
+    end = execute(problem.rows.table.finished(), network.denoiser, reference.state(float(GRID.times[0]), WHICH))
+    expected = float((end - reference.end[WHICH])[:, 0].square().mean())
+    assert problem.start().error == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_family_shares_the_ends():
+    where = Placement(GRID, float(PROCESS.half_logsnr(PROCESS.t_min)))
+    even = where.family(1.0, 0.0)
+    assert even.times[0] == GRID.times[0] and even.times[-1] == 0.0
+    assert float(even.half_logsnr[-2]) == pytest.approx(where.highest - 1.0)
+    gaps = even.half_logsnr[:-1].diff()
+    torch.testing.assert_close(gaps, gaps.mean().expand_as(gaps))
+    assert bool((where.family(1.0, -1.0).half_logsnr[:-1].diff().diff() < 0).all())
+
+
+def test_times_too_close_are_no_grid():
+    where = Placement(GRID, float(PROCESS.half_logsnr(PROCESS.t_min)))
+    assert where.grid(torch.tensor([0.0, 0.01, 1.0, 2.0])) is None
+    assert where.grid(torch.tensor([0.0, 0.5, 1.0, 20.0])) is None
+    assert where.grid(where.read(GRID)) is not None

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+import warnings
+
+import pytest
+import torch
+
+import fewstep as fs
+from fewstep.calibration import CalibratedPlan, fingerprint, load_recipe, warn_if_other_model
+from fewstep.errors import InputError
+
+PROCESS = fs.processes.VPLinear()
+GRID = fs.grids.karras(PROCESS, 3, end="zero")
+
+
+class Net(torch.nn.Module):
+    def __init__(self, seed=0):
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.weight = torch.nn.Parameter(0.3 * torch.randn(4, 4, generator=generator), requires_grad=False)
+        self.config = {"width": 4}
+
+    def forward(self, x, t, cond=None):
+        return torch.tanh(x @ self.weight)
+
+
+def denoiser(seed=0, prediction="x0"):
+    return fs.Denoiser(Net(seed), PROCESS, prediction, shape=(4,), num_classes=2)
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return fs.calibrate(denoiser(), fs.UniPC(2), GRID, num=16, objective="local", cond="none")
+
+
+def test_a_recipe_gives_the_same_plan_back(plan, tmp_path):
+    path = tmp_path / "recipe.json"
+    path.write_text(plan.to_json())
+    back = load_recipe(path)
+    assert isinstance(back, CalibratedPlan)
+    for name in ("times", "step", "state", "data", "noise", "evaluate"):
+        assert torch.equal(getattr(back, name), getattr(plan, name)), name
+    assert back.fitted is plan.fitted and back.process == PROCESS and back.solver == plan.solver
+    assert back.report == plan.report and back.model == plan.model
+    assert back.to_json() == plan.to_json()
+
+
+def test_a_plan_reads_a_recipe(plan):
+    read = fs.Plan.from_json(plan.to_json())
+    assert type(read) is fs.Plan
+    assert torch.equal(read.data, plan.data)
+
+
+def test_what_it_was_fitted_to_is_in_it(plan):
+    data = json.loads(plan.to_json())
+    assert data["calibration"]["model"]["network"] == "Net"
+    assert data["calibration"]["model"]["fingerprint"] == fingerprint(denoiser())
+    assert data["calibration"]["model"]["guidance_scale"] == 1.0
+    assert data["calibration"]["report"]["calls"] == plan.report.calls
+    assert data["calibration"]["versions"]["torch"] == torch.__version__
+    assert data["process"]["name"] == "vp-linear"
+
+
+def test_another_schema_version_is_refused(plan):
+    data = json.loads(plan.to_json())
+    data["calibration"]["schema"] = 99
+    with pytest.raises(InputError, match="schema version 99.*reads 1"):
+        CalibratedPlan.from_json(json.dumps(data))
+
+
+def test_a_plain_plan_is_no_recipe():
+    with pytest.raises(InputError, match="no recipe"):
+        CalibratedPlan.from_json(fs.UniPC(2).plan(GRID).to_json())
+
+
+@pytest.mark.parametrize(
+    "break_it", [lambda c: c.pop("model"), lambda c: c["report"].pop("rows"), lambda c: c["report"].update(x=1)]
+)
+def test_a_damaged_recipe_is_refused(plan, break_it):
+    data = json.loads(plan.to_json())
+    break_it(data["calibration"])
+    with pytest.raises(InputError, match="damaged"):
+        CalibratedPlan.from_json(json.dumps(data))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        load_recipe(tmp_path / "no.json")
+
+
+def test_the_same_model_warns_of_nothing(plan):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_if_other_model(plan, denoiser())
+        warn_if_other_model(plan, lambda x, t: x)  # Nothing is known of a callable.
+
+
+def test_another_model_is_warned_of(plan):
+    with pytest.warns(UserWarning, match="another model"):
+        warn_if_other_model(plan, denoiser(seed=1))
+
+
+def test_another_guidance_scale_is_warned_of(plan):
+    with pytest.warns(UserWarning, match=r"guidance_scale=1, and runs at 3"):
+        warn_if_other_model(plan, fs.guidance.ClassifierFree(denoiser(), 3.0, 0))
+
+
+def test_a_fingerprint_is_of_weights_configuration_and_prediction():
+    own = fingerprint(denoiser())
+    assert own == fingerprint(denoiser()) and len(own) == 64
+    assert own == fingerprint(fs.guidance.ClassifierFree(denoiser(), 3.0, 0))
+    other = denoiser()
+    other.network.config = {"width": 5}
+    assert len({own, fingerprint(denoiser(seed=1)), fingerprint(denoiser(prediction="v")), fingerprint(other)}) == 4
+    assert fingerprint(lambda x, t: x) == ""

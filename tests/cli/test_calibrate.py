@@ -1,0 +1,151 @@
+"""``fewstep calibrate``, and the recipe in the commands that sample."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from fewstep.calibration import load_recipe
+from fewstep.cli.app import app
+from fewstep.errors import FewstepError
+
+
+def fewstep(*words: object) -> str:
+    """Run a command in this process and return what it printed; errors are raised."""
+    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+MODEL = """
+import torch
+import fewstep as fs
+
+process = fs.processes.VPLinear()
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.level = torch.nn.Parameter(torch.tensor(LEVEL), requires_grad=False)
+        self.edge = torch.nn.Parameter(torch.linspace(-1, 1, 8)[None, :, None], requires_grad=False)
+
+    def forward(self, x, t, cond=None):
+        t = t.view(-1, 1, 1, 1)
+        return torch.tanh(self.level * x / (0.2 + t) + self.edge * (1 + 0.3 * torch.sin(5 * t)))
+
+def load():
+    return fs.Denoiser(Net(), process, "x0", shape=(1, 8, 8))
+"""
+
+
+@pytest.fixture
+def entry(tmp_path, monkeypatch):
+    """Two models as module:function."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "mymodel.py").write_text(MODEL.replace("LEVEL", "0.7"))
+    (tmp_path / "othermodel.py").write_text(MODEL.replace("LEVEL", "0.6"))
+    return "mymodel:load"
+
+
+def calibrated(entry, *more):
+    return fewstep("calibrate", "--model", entry, "--steps", 3, "--num", 12, "--reference-steps", 30, *more)
+
+
+def test_a_recipe_is_written_and_used(entry, tmp_path):
+    printed = calibrated(entry, "--out", "recipe.json")
+    plan = load_recipe("recipe.json")
+    assert f"{plan.report.gain:.2f} times lower" in printed and "3 network calls" in printed
+    assert plan.report.gain > 1.2
+    printed = fewstep("sample", "--model", entry, "--recipe", "recipe.json", "--num", 4, "--out", "x.npz")
+    assert "recipe.json, 3 steps, 3 network calls: 4 images" in printed
+    fewstep(
+        "sample",
+        "--model",
+        entry,
+        "--solver",
+        "unipc:order=2",
+        "--grid",
+        "uniform_logsnr",
+        "--steps",
+        3,
+        "--num",
+        4,
+        "--out",
+        "own.npz",
+    )
+    assert not np.array_equal(np.load("x.npz")["images"], np.load("own.npz")["images"])
+
+
+def test_a_search_is_written_too(entry):
+    calibrated(entry, "--search", "--budget", 2500, "--out", "recipe.json")
+    report = load_recipe("recipe.json").report
+    assert report.tried and report.settings["search"] is True
+
+
+def test_generate_and_compare_take_recipes(entry, tmp_path):
+    calibrated(entry, "--out", "recipe.json")
+    printed = fewstep("generate", "--model", entry, "--recipe", "recipe.json", "--num", 3, "--out", "set")
+    assert "recipe.json, 3 steps" in printed
+    manifest = json.loads((tmp_path / "set" / "manifest.json").read_text())
+    assert manifest["settings"]["recipe"] == "recipe.json" and "steps" not in manifest["settings"]
+    assert "calibration" in json.loads(manifest["plan"])
+    own = ("--solvers", "unipc:order=2", "--grids", "uniform_logsnr", "--steps", 3)
+    fewstep("compare", "--model", entry, *own, "--num", 16, "--metrics", "error", "--recipes", "recipe.json",
+            "--out", "table")  # fmt: skip
+    rows = json.loads((tmp_path / "table" / "table.json").read_text())["rows"]
+    own, fitted = (next(r for r in rows if r["solver"] == name) for name in ("unipc:order=2", "recipe.json"))
+    assert fitted["nfe"] == own["nfe"] and fitted["error"] < own["error"]
+
+
+def test_another_model_is_warned_of(entry):
+    calibrated(entry, "--out", "recipe.json")
+    with pytest.warns(UserWarning, match="another model"):
+        fewstep("sample", "--model", "othermodel:load", "--recipe", "recipe.json", "--num", 1, "--out", "x.npz")
+
+
+def test_settings_besides_a_recipe_are_refused(entry):
+    calibrated(entry, "--out", "recipe.json")
+    for words in (["--steps", "5"], ["--solver", "ddim"], ["--grid", "karras"]):
+        with pytest.raises(FewstepError, match=f"leave {words[0]} out"):
+            fewstep("sample", "--model", entry, "--recipe", "recipe.json", *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["--solver", "sa:tau=1.0", "--out", "r.json"], "adds noise"),
+        (["--num", 4, "--out", "r.json"], "num is 4"),
+        (["--out", "r.txt"], "ends in .json"),
+        (["--out", "no/such/r.json"], "in a folder that exists"),
+        (["--solver", "unicp", "--out", "r.json"], "did you mean 'unipc'"),
+        (["--objective", "finale", "--out", "r.json"], "did you mean 'final'"),
+    ],
+)
+def test_mistakes_are_answered_and_write_nothing(entry, tmp_path, words, answer):
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(FewstepError, match=answer):
+        fewstep("calibrate", "--model", entry, "--steps", 3, *words)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "__pycache__") == before
+
+
+def test_a_recipe_of_another_process_is_refused(entry, tmp_path):
+    calibrated(entry, "--out", "recipe.json")
+    data = json.loads((tmp_path / "recipe.json").read_text())
+    data["process"]["beta_max"] = 19.0
+    (tmp_path / "other.json").write_text(json.dumps(data))
+    with pytest.raises(FewstepError, match="was calibrated for"):
+        fewstep("sample", "--model", entry, "--recipe", "other.json")
+
+
+def test_the_tensors_of_a_recipe_are_those_of_the_library(entry):
+    import fewstep as fs
+    from fewstep.integrations.entry import load_entry
+
+    calibrated(entry, "--out", "recipe.json")
+    model = load_entry(entry).denoiser
+    grid = fs.grids.uniform_logsnr(model.process, 3)
+    plan = fs.calibrate(model, fs.UniPC(2), grid, num=12, reference_steps=30)
+    assert torch.equal(plan.data, load_recipe("recipe.json").data)
