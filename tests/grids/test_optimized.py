@@ -78,6 +78,20 @@ def test_grids_fall_and_are_never_worse_than_a_start(process, solver, steps, pow
     assert grid.report.after <= min(grid.report.before.values()) * (1 + 1e-12)
 
 
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("steps", [6, 10, 15, 20])
+def test_to_the_noise_free_end_no_start_is_stuck_on_the_edge(steps, power):
+    """The heuristic grids cover the whole range of λ: the edge of what is allowed, which must not hold them."""
+    grid = fs.grids.optimized(fs.processes.VPDiscrete.from_betas(), fs.UniPC(3), steps, error_power=power, end="zero")
+    assert grid.report.after < 0.97 * min(grid.report.before.values())
+
+
+def test_torch_gets_its_threads_back():
+    threads = torch.get_num_threads()
+    fs.grids.optimized(VP, fs.UniPC(3), 6)
+    assert torch.get_num_threads() == threads
+
+
 @pytest.mark.parametrize("steps", [33, 50])
 def test_many_steps(steps):
     for process, solver in ((VP, fs.UniPC(3)), (fs.processes.EDM(), fs.SASolver(3, 4, tau=1.0))):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +16,9 @@ from torch import Tensor
 from fewstep.errors import InputError, unknown_name
 from fewstep.grids.bound import SAFEGUARDED, Bound, ErrorPower, Planner
 from fewstep.grids.heuristic import End, checked_steps, karras, quadratic_time, span, uniform_logsnr, uniform_time
-from fewstep.grids.prox_linear import Terms, prox_linear
+from fewstep.grids.newton import newton
+from fewstep.grids.placement import Placement
+from fewstep.grids.prox_linear import prox_linear
 from fewstep.grids.time_grid import TimeGrid
 from fewstep.processes import Process
 
@@ -28,7 +31,7 @@ STARTS = {
     "karras": karras,
 }
 Method = Literal["prox-linear", "trust-constr"]
-MAIN, POLISH = 16, 14
+MAIN, POLISH = 16, 8
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def optimized(
     grid whose bound is above that of a start (uniform λ, uniform t, quadratic, Karras).
 
     The bound is a model of the error, not the error. Followed to its lowest point it asks for a few enormous
-    steps that real networks do not forgive, so the default method limits the longest step in λ (see
+    steps that real networks do not forgive, so to a fixed end the default method limits the longest step in λ (see
     ``Placement``), within which it finds lower bounds than the published method. Up to 7 steps the first
     three intervals are bounded one by one, the published safeguard: it matters from N = 7 downwards, where
     bounds are several times larger for it.
@@ -101,13 +104,14 @@ def optimized(
     bound = Bound(process, solver, error_power, to_zero=to_zero)
     placement = Placement(process, steps, last, to_zero)
     starts = torch.stack([make(process, steps, end="zero" if to_zero else last).times for make in STARTS.values()])
-    before = bound(starts)
     candidates, iterations = starts, 0
-    if placement.free:
-        run = _trust_region if method == "trust-constr" else _fast
-        found, iterations = run(bound, placement, starts)
-        candidates = torch.cat([found, starts])
-    values = bound(candidates)
+    with _one_thread():
+        before = bound(starts)
+        if placement.free:
+            run = _trust_region if method == "trust-constr" else _fast
+            found, iterations = run(bound, placement, starts)
+            candidates = torch.cat([found, starts])
+        values = bound(candidates)
     best = int(values.argmin())
     report = Report(
         before=dict(zip(STARTS, before.tolist(), strict=True)),
@@ -120,91 +124,34 @@ def optimized(
     return OptimizedGrid(process, candidates[best], report)
 
 
-class Placement:
-    """Grids by their steps in λ: h [B, n] ↔ times [B, N + 1], with what is fixed put back exactly.
-
-    The steps of a grid with a fixed end add up to the whole range of λ; those to the noise-free end to at most
-    that, and are one fewer. ``longest`` is the longest step that the default method takes:
-    to the noise-free end 2, or 1.2 times the mean step if that is more; else 2.1 times the mean below 10 steps, which
-    lets every bound come below the published method's, and from 10 on 1.5 times but at least 1.5, with 2.3 times for
-    the last.
-    """
-
-    def __init__(self, process: Process, steps: int, last: float, to_zero: bool) -> None:
-        self.process, self.to_zero, self.last = process, to_zero, last
-        self.intervals = steps - 1 if to_zero else steps
-        self.first = float(process.half_logsnr(process.t_max))
-        self.range = float(process.half_logsnr(last)) - self.first
-        self.free = self.intervals if to_zero else self.intervals - 1
-        mean = self.range / steps
-        if to_zero:
-            self.longest = self.longest_last = max(2.0, 1.2 * self.range / max(self.intervals, 1))
-        else:
-            self.longest = 2.1 * mean if steps < 10 else max(1.5, 1.5 * mean)
-            self.longest_last = 2.3 * mean
-
-    def times(self, h: np.ndarray) -> Tensor:
-        """Return the times of steps ``h`` [B, n]."""
-        logsnr = self.first + np.concatenate([np.zeros((len(h), 1)), h.cumsum(1)], axis=1)
-        times = self.process.time(torch.from_numpy(logsnr))
-        times[:, 0] = self.process.t_max
-        if self.to_zero:
-            return torch.cat([times, torch.zeros(len(h), 1, dtype=torch.float64)], dim=1)
-        times[:, -1] = self.last
-        return times
-
-    def steps(self, times: Tensor) -> np.ndarray:
-        """Return the steps in λ of ``times`` [B, N + 1], without one to the noise-free end."""
-        logsnr = self.process.half_logsnr(times[:, :-1] if self.to_zero else times)
-        return logsnr.diff(dim=-1).numpy()
-
-    def project(self, log_h: np.ndarray) -> np.ndarray:
-        """Return log steps that fit: at least a hundredth of the mean, at most the longest step, of the right sum."""
-        h = np.maximum(np.exp(log_h), 1e-2 * self.range / self.intervals)
-        limit = np.append(np.full(self.intervals - 1, self.longest), self.longest_last)
-        if self.to_zero:
-            h = np.minimum(h, limit)
-            return np.log(h * np.minimum(1.0, self.range / h.sum(-1, keepdims=True)))
-        h *= self.range / h.sum(-1, keepdims=True)
-        for _ in range(8):
-            h = np.minimum(h, limit)
-            loose = h < limit
-            missing = self.range - np.where(loose, 0.0, h).sum(-1, keepdims=True)
-            h = np.where(loose, h * missing / np.where(loose, h, 0.0).sum(-1, keepdims=True), h)
-        return np.log(h)
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch on one thread: handing such small tables to others takes longer than the work itself."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _fast(bound: Bound, placement: Placement, starts: Tensor) -> tuple[Tensor, int]:
-    """Return the results of the prox-linear method from all starts at once, and of a finer search from the best."""
+    """Return the result of a finer search from the best that the prox-linear method finds from all starts at once."""
 
-    def terms(log_h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        made, group = bound.terms(placement.times(np.exp(log_h)))
+    def terms(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        made, group = bound.terms(placement.times(x))
         return made.numpy(), group.numpy()
 
-    log_h = prox_linear(terms, placement.project, np.log(placement.steps(starts)), iterations=MAIN)
-    made, group = terms(log_h)
-    best = log_h[np.sqrt(made**2 @ group).sum(-1).argmin()]
-    if starts.shape[-1] - 1 > SAFEGUARDED:
-        finer = prox_linear(terms, placement.project, best[None], iterations=POLISH, inner=24)
-        return placement.times(np.exp(np.concatenate([log_h, finer]))), MAIN + POLISH
-    finer, iterations = _smooth_search(terms, placement.project, best)
-    return placement.times(np.exp(np.concatenate([log_h, finer]))), MAIN + iterations
+    def values(x: np.ndarray) -> np.ndarray:
+        return bound(placement.times(placement.project(x))).numpy()
 
-
-def _smooth_search(
-    terms: Terms, project: Callable[[np.ndarray], np.ndarray], start: np.ndarray
-) -> tuple[np.ndarray, int]:
-    """Return the result of BFGS [1, n]: with the safeguard the bound is smooth almost everywhere."""
-    shift = 1e-6 * np.eye(len(start))
-
-    def objective(log_h: np.ndarray) -> tuple[float, np.ndarray]:
-        made, group = terms(project(np.concatenate([log_h[None], log_h + shift, log_h - shift])))
-        values = np.sqrt(made**2 @ group).sum(-1)
-        ahead, behind = values[1 : 1 + len(start)], values[1 + len(start) :]
-        return values[0], (ahead - behind) / 2e-6
-
-    result = minimize(objective, start, jac=True, method="BFGS", options={"maxiter": POLISH})
-    return project(result.x[None]), int(result.nit)
+    found, least, main = prox_linear(terms, placement.project, placement.variables(starts), iterations=MAIN)
+    best = found[least.argmin()]
+    finer, _, more = prox_linear(terms, placement.project, best[None], iterations=POLISH, gain=1e-3)
+    if starts.shape[-1] - 1 <= SAFEGUARDED:
+        finest, last = newton(values, finer[0])
+        finer, more = placement.project(finest[None]), more + last
+    return placement.times(finer), main + more
 
 
 def _trust_region(bound: Bound, placement: Placement, starts: Tensor) -> tuple[Tensor, int]:
@@ -224,11 +171,11 @@ def _trust_region(bound: Bound, placement: Placement, starts: Tensor) -> tuple[T
         return (h if placement.to_zero else h * placement.range / h.sum())[None]
 
     def objective(logsnr: np.ndarray) -> float:
-        return float(bound(placement.times(steps_of(logsnr)))[0])
+        return float(bound(placement.times_of_steps(steps_of(logsnr)))[0])
 
     for start in placement.steps(starts[:2]):
         logsnr = placement.first + start.cumsum()[:n]
         result = minimize(objective, logsnr, method="trust-constr", constraints=[LinearConstraint(difference, low)])
-        found.append(placement.times(steps_of(result.x)))
+        found.append(placement.times_of_steps(steps_of(result.x)))
         iterations += int(result.nit)
     return torch.cat(found), iterations

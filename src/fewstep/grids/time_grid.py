@@ -109,19 +109,23 @@ class TimeGrid:
 
 def _checked(process: Process, times: Tensor) -> Tensor:
     """Return ``times`` if they can be a grid of ``process``."""
-    shown = [float(f"{t:.6g}") for t in times.flatten()[:12]]
     if times.ndim < 1 or times.shape[-1] < 2:
         raise InputError(f"times has shape {tuple(times.shape)}: a grid needs at least two times, noise to data.")
     if not bool(torch.isfinite(times).all()):
-        raise InputError(f"times are {shown}: each must be a finite number.")
+        raise InputError(f"times are {_shown(times)}: each must be a finite number.")
     if not bool((times.diff(dim=-1) < 0).all()):
         raise InputError(
-            f"times are {shown}: they must fall strictly, from noise to data; sort them downwards "
+            f"times are {_shown(times)}: they must fall strictly, from noise to data; sort them downwards "
             "and drop repeated ones."
         )
     if bool((times[..., -1] < 0).any()) or bool((times[..., 0] > process.t_limit).any()):
         raise InputError(
-            f"times run from {shown[0]} to {float(times.min()):.6g}: {process!r} is defined between 0 "
+            f"times run from {_shown(times)[0]} to {float(times.min()):.6g}: {process!r} is defined between 0 "
             f"and {process.t_limit:g}."
         )
     return times
+
+
+def _shown(times: Tensor) -> list[float]:
+    """Return the first of ``times`` for a message."""
+    return [float(f"{t:.6g}") for t in times.flatten()[:12]]
