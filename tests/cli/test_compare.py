@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import sys
 
 import numpy as np
@@ -102,6 +103,10 @@ def test_what_was_measured_is_not_measured_again(tmp_path):
         (["--steps", "5,zero"], "whole numbers"),
         (["--metrics", "error,fid"], "unknown metric 'fid'"),
         (["--num", 0], "at least 1"),
+        (["--solvers", ""], "nothing to compare"),
+        (["--peers", "unipcc"], "did you mean 'unipc'"),
+        (["--dtype", "bfloat16"], "decides its own type"),
+        (["--dtype", "bf16"], "unknown dtype 'bf16'"),
         (["--reference", "missing.npz"], "does not exist"),
         (["--features", "torchscript:missing.pt"], "cannot be read"),
     ],
@@ -131,3 +136,51 @@ def test_specs_are_split_at_names():
     ]  # fmt: skip
     with pytest.raises(InputError, match="give names"):
         split_specs("--solvers", ",")
+
+
+def test_the_command_of_a_cell_gives_its_images(tmp_path, monkeypatch):
+    """Each row's command, run as it stands in another folder, draws the very images that were measured."""
+    words = ["--solvers", "sa:tau=0.5", "--grids", "karras", "--steps", "3", "--peers", "sa", "--metrics", "fd"]
+    table = compare(tmp_path / "t", *words)
+    for row in table["rows"]:
+        folder = tmp_path / row["solver"].partition(":")[0]
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        command = shlex.split(row["command"])
+        assert command[0] == "fewstep"
+        done = CliRunner().invoke(app, command[1:], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        (kept,) = (path for path in (tmp_path / "t").glob("cell-*.npz") if path.stem == row["cell"])
+        shard = next(folder.glob("again/*.npz"))
+        with np.load(kept) as first, np.load(shard) as drawn:
+            assert first["images"].shape == (8, 28, 28, 1)
+            assert np.array_equal(first["images"], drawn["images"][:8])
+            assert first["seeds"].tolist() == drawn["seeds"][:8].tolist() == list(range(8))
+
+
+def test_the_report_is_made_anew_from_what_was_kept(tmp_path):
+    words = ["--solvers", "ddim,unipc", "--grids", "karras", "--steps", "2", "--peers", "unipc"]
+    compare(tmp_path / "t", *words)
+    page = (tmp_path / "t" / "report.html").read_bytes()
+    (tmp_path / "t" / "report.html").unlink()
+    (tmp_path / "t" / "table.csv").unlink()
+    CALLS.clear()
+    compare(tmp_path / "t", *words)
+    assert not CALLS and (tmp_path / "t" / "report.html").read_bytes() == page
+    (tmp_path / "t" / "report.html").unlink()
+    next((tmp_path / "t").glob("cell-*.npz")).unlink()
+    compare(tmp_path / "t", *words)
+    assert sum(CALLS) == 2 * 12 and (tmp_path / "t" / "report.html").read_bytes() == page
+
+
+def test_half_precision_is_another_network(tmp_path):
+    words = ["compare", "--solvers", "unipc", "--grids", "karras", "--steps", "2", "--num", "2", "--exact-steps", "2"]
+    for dtype in ("float32", "bfloat16"):
+        done = CliRunner().invoke(app, [*words, "--dtype", dtype, "--out", str(tmp_path / dtype)])
+        assert done.exit_code == 0, done.output
+    single, half = (json.loads((tmp_path / d / "table.json").read_text()) for d in ("float32", "bfloat16"))
+    assert half["settings"]["dtype"] == "bfloat16"
+    assert half["settings"]["model_hash"] != single["settings"]["model_hash"]
+    assert single["rows"][0]["fd"] != half["rows"][0]["fd"] == pytest.approx(single["rows"][0]["fd"], rel=0.05)
+    exact = np.load(tmp_path / "bfloat16" / "exact.npy")
+    assert exact.dtype == np.float32 and not np.array_equal(exact, torch.from_numpy(exact).bfloat16().float().numpy())

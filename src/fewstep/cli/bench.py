@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,28 +15,15 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from fewstep.cli.cells import Cell, Sampler
     from fewstep.integrations.model import Model
     from fewstep.metrics import Extractor
     from fewstep.metrics.summary import Summary
-    from fewstep.plan import Plan
 
-__all__ = ["Bench", "Cell", "keep_json"]
+__all__ = ["KEPT", "Bench", "keep_json"]
 
-
-@dataclass(frozen=True)
-class Cell:
-    """One solver on one grid of one number of steps."""
-
-    solver: str
-    grid: str
-    steps: int
-    plan: Plan
-
-    @property
-    def file(self) -> str:
-        """The name of the file that keeps its figures: the plan's hash is in it."""
-        key = hashlib.sha256(self.plan.to_json().encode()).hexdigest()[:16]
-        return f"cell-{key}.json"
+KEPT = 8
+"""How many images of each cell are kept, the first ones."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +31,7 @@ class Bench:
     """What all cells have in common.
 
     Attributes:
-        folder: where figures and the reference solution are kept.
+        folder: where figures, first images and the reference solution are kept.
         model: what is sampled.
         seeds: of every cell.
         conditions: a class for each seed, or None.
@@ -52,6 +39,7 @@ class Bench:
         extractor: the features of fd, or None.
         against: the reference of fd, or None.
         metrics: some of "error" and "fd".
+        exact: the sampler of the reference solution.
     """
 
     folder: Path
@@ -62,9 +50,10 @@ class Bench:
     extractor: Extractor | None
     against: Summary | None
     metrics: list[str]
+    exact: Sampler
 
-    def rows(self, cells: list[Cell], exact: Plan) -> list[dict[str, Any]]:
-        """Return a row for each cell; those that were measured before are read."""
+    def rows(self, cells: list[Cell]) -> list[dict[str, Any]]:
+        """Return what was measured in each cell; those that were measured before are read."""
         from rich.console import Console
         from rich.progress import Progress
 
@@ -73,41 +62,74 @@ class Bench:
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("comparing", total=len(cells))
             for cell in cells:
-                path = self.folder / cell.file
-                measured = _read(path) if path.is_file() else self._measure(cell, exact)
-                rows.append({"solver": cell.solver, "grid": cell.grid, "steps": cell.steps, **measured})
+                if not (self._figures(cell).is_file() and self._pictures(cell).is_file()):
+                    self._measure(cell)
+                rows.append(_read(self._figures(cell)))
                 progress.advance(task)
         return rows
 
-    def _measure(self, cell: Cell, exact: Plan) -> dict[str, Any]:
+    def pictures(self, cell: Cell) -> np.ndarray:
+        """Return the first images of a cell, uint8 [n, H, W, C].
+
+        Raises:
+            InputError: if their file is damaged.
+        """
+        from fewstep.metrics.images import npz_batches
+
+        return next(npz_batches(self._pictures(cell), KEPT))
+
+    def solution_pictures(self) -> np.ndarray | None:
+        """Return the first images of the reference solution, uint8 [n, H, W, C]; None where none was needed."""
         import torch
 
         from fewstep.cli.images import to_uint8
+
+        if not (self.folder / "exact.npy").is_file():
+            return None
+        return to_uint8(torch.from_numpy(self._solution()[:KEPT].copy()))
+
+    def _figures(self, cell: Cell) -> Path:
+        return self.folder / f"{cell.name}.json"
+
+    def _pictures(self, cell: Cell) -> Path:
+        return self.folder / f"{cell.name}.npz"
+
+    def _measure(self, cell: Cell) -> None:
+        import numpy as np
+        import torch
+
+        from fewstep.cli.images import to_uint8, write_images
+        from fewstep.cli.manifest import versions
         from fewstep.metrics import Moments, frechet_distance, from_uint8
         from fewstep.metrics.error import rmse_interval, squared_errors
 
-        against_exact = "error" in self.metrics and not cell.plan.stochastic
-        solution = self._exact(exact) if against_exact else None
-        moments, errors = Moments(self.extractor.tag if self.extractor else ""), []
-        for start, images in self._drawn(cell.plan):
+        solution = self._solution() if "error" in self.metrics and not cell.sampler.stochastic else None
+        moments, errors, first = Moments(self.extractor.tag if self.extractor else ""), [], np.zeros((0, 1, 1, 1))
+        for start, images in self._drawn(cell.sampler):
+            pixels = to_uint8(images)
+            if len(first) < KEPT:
+                first = np.concatenate([first, pixels])[:KEPT] if len(first) else pixels[:KEPT]
             if solution is not None:
                 errors.append(squared_errors(images, torch.from_numpy(solution[start : start + len(images)].copy())))
             if self.extractor is not None:
-                moments.update(self.extractor(from_uint8(to_uint8(images))))
-        found: dict[str, Any] = {"nfe": cell.plan.nfe}
+                moments.update(self.extractor(from_uint8(pixels)))
+        found: dict[str, Any] = {"nfe": cell.sampler.nfe}
         if errors:
             found["error"], found["error_low"], found["error_high"] = rmse_interval(torch.cat(errors))
         if self.against is not None:
             found["fd"] = frechet_distance(moments, self.against.moments)
-        keep_json(self.folder / cell.file, found)
-        return found
+        day = datetime.now(timezone.utc).date().isoformat()
+        write_images(self._pictures(cell), first, self.seeds[: len(first)], None)
+        keep_json(
+            self._figures(cell), {**found, "batch_size": self.batch_size, "measured": day, "versions": versions()}
+        )
 
-    def _drawn(self, plan: Plan) -> Iterator[tuple[int, Tensor]]:
+    def _drawn(self, sampler: Sampler) -> Iterator[tuple[int, Tensor]]:
         for start in range(0, len(self.seeds), self.batch_size):
             part = slice(start, start + self.batch_size)
-            yield start, self.model.draw(plan, self.seeds[part], self.conditions and self.conditions[part]).cpu()
+            yield start, sampler.draw(self.model, self.seeds[part], self.conditions and self.conditions[part]).cpu()
 
-    def _exact(self, plan: Plan) -> np.ndarray:
+    def _solution(self) -> np.ndarray:
         """Return the reference solution of every seed, made once and kept on disk, [n, C, H, W]."""
         import numpy as np
 
@@ -115,7 +137,7 @@ class Bench:
 
         path = self.folder / "exact.npy"
         if not path.is_file():
-            solution = np.concatenate([images.float().numpy() for _, images in self._drawn(plan)])
+            solution = np.concatenate([images.float().numpy() for _, images in self._drawn(self.exact)])
             written_whole(path, lambda part: np.save(part, solution, allow_pickle=False))
         try:
             solution = np.load(path, mmap_mode="r", allow_pickle=False)

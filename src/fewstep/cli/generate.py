@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewstep.cli.models import HELP
+from fewstep.cli.models import DTYPE, HELP
 from fewstep.cli.recipes import HELP as RECIPE
 from fewstep.errors import InputError
 
@@ -52,6 +52,7 @@ def generate(
     shard_size: Annotated[int, typer.Option(help="Samples in a file; what a killed run may have to do again.")] = 1024,
     format_: Annotated[str, typer.Option("--format", help="npz, or png: a picture for each seed.")] = "npz",
     device: Annotated[str, typer.Option(help="Where the network runs: cpu, cuda.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help=DTYPE)] = "float32",
     trust_pickle: Annotated[bool, typer.Option(help="Load a pickle, which runs the code in it.")] = False,
 ) -> None:
     """Draw many samples into a folder; the same command again goes on where a run was stopped.
@@ -76,7 +77,7 @@ def generate(
         refuse_besides(context, recipe, ("solver", "grid", "steps"))
     wanted, texts, chosen = parse_seeds(seeds, num), read_prompts(prompt, prompts), solvers.named(solver)
     worker = workers(device)
-    loaded = load_model(model, guidance=guidance, device=worker.device, trust_pickle=trust_pickle)
+    loaded = load_model(model, guidance=guidance, device=worker.device, dtype=dtype, trust_pickle=trust_pickle)
     if recipe is None:
         plan = chosen.plan(grids.named(grid, loaded.denoiser.process, steps, solver=chosen))
         sampler: dict[str, Any] = {"solver": solver, "grid": grid, "steps": steps}
@@ -88,7 +89,7 @@ def generate(
         "format": manifest.FORMAT,
         "settings": {"model": model, "model_hash": loaded.weights_hash(), **sampler,
                      "seeds": manifest.spelled(wanted), "class": class_, "prompts": texts, "guidance": guidance,
-                     "shard_size": shard_size, "format": format_, "device": device.partition(":")[0]},
+                     "shard_size": shard_size, "format": format_, "device": device.partition(":")[0], "dtype": dtype},
         "plan": plan.to_json(),
         "versions": manifest.versions(),
         "files": [file.name for shard in shards for file in shard.files],

@@ -5,30 +5,39 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fewstep.errors import InputError
+from fewstep.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
     from fewstep.integrations.model import Model
 
-__all__ = ["HELP", "load_model"]
+__all__ = ["DTYPE", "HELP", "load_model"]
 
 HELP = "An embedded model, a diffusers pipeline folder, module:function, or an EDM .pkl (with --trust-pickle)."
+DTYPE = "Type of the network's weights: float32, bfloat16, float16. The state stays float32."
+DTYPES = ("float32", "bfloat16", "float16")
 
 
-def load_model(name: str, *, guidance: float = 1.0, device: str = "cpu", trust_pickle: bool = False) -> Model:
+def load_model(
+    name: str, *, guidance: float = 1.0, device: str = "cpu", dtype: str = "float32", trust_pickle: bool = False
+) -> Model:
     """Return the model that ``--model`` names.
 
     Raises:
-        InputError: if there is none of that name, or it is a pickle and pickles are not trusted.
+        InputError: if there is none of that name, it is a pickle and pickles are not trusted, or the type is unknown
+            or not to be chosen.
     """
+    import torch
+
     from fewstep import zoo
     from fewstep.integrations.entry import load_edm_pickle, load_entry
     from fewstep.integrations.model import Model
     from fewstep.integrations.pipelines import is_pipeline, load_pipeline
 
-    path = Path(name)
+    if dtype not in DTYPES:
+        raise unknown_name("dtype", dtype, DTYPES)
+    path, kind = Path(name), getattr(torch, dtype)
     if is_pipeline(path):
-        return load_pipeline(path, guidance_scale=guidance, device=device)
+        return load_pipeline(path, guidance_scale=guidance, device=device, dtype=kind)
     if path.is_dir():
         raise InputError(f"--model is the folder {name!r}, which has no model_index.json: give a diffusers pipeline.")
     is_pickle, is_entry = path.suffix in (".pkl", ".pickle", ".pt", ".pth"), ":" in name
@@ -36,10 +45,12 @@ def load_model(name: str, *, guidance: float = 1.0, device: str = "cpu", trust_p
         raise InputError(
             f"--guidance is {guidance:g}: this model has no null condition that is known; guide it itself."
         )
+    if (is_pickle or is_entry) and dtype != "float32":
+        raise InputError(f"--dtype is {dtype}: this model decides its own type; leave it out, or change it there.")
     if is_pickle:
         if not trust_pickle:
             raise InputError(f"{name!r} is a pickle, and loading one runs code: add --trust-pickle if you trust it.")
         return load_edm_pickle(path, device=device)
     if is_entry:
         return load_entry(name)
-    return Model(zoo.load(name, guidance_scale=guidance, device=device))
+    return Model(zoo.load(name, guidance_scale=guidance, device=device, dtype=kind))

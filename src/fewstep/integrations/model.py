@@ -57,7 +57,15 @@ class Model:
         x_T = initial_state(  # noqa: N806
             TimeGrid(plan.process, plan.times), shape, seeds, device=self.denoiser.device
         )
-        samples = execute(plan, self.denoiser, x_T, seeds=seeds, cond=self._cond(conditions), callback=callback)
+        samples = execute(plan, self.denoiser, x_T, seeds=seeds, cond=self.condition(conditions), callback=callback)
+        return self.images(samples)
+
+    def images(self, samples: Tensor) -> Tensor:
+        """Return samples of the process as images [n, C, H, W] in [−1, 1].
+
+        Raises:
+            NonFiniteStateError: if a decoded image is not finite.
+        """
         images = samples if self.decode is None else self.decode(samples)
         if self.decode is not None and not bool(torch.isfinite(images).all()):
             raise NonFiniteStateError(
@@ -65,7 +73,12 @@ class Model:
             )
         return images
 
-    def _cond(self, conditions: Conditions) -> Any:
+    def condition(self, conditions: Conditions) -> Any:
+        """Return class numbers or prompts as the denoiser takes them.
+
+        Raises:
+            InputError: if there are prompts, which the model does not take.
+        """
         if not conditions:
             return None
         if not isinstance(conditions[0], str):

@@ -24,7 +24,9 @@ def is_pipeline(path: Path) -> bool:
     return (path / "model_index.json").is_file()
 
 
-def load_pipeline(path: Path, *, guidance_scale: float = 1.0, device: str = "cpu") -> Model:
+def load_pipeline(
+    path: Path, *, guidance_scale: float = 1.0, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> Model:
     """Return a pipeline as a model: unconditional, of classes, or of prompts as Stable Diffusion 1 and 2.
 
     Only safetensors are read and no code of the folder is run. The process, the prediction and the clipping of x0
@@ -34,6 +36,7 @@ def load_pipeline(path: Path, *, guidance_scale: float = 1.0, device: str = "cpu
         path: the folder.
         guidance_scale: classifier-free guidance, 1 for none.
         device: where the pipeline lives.
+        dtype: the type of its parameters; the state stays float32.
 
     Raises:
         InputError: if the folder cannot be loaded, or its kind of pipeline is another one.
@@ -41,7 +44,7 @@ def load_pipeline(path: Path, *, guidance_scale: float = 1.0, device: str = "cpu
     """
     if find_spec("diffusers") is None:
         raise MissingPackageError(f"{str(path)!r} is a diffusers pipeline: pip install 'fewstep[diffusers]'.")
-    pipeline = _loaded(path).to(device)
+    pipeline = _loaded(path).to(device, dtype)
     network = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
     if network is None or hasattr(pipeline, "text_encoder_2") or hasattr(pipeline, "text_encoder_3"):
         raise InputError(

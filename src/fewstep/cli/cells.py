@@ -1,0 +1,189 @@
+"""The cells of a comparison: what is sampled in each, and the command that samples it again."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fewstep.denoiser import DataPredictor
+    from fewstep.integrations.model import Model
+    from fewstep.plan import Plan
+
+__all__ = ["Cell", "Commands", "Planned", "Sampler", "peer_cells", "planned_cells", "recipe_cells"]
+
+SHARD = 1024
+"""The samples in a shard of ``fewstep generate``."""
+
+
+class Sampler(Protocol):
+    """What turns seeds into images of a model."""
+
+    @property
+    def nfe(self) -> int:
+        """The network calls of one sample."""
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether noise is added on the way."""
+
+    @property
+    def identity(self) -> str:
+        """All that decides the samples, but model and seeds."""
+
+    @property
+    def levels(self) -> list[float]:
+        """σ/α at each time, from noise to data; infinite at pure noise."""
+
+    def draw(self, model: Model, seeds: Sequence[int], conditions: Any) -> Tensor:
+        """Return one image for each seed, [n, C, H, W] in [−1, 1]."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan as a sampler."""
+
+    plan: Plan
+
+    @property
+    def nfe(self) -> int:
+        """The network calls of one sample."""
+        return self.plan.nfe
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether noise is added on the way."""
+        return self.plan.stochastic
+
+    @property
+    def identity(self) -> str:
+        """The plan's own text."""
+        return self.plan.to_json()
+
+    @property
+    def levels(self) -> list[float]:
+        """σ/α at each time, from noise to data."""
+        from fewstep.grids import TimeGrid
+
+        return (-TimeGrid(self.plan.process, self.plan.times).half_logsnr).exp().tolist()
+
+    def draw(self, model: Model, seeds: Sequence[int], conditions: Any) -> Tensor:
+        """Return one image for each seed, [n, C, H, W] in [−1, 1]."""
+        return model.draw(self.plan, seeds, conditions)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One solver on one grid of one number of steps.
+
+    Attributes:
+        solver: its spec, as it was asked for.
+        grid: its spec, likewise.
+        steps: the intervals of the grid.
+        sampler: what is run.
+        words: the beginning of the command that samples it again.
+    """
+
+    solver: str
+    grid: str
+    steps: int
+    sampler: Sampler
+    words: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The name of the files that keep its figures and first images: a hash of what it is."""
+        return f"cell-{hashlib.sha256(self.sampler.identity.encode()).hexdigest()[:16]}"
+
+
+def planned_cells(
+    denoiser: DataPredictor, solvers: Sequence[str], grids: Sequence[str], counts: Sequence[int]
+) -> list[Cell]:
+    """Return the cells of every solver on every grid at every number of steps.
+
+    Raises:
+        InputError: if a solver or a grid is unknown, or refuses its settings.
+    """
+    from fewstep.grids import named as grid_named
+    from fewstep.solvers import named as solver_named
+
+    chosen = {spec: solver_named(spec) for spec in solvers}
+    return [
+        Cell(
+            spec,
+            grid,
+            count,
+            Planned(solver.plan(grid_named(grid, denoiser.process, count, solver=solver))),
+            ("generate", "--solver", spec, "--grid", grid, "--steps", str(count)),
+        )
+        for spec, solver in chosen.items()
+        for grid in grids
+        for count in counts
+    ]
+
+
+def recipe_cells(denoiser: DataPredictor, recipes: Sequence[str]) -> list[Cell]:
+    """Return a cell for each recipe of ``fewstep calibrate``.
+
+    Raises:
+        InputError: if a file is no recipe of this model's process.
+    """
+    from fewstep.cli.recipes import recipe_plan
+
+    plans = {path: recipe_plan(Path(path), denoiser) for path in recipes}
+    return [
+        Cell(path, "its own", plan.steps, Planned(plan), ("generate", "--recipe", path)) for path, plan in plans.items()
+    ]
+
+
+def peer_cells(denoiser: DataPredictor, peers: Sequence[str], counts: Sequence[int]) -> list[Cell]:
+    """Return the cells of diffusers' own schedulers, each with its own timesteps.
+
+    Raises:
+        InputError: if a peer is unknown, or the process is not variance preserving with training steps.
+        MissingPackageError: if diffusers is not installed.
+    """
+    if not peers:
+        return []
+    from fewstep.integrations.diffusers.peers import Peer
+
+    return [
+        Cell(
+            f"diffusers:{name}",
+            "its own",
+            count,
+            Peer(name, count, denoiser.process),
+            ("compare", "--peers", name, "--solvers", "", "--steps", str(count)),
+        )
+        for name in peers
+        for count in counts
+    ]
+
+
+@dataclass(frozen=True)
+class Commands:
+    """The command lines that give the samples of a comparison's cells again.
+
+    Attributes:
+        shared: the options that ``fewstep generate`` and ``fewstep compare`` have in common.
+        generate: those of ``fewstep generate`` alone, for plans.
+        compare: those of ``fewstep compare`` alone, for diffusers' schedulers.
+    """
+
+    shared: tuple[str, ...]
+    generate: tuple[str, ...]
+    compare: tuple[str, ...]
+
+    def again(self, cell: Cell, batch_size: int) -> str:
+        """Return a command that gives the same images for the same seeds, to the bit on the same machine."""
+        command = cell.words[0]
+        words = ["fewstep", *cell.words, *self.shared, *getattr(self, command), "--batch-size", str(batch_size)]
+        if command == "generate" and SHARD % batch_size:  # a shard begins a batch, and batches are to be the same
+            words += ["--shard-size", str(batch_size * max(1, SHARD // batch_size))]
+        return shlex.join([*words, "--out", "again"])

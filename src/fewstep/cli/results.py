@@ -1,0 +1,76 @@
+"""What ``fewstep compare`` leaves: table.csv, table.json, report.html, and the table on the screen."""
+
+from __future__ import annotations
+
+import csv
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import typer
+
+__all__ = ["show", "spelled_command", "write"]
+
+COLUMNS = ("solver", "grid", "steps", "nfe", "error", "error_low", "error_high", "fd", "command")
+
+
+def spelled_command(context: typer.Context) -> str:
+    """Return the command line that is running, with the options that were given."""
+    words = ["fewstep", context.info_name or ""]
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name) if option.name else None
+        if option.name is None or source is None or source.name != "COMMANDLINE":
+            continue
+        value = context.params[option.name]
+        words += [option.opts[0]] if isinstance(value, bool) else [option.opts[0], str(value)]
+    return shlex.join(words)
+
+
+def write(folder: Path, table: dict[str, Any], pictures: list[np.ndarray], solution: np.ndarray | None) -> None:
+    """Write the table as CSV, as JSON and as a page; each file is whole or untouched.
+
+    Args:
+        folder: where.
+        table: settings, command, versions and rows.
+        pictures: the first images of each row, uint8 [n, H, W, C].
+        solution: those of the reference solution, if there is one.
+    """
+    from fewstep.cli.bench import keep_json
+    from fewstep.cli.images import written_whole
+    from fewstep.report import comparison_page
+
+    def write_csv(part: Path) -> None:
+        with part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(table["rows"])
+
+    def write_page(part: Path) -> None:
+        part.write_text(comparison_page(table, pictures, solution), "utf-8")
+
+    written_whole(folder / "table.csv", write_csv)
+    keep_json(folder / "table.json", table)
+    written_whole(folder / "report.html", write_page)
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Print the table, the best of each number of network calls in bold."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from fewstep.report import best
+
+    leaders = {name: best(rows, name) for name in ("error", "fd")}
+    table = Table("solver", "grid", "steps", "nfe", "error", "interval", "fd", box=None)
+    for row in rows:
+        shown = {
+            name: f"[bold]{row[name]:.4g}[/]" if row[name] == leaders[name][row["nfe"]] else f"{row[name]:.4g}"
+            for name in leaders
+            if name in row
+        }
+        interval = f"{row['error_low']:.4g} … {row['error_high']:.4g}" if "error" in row else ""
+        words = (row["solver"], row["grid"], str(row["steps"]), str(row["nfe"]))
+        table.add_row(*words, shown.get("error", ""), interval, shown.get("fd", ""))
+    Console().print(table)

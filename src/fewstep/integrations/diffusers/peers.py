@@ -1,0 +1,116 @@
+"""Diffusers' own schedulers on a model of ours: what a comparison has beside fewstep."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import diffusers
+import torch
+from torch import Tensor
+
+from fewstep.errors import InputError, unknown_name
+from fewstep.executor.noise import STEPS, NoiseSource
+from fewstep.integrations.model import Conditions, Model
+from fewstep.processes import Process, VPDiscrete
+
+__all__ = ["PEERS", "Peer"]
+
+PEERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "deis": ("DEISMultistepScheduler", {}),
+    "dpmpp2": ("DPMSolverMultistepScheduler", {"solver_order": 2}),
+    "dpmpp3": ("DPMSolverMultistepScheduler", {"solver_order": 3}),
+    "sa": ("SASolverScheduler", {}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+}
+"""The class and the settings that differ from its defaults."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A scheduler of diffusers as it comes, with the timesteps it chooses itself.
+
+    The network is asked through the model's data prediction D at the scheduler's whole timesteps, and the scheduler is
+    told that its predictions are samples: the same calls, without a way through ε and back. The initial noise of a
+    seed is that of ``Model.draw``; SASolver draws the noise of its steps from one generator for each sample, so that
+    no sample depends on its batch.
+
+    Args:
+        name: one of ``PEERS``.
+        steps: the number of network calls.
+        process: the model's.
+
+    Raises:
+        InputError: if there is no such peer, or the process is no ``VPDiscrete``: these schedulers are made for it.
+    """
+
+    name: str
+    steps: int
+    process: Process
+
+    def __post_init__(self) -> None:
+        if self.name not in PEERS:
+            raise unknown_name("peer", self.name, PEERS)
+        if not isinstance(self.process, VPDiscrete):
+            raise InputError(
+                f"--peers needs a model trained on the steps of a variance-preserving schedule, not on "
+                f"{self.process!r}: leave --peers out."
+            )
+
+    @property
+    def nfe(self) -> int:
+        """The network calls of one sample."""
+        return self.steps
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether noise is added on the way."""
+        return self.name == "sa"
+
+    @property
+    def identity(self) -> str:
+        """The scheduler's class, settings, version and schedule."""
+        schedule = self.process.to_dict()
+        return json.dumps([*PEERS[self.name], self.steps, diffusers.__version__, schedule])
+
+    @property
+    def levels(self) -> list[float]:
+        """σ/α at each time, from noise to data."""
+        return [float(sigma) for sigma in self._scheduler().sigmas]
+
+    def _scheduler(self) -> Any:
+        kind, settings = PEERS[self.name]
+        assert isinstance(self.process, VPDiscrete)
+        kept = self.process.alphas_cumprod
+        betas = 1.0 - kept / torch.cat([kept.new_ones(1), kept[:-1]])
+        scheduler = getattr(diffusers, kind)(
+            num_train_timesteps=len(kept), trained_betas=betas.tolist(), prediction_type="sample", **settings
+        )
+        scheduler.set_timesteps(self.steps)
+        return scheduler
+
+    @torch.no_grad()
+    def draw(self, model: Model, seeds: Sequence[int], conditions: Conditions = None) -> Tensor:
+        """Return one image for each seed, [n, C, H, W] in [−1, 1], on the model's device.
+
+        Raises:
+            InputError: if the denoiser does not know the shape of a sample.
+        """
+        denoiser = model.denoiser
+        if denoiser.shape is None:
+            raise InputError(
+                "the model does not know the shape of a sample: write fs.Denoiser(..., shape=(3, 32, 32))."
+            )
+        x = torch.empty(len(seeds), *denoiser.shape, device=denoiser.device)
+        NoiseSource(len(seeds), denoiser.device, seeds=seeds).fill(x)
+        cond = denoiser.check_cond(model.condition(conditions), len(seeds))
+        cond = cond.to(denoiser.device) if isinstance(cond, Tensor) else cond
+        scheduler = self._scheduler()
+        noise = {"generator": NoiseSource(len(seeds), denoiser.device, seeds=seeds, stream=STEPS).generators}
+        for timestep in scheduler.timesteps:
+            t = torch.tensor((float(timestep) + 1) / scheduler.config.num_train_timesteps, dtype=torch.float64)
+            prediction = denoiser(x, t.to(denoiser.device), *(() if cond is None else (cond,)))
+            x = scheduler.step(prediction, timestep, x, **(noise if self.stochastic else {}), return_dict=False)[0]
+        return model.images(x)

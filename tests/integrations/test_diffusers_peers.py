@@ -1,0 +1,72 @@
+"""Diffusers' own schedulers on our models: what they draw is what their own loop, or the same table of ours, draws."""
+
+import diffusers
+import pytest
+import torch
+
+import fewstep as fs
+from fewstep.errors import InputError
+from fewstep.executor.noise import NoiseSource
+from fewstep.integrations.diffusers.peers import PEERS, Peer
+from fewstep.integrations.model import Model
+
+PROCESS = fs.processes.VPDiscrete.from_betas()
+SEEDS = [3, 1, 4, 15]
+
+
+def gaussian(process: fs.processes.Process = PROCESS) -> fs.Denoiser:
+    """Data of mean ±0.5 by class and deviation 0.3: D is exact."""
+
+    def network(x, time, labels):
+        t = (time[0].double() + 1) / 1000
+        alpha, sigma = process.alpha(t), process.sigma(t)
+        mean = (labels - 0.5).view(-1, 1, 1, 1)
+        return (mean + 0.09 * alpha / (0.09 * alpha**2 + sigma**2) * (x - alpha * mean)).to(x.dtype)
+
+    return fs.Denoiser(network, process, "x0", shape=(1, 4, 4), num_classes=2)
+
+
+def drawn(name: str, steps: int, seeds=SEEDS) -> torch.Tensor:
+    return Peer(name, steps, PROCESS).draw(Model(gaussian()), seeds, [seed % 2 for seed in seeds])
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_it_is_diffusers_own_loop(name):
+    """With ε, the default prediction, and the schedule by its own name."""
+    kind, settings = PEERS[name]
+    scheduler = getattr(diffusers, kind)(beta_schedule="linear", **settings)
+    scheduler.set_timesteps(6)
+    x = torch.stack([torch.randn(1, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in SEEDS])
+    noise = NoiseSource(4, x.device, seeds=SEEDS, stream=1).generators
+    labels, calls = torch.tensor([seed % 2 for seed in SEEDS]), 0
+    for timestep in scheduler.timesteps:
+        t = (timestep.double() + 1) / 1000
+        x0 = gaussian()(x, t, labels).double()
+        epsilon = ((x - PROCESS.alpha(t) * x0) / PROCESS.sigma(t)).float()
+        x = scheduler.step(epsilon, timestep, x, **({"generator": noise} if name == "sa" else {})).prev_sample
+        calls += 1
+    assert torch.allclose(drawn(name, 6), x, atol=2e-3)
+    assert calls == Peer(name, 6, PROCESS).nfe
+
+
+@pytest.mark.parametrize(("name", "solver"), [("unipc", fs.UniPC(2)), ("dpmpp2", fs.DPMSolverPP(2))])
+def test_our_table_on_its_grid_gives_its_samples(name, solver):
+    levels = torch.tensor(Peer(name, 8, PROCESS).levels, dtype=torch.float64)
+    times = torch.where(levels > 0, PROCESS.time(-levels.clamp(min=1e-9).log()), 0.0)
+    plan = solver.plan(fs.TimeGrid(PROCESS, times))
+    ours = Model(gaussian()).draw(plan, SEEDS, [seed % 2 for seed in SEEDS])
+    assert torch.allclose(drawn(name, 8), ours, atol=2e-3)
+
+
+def test_a_sample_does_not_depend_on_its_batch():
+    assert Peer("sa", 6, PROCESS).stochastic and not Peer("deis", 6, PROCESS).stochastic
+    assert torch.allclose(drawn("sa", 6)[1:2], drawn("sa", 6, SEEDS[1:2]), atol=1e-6)
+    assert not torch.allclose(drawn("sa", 6), drawn("sa", 7), atol=1e-2)
+
+
+def test_other_processes_and_names_are_refused():
+    with pytest.raises(InputError, match="leave --peers out"):
+        Peer("unipc", 6, fs.processes.RectifiedFlow())
+    with pytest.raises(InputError, match="did you mean 'dpmpp2'"):
+        Peer("dpmp2", 6, PROCESS)
+    assert len({Peer(name, steps, PROCESS).identity for name in PEERS for steps in (5, 6)}) == 2 * len(PEERS)

@@ -1,0 +1,93 @@
+"""The page in a real browser, on a wide screen and on a telephone: headless Chromium, driven by selenium."""
+
+import os
+import shutil
+
+import pytest
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install 'fewstep[dev]'")
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="no chromium or no chromedriver: apt-get install chromium chromium-driver"
+)
+WIDTHS = {1280: 900, 390: 844}
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """One browser for all tests, without a profile of its own and without leave to download anything."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                 f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):  # fmt: skip
+        options.add_argument(word)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    environment = {**os.environ, "SE_OFFLINE": "true"}
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER, env=environment))
+    driver.execute_cdp_cmd("Network.enable", {})
+    driver.execute_cdp_cmd("Network.emulateNetworkConditions", {"offline": True, "latency": 0, "downloadThroughput": 0,
+                                                                "uploadThroughput": 0})  # fmt: skip
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(params=WIDTHS, ids=lambda width: f"{width}px")
+def page(browser, comparison, request):
+    """The report, opened at one width with every section unfolded."""
+    metrics = {"width": request.param, "height": WIDTHS[request.param], "deviceScaleFactor": 1,
+               "mobile": request.param < 600}  # fmt: skip
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.get((comparison / "report.html").as_uri())
+    browser.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
+    browser.execute_async_script(
+        "const [done] = arguments; Promise.all([...document.images].map(i => i.decode())).then(done, done)"
+    )
+    return browser
+
+
+def test_no_word_on_the_console_and_every_picture_is_there(page):
+    assert page.get_log("browser") == []
+    sizes = page.execute_script("return [...document.images].map(i => [i.naturalWidth, i.clientWidth])")
+    assert len(sizes) > 20 and all(natural > 0 and shown > 100 for natural, shown in sizes)
+
+
+def test_the_page_never_scrolls_sideways_but_wide_tables_do(page):
+    inner, scroll = page.execute_script("return [window.innerWidth, document.documentElement.scrollWidth]")
+    assert inner in WIDTHS and scroll <= inner
+    over = page.execute_script("""
+        return [...document.querySelectorAll('main *, header *')].filter(one => !one.closest('.scroll, svg')
+            && one.getBoundingClientRect().right > window.innerWidth + 1).map(one => one.outerHTML.slice(0, 80))""")
+    assert over == []
+    boxes = page.execute_script("""
+        return [...document.querySelectorAll('.scroll')].map(one => getComputedStyle(one).overflowX)""")
+    assert boxes and set(boxes) == {"auto"}
+
+
+def test_text_is_large_and_dark_enough(page):
+    small = page.execute_script("""
+        const found = [], walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+        while (walk.nextNode()) {
+            const style = getComputedStyle(walk.currentNode.parentElement);
+            const light = style.color.match(/\\d+/g).slice(0, 3).map(Number)
+                .map(v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+            const contrast = 1.05 / (0.2126 * light[0] + 0.7152 * light[1] + 0.0722 * light[2] + 0.05);
+            if (walk.currentNode.data.trim() && (parseFloat(style.fontSize) < 12 || contrast < 4.5))
+                found.push(walk.currentNode.data);
+        }
+        return found""")
+    assert small == []
+
+
+def test_the_text_in_figures_is_large_enough(page):
+    """Their letters are drawn 12 points high, 16 pixels, in figures whose own width the browser knows."""
+    scales = page.execute_script("""
+        return [...document.querySelectorAll('.panels img')].map(i => i.clientWidth / i.naturalWidth)""")
+    assert scales and min(scales) * 16 >= 10
+
+
+def test_the_best_is_bold(page):
+    found = page.execute_script("""
+        return [...document.querySelectorAll('.numbers')].map(table => [...table.querySelectorAll('.best')]
+            .map(one => [parseInt(getComputedStyle(one).fontWeight), one.getBoundingClientRect().width]))""")
+    assert len(found) == 2 and all(found)
+    assert all(weight >= 700 and width > 0 for table in found for weight, width in table)
