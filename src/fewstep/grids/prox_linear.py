@@ -38,7 +38,7 @@ def prox_linear(
         starts: where to start, [S, n].
         iterations: how many moves are tried at most.
         inner: how many times a move's least squares are reweighted; the smoothing is a quarter of the last each time.
-        gain: it ends when three moves together lowered f by a smaller share than this.
+        gain: it ends when three moves together lowered f at the best point by a smaller share than this.
 
     Returns:
         The best point found from each start, [S, n], f there, [S], and how many moves were tried.
