@@ -32,7 +32,7 @@ _HOMES = {
     "summary": "integrations.diffusers",
     "tau": "solvers",
 }
-_MODULES = ("errors", "grids", "guidance", "integrations", "metrics", "processes", "skip", "solvers", "zoo")
+_MODULES = ("errors", "grids", "guidance", "integrations", "metrics", "processes", "skip", "solvers", "tune", "zoo")
 
 __all__ = [*_HOMES, *_MODULES]
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from fewstep import processes as processes
     from fewstep import skip as skip
     from fewstep import solvers as solvers
+    from fewstep import tune as tune
     from fewstep import zoo as zoo
     from fewstep.calibration import calibrate as calibrate
     from fewstep.denoiser import DataPredictor as DataPredictor

@@ -9,7 +9,7 @@ import skip_diffusers_networks as small
 import torch
 from skip_reference import ScaledConcatenation, randomised
 
-from fewstep import skip
+from fewstep import guidance, skip, zoo
 from fewstep.processes import VPDiscrete
 from fewstep.zoo.train import NETWORK
 
@@ -32,6 +32,20 @@ def compared(network, call):
     torch.testing.assert_close(result / scale, expected / scale, rtol=0, atol=1e-6)
     assert ((result - plain).abs().max() / scale) > 1e-3
     assert torch.equal(call(), plain)
+
+
+def test_guided_denoisers_are_looked_through():
+    model = zoo.load("fashion-mnist", guidance_scale=2.0)
+    denoiser = guidance.StaticThreshold(model)
+    assert skip.find(denoiser) == skip.find(model.inner.network)
+    x, labels = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 2])
+    times = model.process.time(-torch.tensor([0.3, 3.0], dtype=torch.float64).log())
+    with skip.tuned(denoiser, 0.5, sigma_window=(None, 1.0)):
+        windowed = [model(x, t, labels) for t in times]
+    with skip.tuned(model.inner.network, 0.5):
+        inside = model(x, times[0], labels)
+    assert torch.equal(windowed[0], inside) and torch.equal(windowed[1], model(x, times[1], labels))
+    assert not torch.equal(windowed[0], model(x, times[0], labels))
 
 
 def test_freeu_acts_on_the_scaled_skip():

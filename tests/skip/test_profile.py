@@ -148,6 +148,26 @@ def test_a_damaged_file_is_refused(tmp_path, text, message):
         skip.load(tmp_path / "profile.json")
 
 
+def test_what_a_profile_was_made_for_is_kept():
+    origin = {"model": {"fingerprint": "abc"}, "points": [{"bottom": 0.7, "value": 1.5}]}
+    profile = skip.Profile(0.7, skips=4, origin=origin)
+    again = skip.Profile.from_json(profile.to_json())
+    assert again == profile and again.origin == origin and again.skips == 4
+    assert profile == skip.Profile(0.7, skips=4) != skip.Profile(0.7)
+    assert profile.factors(4) == skip.Profile(0.7).factors(4)
+
+
+def test_a_network_with_another_number_of_skips_is_refused():
+    with pytest.raises(ValueError, match="made for a network of 4 skips, this one has 5"):
+        skip.Profile(0.7, skips=4).factors(5)
+
+
+@pytest.mark.parametrize("settings", [{"skips": 0}, {"skips": 2.0}, {"origin": ["a"]}])
+def test_what_is_no_number_of_skips_or_no_origin_is_refused(settings):
+    with pytest.raises(ValueError, match="skips is|origin is"):
+        skip.Profile(**settings)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ValueError, match="nothing.json"):
         skip.load(tmp_path / "nothing.json")

@@ -17,6 +17,7 @@ from fewstep.cli.compare import compare
 from fewstep.cli.evaluate import evaluate
 from fewstep.cli.generate import generate
 from fewstep.cli.sample import sample
+from fewstep.cli.skip import app as skip
 from fewstep.cli.steps import steps
 
 __all__ = ["app", "run"]
@@ -34,6 +35,7 @@ app.command()(generate)
 app.command()(evaluate)
 app.command()(compare)
 app.command()(calibrate)
+app.add_typer(skip, name="skip")
 
 
 @app.callback()

@@ -14,6 +14,7 @@ import typer
 
 from fewstep.cli.models import DTYPE, HELP
 from fewstep.cli.recipes import HELP as RECIPE
+from fewstep.cli.skip_profile import HELP as SKIP
 from fewstep.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def generate(
     grid: Annotated[str, typer.Option(help="A time grid, with settings if wanted, or a .json file.")] = "optimized",
     steps: Annotated[int, typer.Option(help="Intervals of the grid, 1 or more.")] = 8,
     recipe: Annotated[Path | None, typer.Option(help=RECIPE)] = None,
+    skip: Annotated[Path | None, typer.Option(help=SKIP)] = None,
     num: Annotated[int | None, typer.Option(help="How many samples, with the seeds from 0 on.")] = None,
     seeds: Annotated[str | None, typer.Option(help="The seeds: 0-49999, or 3,5,8-10.")] = None,
     class_: Annotated[
@@ -67,6 +69,7 @@ def generate(
     from fewstep.cli.models import load_model
     from fewstep.cli.recipes import recipe_plan, refuse_besides
     from fewstep.cli.shards import remove_parts, shards_of
+    from fewstep.cli.skip_profile import settings_of, tuned_by
     from fewstep.cli.workers import workers
 
     if batch_size < 1 or shard_size < 1:
@@ -83,6 +86,8 @@ def generate(
         sampler: dict[str, Any] = {"solver": solver, "grid": grid, "steps": steps}
     else:
         plan, sampler = recipe_plan(recipe, loaded.denoiser), {"recipe": str(recipe)}
+    if skip is not None:
+        sampler["skip"] = settings_of(tuned_by(skip, loaded.denoiser).profile)
     shards = shards_of(out, wanted, shard_size, format_ == "png")
     conditions_of(loaded, wanted[:1], class_, texts)
     description = {

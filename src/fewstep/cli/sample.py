@@ -10,6 +10,7 @@ import typer
 
 from fewstep.cli.models import HELP
 from fewstep.cli.recipes import HELP as RECIPE
+from fewstep.cli.skip_profile import HELP as SKIP
 from fewstep.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def sample(
     grid: Annotated[str, typer.Option(help="A time grid, with settings if wanted, or a .json file.")] = "optimized",
     steps: Annotated[int, typer.Option(help="Intervals of the grid, 1 or more.")] = 8,
     recipe: Annotated[Path | None, typer.Option(help=RECIPE)] = None,
+    skip: Annotated[Path | None, typer.Option(help=SKIP)] = None,
     num: Annotated[int, typer.Option(help="How many samples, 1 or more.")] = 16,
     seed: Annotated[int, typer.Option(help="The first sample's seed; sample i has seed + i.")] = 0,
     class_: Annotated[
@@ -55,6 +57,7 @@ def sample(
     from fewstep.cli.images import check_writable, to_uint8, write_images
     from fewstep.cli.models import load_model
     from fewstep.cli.recipes import recipe_plan, refuse_besides
+    from fewstep.cli.skip_profile import tuned_by
 
     if list_:
         from fewstep.cli.catalogue import show
@@ -72,6 +75,8 @@ def sample(
         plan = chosen.plan(grids.named(grid, loaded.denoiser.process, steps, solver=chosen))
     else:
         plan = recipe_plan(recipe, loaded.denoiser)
+    if skip is not None:
+        tuned_by(skip, loaded.denoiser)
     seeds = [seed + i for i in range(num)]
     conditions: Any = conditions_of(loaded, seeds, class_, texts)
     began = time.perf_counter()

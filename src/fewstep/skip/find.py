@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import nn
 
-from fewstep.denoiser import Denoiser
+from fewstep.denoiser import DataPredictor
 from fewstep.errors import InputError
 from fewstep.skip import diffusers_networks, research_networks, transformers
 from fewstep.skip.site import Site, Skip
 
-__all__ = ["bare", "find"]
+__all__ = ["bare", "find", "innermost"]
 
 FAMILIES = (
     research_networks.edm,
@@ -27,12 +27,12 @@ FAMILIES = (
 """Each returns a module's own skips, deepest first, or none if the module is of another family."""
 
 
-def find(network: nn.Module | Denoiser, sites: Sequence[Site] | None = None) -> list[Skip]:
+def find(network: nn.Module | DataPredictor, sites: Sequence[Site] | None = None) -> list[Skip]:
     """Return the skip connections of ``network``, deepest first.
 
     Args:
         network: the network, or a wrapper (EDM's preconditioning, ``torch.compile``, ``DataParallel``,
-            ``Denoiser``) with one inside.
+            ``Denoiser``, guidance) with one inside.
         sites: where the skips are, deepest first, for a network that is not known here.
 
     Raises:
@@ -64,13 +64,14 @@ def find(network: nn.Module | Denoiser, sites: Sequence[Site] | None = None) -> 
 
 
 def bare(network: Any) -> tuple[nn.Module, bool]:
-    """Return the network without ``Denoiser``, ``torch.compile`` and parallel wrappers; and whether it is compiled.
+    """Return the network without denoiser, ``torch.compile`` and parallel wrappers; and whether it is compiled.
 
     Raises:
         InputError: if there is no ``torch.nn.Module`` in it.
     """
-    if isinstance(network, Denoiser):
-        network = network.network
+    network = innermost(network)
+    if isinstance(network, DataPredictor):
+        network = getattr(network, "network", network)
     compiled = False
     while isinstance(network, nn.Module):
         inner = network._modules.get("_orig_mod")
@@ -83,6 +84,13 @@ def bare(network: Any) -> tuple[nn.Module, bool]:
     if not isinstance(network, nn.Module):
         raise InputError(f"the network is a {type(network).__name__}: give a torch.nn.Module, such as pipe.unet.")
     return network, compiled or any(_is_compiled(module) for module in network.modules())
+
+
+def innermost(network: Any) -> Any:
+    """Return the denoiser inside guidance and thresholding; what is no denoiser is handed on."""
+    while isinstance(network, DataPredictor) and hasattr(network, "inner"):
+        network = network.inner
+    return network
 
 
 def _is_compiled(module: nn.Module) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,13 @@ class Profile:
         ramp: the width, in natural logarithms of σ/α, over which w falls to 0 outside of the window.
         sigma_weight: w as points (σ/α, weight), linear in log(σ/α) between them and constant beyond; or a
             function of σ/α, which is sampled at 513 points from 1e-4 to 1e4.
+        skips: how many skips the profile was made for; a network with another number is refused. None: any.
+        origin: how it was found (the model, the settings, all points of a search), JSON-able; nothing is
+            computed from it, and profiles that differ in it alone are equal.
 
     Raises:
-        InputError: if a ρ is negative or not finite, the window is empty, or settings exclude each other.
+        InputError: if a ρ is negative or not finite, the window is empty, settings exclude each other, or
+            ``skips`` is no whole number above 0.
     """
 
     bottom: float = 0.8
@@ -49,6 +53,8 @@ class Profile:
     sigma_window: tuple[float | None, float | None] | None = None
     ramp: float = 0.0
     sigma_weight: tuple[tuple[float, float], ...] | Callable[[float], float] | None = None
+    skips: int | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
@@ -70,6 +76,10 @@ class Profile:
                 raise InputError("sigma_window and sigma_weight are both given: leave one out.")
             weight = self.sigma_weight
             put("sigma_weight", _points([(s, weight(s)) for s in SAMPLED] if callable(weight) else weight))
+        if self.skips is not None and (type(self.skips) is not int or self.skips < 1):
+            raise InputError(f"skips is {self.skips!r}: give the number of skips that the profile is for, or None.")
+        if not isinstance(self.origin, Mapping):
+            raise InputError(f"origin is {type(self.origin).__name__}: give a mapping, or leave it out.")
 
     @classmethod
     def per_step(cls, grid: TimeGrid, bottoms: Sequence[float]) -> Profile:
@@ -100,8 +110,13 @@ class Profile:
         """Return ρ of ``count`` skips, deepest first.
 
         Raises:
-            InputError: if ``rho`` is a list of another length.
+            InputError: if ``rho`` is a list of another length, or the profile was made for another number.
         """
+        if self.skips not in (None, count):
+            raise InputError(
+                f"the profile was made for a network of {self.skips} skips, this one has {count}: search one for "
+                "this network, or dataclasses.replace(profile, skips=None) to use it nevertheless."
+            )
         if isinstance(self.rho, tuple):
             if len(self.rho) != count:
                 raise InputError(
@@ -116,7 +131,9 @@ class Profile:
 
     def to_json(self) -> str:
         """Return the profile as JSON; ``from_json`` gives the same profile back."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1)
+        data = {"format": FORMAT, **asdict(self)}
+        unsaid = [name for name in ("skips", "origin") if not data[name]]
+        return json.dumps({name: value for name, value in data.items() if name not in unsaid}, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Profile:

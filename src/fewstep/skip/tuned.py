@@ -8,10 +8,10 @@ from types import TracebackType
 import torch
 from torch import Tensor, nn
 
-from fewstep.denoiser import Denoiser
+from fewstep.denoiser import DataPredictor, Denoiser
 from fewstep.errors import InputError
 from fewstep.processes import Process
-from fewstep.skip.find import bare, find
+from fewstep.skip.find import bare, find, innermost
 from fewstep.skip.hooks import Scaling
 from fewstep.skip.noise_level import FactorTable
 from fewstep.skip.profile import Profile
@@ -21,7 +21,7 @@ __all__ = ["Tuned", "tuned"]
 
 
 def tuned(
-    network: nn.Module | Denoiser,
+    network: nn.Module | DataPredictor,
     bottom: float = 0.8,
     top: float = 1.0,
     *,
@@ -47,7 +47,7 @@ def tuned(
 
     Args:
         network: the network (a diffusers pipeline's ``pipe.unet``), a wrapper with one inside, or a
-            ``Denoiser``, which also says ``process`` and ``network_time``.
+            ``Denoiser``, guided or not, which also says ``process`` and ``network_time``.
         bottom: ρ of the deepest skip; see ``Profile`` for this and the next five.
         top: ρ of the outermost skip.
         rho: one number for all skips, or one for each, deepest first.
@@ -69,6 +69,7 @@ def tuned(
             "profile is given together with settings that it holds: give one or the other, or "
             "dataclasses.replace(profile, …)."
         )
+    network = innermost(network)
     if isinstance(network, Denoiser):
         process = network.process if process is None else process
         network_time = _time_of(network) if network_time is None else network_time
@@ -86,7 +87,7 @@ class Tuned:
 
     def __init__(
         self,
-        network: nn.Module | Denoiser,
+        network: nn.Module | DataPredictor,
         profile: Profile,
         process: Process | None,
         network_time: Callable[[Tensor], Tensor] | None,

@@ -1,0 +1,56 @@
+"""``--skip``: a skip profile on the model of a command."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fewstep.denoiser import DataPredictor
+    from fewstep.skip import Profile, Tuned
+
+__all__ = ["HELP", "origin", "settings_of", "tuned_by"]
+
+HELP = "A skip profile of fewstep skip search, or of fs.skip.Profile.save."
+
+
+def tuned_by(path: Path, denoiser: DataPredictor) -> Tuned:
+    """Scale the model's skips by the profile in a file; a warning tells of a profile of another model.
+
+    Raises:
+        InputError: if the file is no profile, or of a network with another number of skips, or the model has none.
+    """
+    from fewstep import skip
+    from fewstep.calibration import fingerprint
+
+    profile = skip.load(path)
+    handle = skip.tuned(denoiser, profile=profile)
+    model = profile.origin.get("model")
+    searched = model.get("fingerprint") if isinstance(model, dict) else None
+    if searched and searched != fingerprint(denoiser):
+        warnings.warn(
+            f"the skip profile {str(path)!r} was searched on another model (the fingerprint of weights and "
+            "configuration differs): it may do harm; run fewstep skip search for this one.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return handle
+
+
+def settings_of(profile: Profile) -> dict[str, Any]:
+    """Return what decides on samples, JSON-able: the profile without its origin."""
+    return json.loads(replace(profile, origin={}).to_json())
+
+
+def origin(name: str, denoiser: DataPredictor) -> dict[str, Any]:
+    """Return what a profile says of the model that it was searched on, and where that one's skips are."""
+    from fewstep.calibration.fingerprint import described
+    from fewstep.skip import find
+
+    return {
+        "model": {"name": name, **described(denoiser)},
+        "sites": [{"skip": skip.name, "depth": skip.depth, "channels": skip.channels} for skip in find(denoiser)],
+    }

@@ -1,0 +1,147 @@
+"""``fewstep skip search``: the best ρ for a model, a solver and a number of steps, as a profile."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fewstep.cli.models import HELP
+from fewstep.cli.real_images import FEATURES
+from fewstep.cli.real_images import HELP as DATA
+from fewstep.errors import InputError, unknown_name
+
+if TYPE_CHECKING:
+    from fewstep.tune import SearchResult
+
+__all__ = ["search"]
+
+METRICS = ("fd", "feature-loss")
+
+
+def search(
+    out: Annotated[Path, typer.Option(help="The profile, a .json file; the plot is a .png of the same name.")],
+    model: Annotated[str, typer.Option(help=HELP)] = "fashion-mnist",
+    solver: Annotated[str, typer.Option(help="A solver, with settings if wanted: unipc, sa:tau=0.5.")] = "unipc",
+    grid: Annotated[str, typer.Option(help="A time grid, with settings if wanted, or a .json file.")] = "optimized",
+    steps: Annotated[int, typer.Option(help="Intervals of the grid, 1 or more.")] = 8,
+    metric: Annotated[str, typer.Option(help="fd of samples, or feature-loss of real images (with --data).")] = "fd",
+    bottom: Annotated[str, typer.Option(help="ρ of the deepest skip: a range, 0.5:1.0, or a number.")] = "0.5:1.0",
+    top: Annotated[str, typer.Option(help="ρ of the outermost skip: a number, or a range to search too.")] = "1.0",
+    method: Annotated[str, typer.Option(help="golden (golden sections), or grid (even).")] = "golden",
+    points: Annotated[int, typer.Option(help="Evaluations of each range, 2 or more.")] = 6,
+    num: Annotated[int, typer.Option(help="Samples, or real images, of each evaluation.")] = 500,
+    seed: Annotated[int, typer.Option(help="The first sample's seed; all evaluations have the same.")] = 0,
+    features: Annotated[str | None, typer.Option(help=FEATURES)] = None,
+    reference: Annotated[str, typer.Option(help="What fd compares with: an .npz, a folder.")] = "fashion-mnist",
+    data: Annotated[Path | None, typer.Option(help=DATA)] = None,
+    class_: Annotated[
+        str | None, typer.Option("--class", help="A class, none, each (fd) or data (feature-loss), the defaults.")
+    ] = None,
+    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale; 1 is none.")] = 1.0,
+    batch_size: Annotated[int, typer.Option(help="Samples in a network call.")] = 64,
+    device: Annotated[str, typer.Option(help="Where the network runs: cpu, cuda.")] = "cpu",
+    trust_pickle: Annotated[bool, typer.Option(help="Load a pickle, which runs the code in it.")] = False,
+) -> None:
+    """Search for the ρ that suits a model, a solver and a number of steps; sample with --skip and what is written.
+
+    Example: fewstep skip search --steps 8 --metric fd --bottom 0.5:1.0 --num 500 --out profile.json
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from fewstep import grids, solvers, zoo
+    from fewstep.cli.models import load_model
+    from fewstep.cli.real_images import features_for
+    from fewstep.cli.skip_objective import Setting
+    from fewstep.cli.skip_profile import origin
+    from fewstep.tune import Point
+    from fewstep.tune import search as searched
+    from fewstep.tune.search import evaluations
+
+    if out.suffix != ".json" or not out.absolute().parent.is_dir() or out.is_dir():
+        raise InputError(f"--out is {str(out)!r}: write a name that ends in .json, in a folder that exists.")
+    if metric not in METRICS:
+        raise unknown_name("metric", metric, METRICS)
+    if num < 2 or batch_size < 1 or seed < 0:
+        raise InputError(f"--num is {num}, --batch-size {batch_size}, --seed {seed}: at least 2, 1 and 0 are needed.")
+    if (data is None) != (metric == "fd"):
+        raise InputError("feature-loss needs real images, --data; fd compares samples with --reference instead.")
+    ranges = {"bottom": _range("--bottom", bottom), "top": _range("--top", top)}
+    total = evaluations(**ranges, method=method, points=points)
+    chosen = solvers.named(solver)
+    loaded = load_model(model, guidance=guidance, device=device, trust_pickle=trust_pickle)
+    plan = chosen.plan(grids.named(grid, loaded.denoiser.process, steps, solver=chosen))
+    extractor = features_for(features, model, tuple(zoo.MODELS))
+    if extractor is None:
+        raise InputError(f"the features of {model!r} are not known: give --features, of its kind of images.")
+    setting = Setting(loaded, plan, extractor, reference, data, class_, num, seed, batch_size)
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[shown]}")
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("searching", total=None, shown="")
+        objective, calls = setting.objective(lambda: progress.advance(task))
+        progress.update(task, total=calls * total)
+
+        def tell(point: Point) -> None:
+            progress.update(task, shown=f"ρ {point.bottom:.3g} … {point.top:.3g}: {metric} {point.value:.4g}")
+
+        seeds = range(seed, seed + num)
+        found = searched(loaded.denoiser, objective, seeds, **ranges, method=method, points=points, tell=tell)
+    settings = {"solver": solver, "grid": grid, "steps": steps, "metric": metric, "bottom": bottom, "top": top,
+                "method": method, "points": points, "num": num, "seed": seed, "features": extractor.tag,
+                "reference": reference if data is None else None, "data": data and data.name,
+                "class": setting.classes, "guidance": guidance}  # fmt: skip
+    _write(out, found, metric, {**origin(model, loaded.denoiser), "settings": settings})
+    _show(found, metric, out)
+
+
+def _range(option: str, text: str) -> tuple[float, float]:
+    low, _, high = text.partition(":")
+    try:
+        return float(low), float(high or low)
+    except ValueError as error:
+        raise InputError(f"{option} is {text!r}: write a range, as 0.5:1.0, or a number.") from error
+
+
+def _write(out: Path, found: SearchResult, metric: str, origin: dict[str, Any]) -> None:
+    from fewstep.cli.images import written_whole
+    from fewstep.cli.manifest import versions
+    from fewstep.cli.skip_figures import draw_search
+
+    origin = {
+        **origin,
+        "points": [asdict(point) for point in found.points],
+        "check": found.check and asdict(found.check),
+        "versions": versions(),
+    }
+    profile = replace(found.profile, origin=origin)
+
+    def write(path: Path) -> None:
+        path.write_text(profile.to_json() + "\n", "utf-8")
+
+    written_whole(out.with_suffix(".png"), lambda path: draw_search(found, metric, path))
+    written_whole(out, write)
+
+
+def _show(found: SearchResult, metric: str, out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    table = Table("ρ deepest", "ρ outermost", metric, box=None, header_style="bold")
+    for point in found.points:
+        words = f"{point.bottom:.4g}", f"{point.top:.4g}", f"{point.value:.5g}"
+        table.add_row(*words, style="bold" if point == found.best else "")
+    console.print(table)
+    if found.check is None:
+        console.print(f"no tuning was better than none: the profile changes nothing -> {out}")
+        return
+    check = found.check
+    better = "" if check.high < 0 else "; no difference that is certain" if check.low <= 0 else "; it is worse there"
+    console.print(
+        f"on fresh seeds {metric} {check.untuned:.5g} -> {check.tuned:.5g}, difference 95 % in "
+        f"[{check.low:.3g}, {check.high:.3g}]{better} -> {out}"
+    )

@@ -1,0 +1,101 @@
+"""How well a network denoises real samples, in pixels and in features, over the noise level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fewstep.errors import InputError
+from fewstep.tune.real_data import RealData
+
+__all__ = ["Change", "Features", "Losses", "denoising_losses"]
+
+Features = Callable[[Tensor], Tensor]
+"""Images [n, C, H, W] in [−1, 1] to features [n, d]: ``fs.metrics.features(name)``, a module, any callable."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The denoising loss of every sample at every noise level.
+
+    Attributes:
+        levels: the noise levels σ/α.
+        pixel: float64 [levels, n].
+        feature: the same in features; None without any.
+    """
+
+    levels: tuple[float, ...]
+    pixel: Tensor
+    feature: Tensor | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """A loss with and without tuning, over the noise level; all float64 [levels].
+
+    ``relative`` is the tuned loss over the untuned one, less 1; ``error`` its standard error, on common samples
+    and noise.
+    """
+
+    untuned: Tensor
+    tuned: Tensor
+    relative: Tensor
+    error: Tensor
+
+    @classmethod
+    def of(cls, untuned: Tensor, tuned: Tensor) -> Change:
+        """Return the change from losses [levels, n] to other ones of the same samples."""
+        before, after = untuned.mean(1), tuned.mean(1)
+        ratio = after / before
+        spread = (tuned - ratio[:, None] * untuned).std(1) / untuned.shape[1] ** 0.5
+        return cls(before, after, ratio - 1.0, spread / before)
+
+
+def denoising_losses(
+    data: RealData,
+    levels: Sequence[float],
+    features: Features | None = None,
+    decode: Callable[[Tensor], Tensor] | None = None,
+) -> Losses:
+    r"""Return ‖D(x_t) − x_0‖²/d and ‖f(D(x_t)) − f(x_0)‖²/d', of each sample at each noise level.
+
+    d and d' are the numbers of pixels and of features, so that both are mean squares. Features are taken of images
+    as they are shown: D is decoded, and clamped to [−1, 1], first.
+
+    Args:
+        data: the samples.
+        levels: noise levels σ/α.
+        features: f; None for pixels (or latents) alone.
+        decode: samples to images, for models that work on latents.
+
+    Raises:
+        InputError: if the features do not take the images.
+    """
+    pixel = torch.zeros(len(levels), len(data), dtype=torch.float64)
+    feature = None if features is None else torch.zeros_like(pixel)
+    for i, level in enumerate(levels):
+        done = 0
+        for x_0, prediction in data.predictions(level):
+            rows = slice(done, done + len(x_0))
+            pixel[i, rows] = _mean_square(prediction, x_0)
+            if features is not None and feature is not None:
+                feature[i, rows] = _mean_square(*(_features(x, features, decode) for x in (prediction, x_0)))
+            done += len(x_0)
+    return Losses(tuple(levels), pixel, feature)
+
+
+def _features(x: Tensor, features: Features, decode: Callable[[Tensor], Tensor] | None) -> Tensor:
+    images = x if decode is None else decode(x)
+    with torch.no_grad():
+        made = features(images.clamp(-1.0, 1.0).float())
+    if not isinstance(made, Tensor) or made.ndim < 2 or len(made) != len(x):
+        shape = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+        raise InputError(f"the features of {len(x)} images are {shape}: they must be a tensor [n, d].")
+    return made
+
+
+def _mean_square(one: Tensor, other: Tensor) -> Tensor:
+    return (one.double() - other.double()).square().flatten(1).mean(1).cpu()
