@@ -1,9 +1,13 @@
 """The page in a real browser, on a wide screen and on a telephone: headless Chromium, driven by selenium."""
 
+import json
 import os
 import shutil
 
+import numpy as np
 import pytest
+
+from fewstep.report import comparison_page
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install 'fewstep[dev]'")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -31,18 +35,37 @@ def browser(tmp_path_factory):
     driver.quit()
 
 
+@pytest.fixture(scope="module")
+def reports(comparison, tmp_path_factory):
+    """The report of a small comparison, and one with more columns and longer names than any screen is wide."""
+    table = json.loads((comparison / "table.json").read_text())
+    many = []
+    for steps in range(2, 30, 3):
+        many += [{**row, "nfe": steps, "solver": f"sa:predictor_order=3,corrector_order=4,tau=0.25,{'x' * i}"}
+                 for i, row in enumerate(table["rows"][:2])]  # fmt: skip
+    path = tmp_path_factory.mktemp("wide") / "report.html"
+    path.write_text(comparison_page({**table, "rows": many}, [np.zeros((8, 32, 32, 1), np.uint8)] * len(many)), "utf-8")
+    return {"small": comparison / "report.html", "wide": path}
+
+
 @pytest.fixture(params=WIDTHS, ids=lambda width: f"{width}px")
-def page(browser, comparison, request):
-    """The report, opened at one width with every section unfolded."""
+def screen(browser, request):
+    """The browser at one width."""
     metrics = {"width": request.param, "height": WIDTHS[request.param], "deviceScaleFactor": 1,
                "mobile": request.param < 600}  # fmt: skip
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    browser.get((comparison / "report.html").as_uri())
-    browser.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
-    browser.execute_async_script(
+    return browser
+
+
+@pytest.fixture(params=["small", "wide"])
+def page(screen, reports, request):
+    """A report, opened with every section unfolded."""
+    screen.get(reports[request.param].as_uri())
+    screen.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
+    screen.execute_async_script(
         "const [done] = arguments; Promise.all([...document.images].map(i => i.decode())).then(done, done)"
     )
-    return browser
+    return screen
 
 
 def test_no_word_on_the_console_and_every_picture_is_there(page):
@@ -61,6 +84,18 @@ def test_the_page_never_scrolls_sideways_but_wide_tables_do(page):
     boxes = page.execute_script("""
         return [...document.querySelectorAll('.scroll')].map(one => getComputedStyle(one).overflowX)""")
     assert boxes and set(boxes) == {"auto"}
+
+
+def test_what_is_too_wide_scrolls_in_its_own_box_beside_its_names(screen, reports):
+    screen.get(reports["wide"].as_uri())
+    wide = screen.execute_script("""
+        const box = document.querySelector('.numbers').parentElement, name = box.querySelector('tbody th');
+        box.scrollLeft = 200;
+        return [box.scrollWidth - box.clientWidth, box.scrollLeft,
+                name.getBoundingClientRect().left - box.getBoundingClientRect().left]""")
+    over, scrolled, moved = wide
+    assert scrolled == min(over, 200) and moved == 0
+    assert over > 0 or screen.execute_script("return window.innerWidth") == 1280
 
 
 def test_text_is_large_and_dark_enough(page):

@@ -3,7 +3,7 @@
 import base64
 from xml.etree import ElementTree
 
-from fewstep.report.entries import best, entries_of, grid_rows
+from fewstep.report.entries import best, contested, digits, entries_of, grid_rows
 from fewstep.report.figures import curves, grid_axis
 from fewstep.report.style import styles
 
@@ -42,6 +42,17 @@ def test_best_and_entries():
         "a on karras", "b on karras", "a on optimized", "b on optimized", "diffusers:c",
     ]  # fmt: skip
     assert entries[3].values("fd") == {2: 2.5, 4: 1.25}
+
+
+def test_where_solvers_meet():
+    heun = {"solver": "heun", "grid": "karras", "steps": 2, "nfe": 3, "fd": 1.0, "levels": [1.0, 0.5, 0.0]}
+    assert contested(entries_of([*ROWS, heun])) == [2, 4]
+    assert contested(entries_of([heun])) == [3]
+
+
+def test_numbers_have_their_digits():
+    assert [digits(v) for v in (0.19, 12.5, 0.012345, 1234.5, 0.0)] == ["0.1900", "12.50", "0.01235", "1234", "0.000"]
+    assert digits(0.19, 3) == "0.190" and digits(31415.9, 3) == "31416"
 
 
 def test_a_grid_is_named_once_unless_solvers_change_it():

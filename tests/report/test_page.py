@@ -72,16 +72,16 @@ def test_the_best_of_each_column_is_bold_and_nothing_else(table, page):
         bold = sorted(re.findall(r"strong best (\S+)", after.partition("caption")[0]))
         rows = [row for row in table["rows"] if metric in row]
         least = {n: min(row[metric] for row in rows if row["nfe"] == n) for n in {row["nfe"] for row in rows}}
-        ties = [f"{row[metric]:.4g}" for row in rows if row[metric] == least[row["nfe"]]]
+        ties = [f"{row[metric]:#.4g}" for row in rows if row[metric] == least[row["nfe"]]]
         assert bold == sorted(ties)
 
 
 def test_every_value_is_there(table, page):
     cells = [text for _, text in page.all("td")]
     for row in table["rows"]:
-        assert any(cell.startswith(f"{row['fd']:.4g}") for cell in cells)
+        assert any(cell.startswith(f"{row['fd']:#.4g}") for cell in cells)
         if "error" in row:
-            interval = f"{row['error']:.4g} {row['error_low']:.3g} – {row['error_high']:.3g}"
+            interval = f"{row['error']:#.4g} {row['error_low']:#.3g} – {row['error_high']:#.3g}"
             assert interval in cells
 
 

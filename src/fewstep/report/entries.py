@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["METRICS", "Entry", "best", "entries_of", "grid_rows"]
+__all__ = ["METRICS", "Entry", "best", "contested", "digits", "entries_of", "grid_rows"]
 
 METRICS = {
     "error": ("Error to the reference solution", "RMSE"),
@@ -58,6 +58,20 @@ def best(rows: Iterable[Mapping[str, Any]], metric: str) -> dict[int, float]:
         if metric in row:
             smallest[row["nfe"]] = min(row[metric], smallest.get(row["nfe"], row[metric]))
     return smallest
+
+
+def contested(entries: Sequence[Entry]) -> list[int]:
+    """Return the numbers of network calls at which different solvers meet; all of them if they never do."""
+    solvers: dict[int, set[str]] = {}
+    for entry in entries:
+        for nfe in entry.cells:
+            solvers.setdefault(nfe, set()).add(entry.solver)
+    return sorted(nfe for nfe in solvers if len(solvers[nfe]) > 1) or sorted(solvers)
+
+
+def digits(value: float, count: int = 4) -> str:
+    """Return a number with ``count`` digits, trailing zeros too, so that columns can be read downwards."""
+    return f"{value:.0f}" if abs(value) >= 10 ** (count - 1) else f"{value:#.{count}g}"
 
 
 def grid_rows(entries: Sequence[Entry], steps: int) -> dict[str, list[float | None]]:

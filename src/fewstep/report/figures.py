@@ -100,7 +100,7 @@ def _apart(calls: list[int]) -> list[int]:
         return calls
     shown, span = [calls[0]], math.log(calls[-1] / calls[0])
     for number in calls[1:]:
-        if math.log(number / shown[-1]) > 0.055 * span:
+        if math.log(number / shown[-1]) > 0.065 * span:
             shown.append(number)
     return shown
 

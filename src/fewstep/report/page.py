@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fewstep.errors import MissingPackageError
-from fewstep.report.entries import METRICS, Entry, best, entries_of, grid_rows
+from fewstep.report.entries import METRICS, Entry, best, contested, digits, entries_of, grid_rows
 from fewstep.report.figures import curves, grid_axis
 from fewstep.report.mosaics import Mosaic, mosaic
 from fewstep.report.style import styles
@@ -42,6 +42,7 @@ def comparison_page(
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True,
                               lstrip_blocks=True)  # fmt: skip
+    environment.filters["digits"] = digits
     rows, entries = table["rows"], entries_of(table["rows"])
     calls = sorted({row["nfe"] for row in rows})
     days = sorted({row["measured"] for row in rows})
@@ -53,7 +54,9 @@ def comparison_page(
         calls=calls,
         days=days,
         metrics=sections,
-        winners=[{"nfe": nfe, "best": [_winner(section, entries, nfe) for section in sections]} for nfe in calls],
+        winners=[
+            {"nfe": nfe, "best": [_winner(section, entries, nfe) for section in sections]} for nfe in contested(entries)
+        ],
         images=[_images(entries, nfe, pictures) for nfe in calls] if len(pictures) else [],
         kept=len(pictures[0]) if len(pictures) else 0,
         solution=None if solution is None else mosaic(solution),

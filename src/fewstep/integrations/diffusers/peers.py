@@ -80,7 +80,7 @@ class Peer:
         """σ/α at each time, from noise to data."""
         return [float(sigma) for sigma in self._scheduler().sigmas]
 
-    def _scheduler(self) -> Any:
+    def _scheduler(self, device: torch.device | str = "cpu") -> Any:
         kind, settings = PEERS[self.name]
         assert isinstance(self.process, VPDiscrete)
         kept = self.process.alphas_cumprod
@@ -88,7 +88,7 @@ class Peer:
         scheduler = getattr(diffusers, kind)(
             num_train_timesteps=len(kept), trained_betas=betas.tolist(), prediction_type="sample", **settings
         )
-        scheduler.set_timesteps(self.steps)
+        scheduler.set_timesteps(self.steps, device=device)
         return scheduler
 
     @torch.no_grad()
@@ -107,7 +107,7 @@ class Peer:
         NoiseSource(len(seeds), denoiser.device, seeds=seeds).fill(x)
         cond = denoiser.check_cond(model.condition(conditions), len(seeds))
         cond = cond.to(denoiser.device) if isinstance(cond, Tensor) else cond
-        scheduler = self._scheduler()
+        scheduler = self._scheduler(denoiser.device)
         noise = {"generator": NoiseSource(len(seeds), denoiser.device, seeds=seeds, stream=STEPS).generators}
         for timestep in scheduler.timesteps:
             t = torch.tensor((float(timestep) + 1) / scheduler.config.num_train_timesteps, dtype=torch.float64)
