@@ -82,6 +82,7 @@ class Fitting:
             tuple(1 + min(n + 1, self.history) for n in range(plan.steps)),
             self.placement(TimeGrid(plan.process, plan.times)) if times and plan.steps > 1 else None,
             features,
+            some_of(self.which, self.reference.end[0].numel()),
         )
         point = descend(problem, problem.start(), FINAL_ROUNDS, report=lambda p: self._tell("final", p.error**0.5))
         return point.detail.finished()

@@ -10,9 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fewstep.calibration.calibrated import CalibratedPlan, Report
 from fewstep.calibration.conditions import conditions_for
-from fewstep.calibration.fingerprint import described
 from fewstep.calibration.fitting import Fitting, Progress, gain_of
 from fewstep.calibration.network import CountedNetwork, checked_predictor
 from fewstep.calibration.reference import Reference, reference_grid
@@ -21,7 +19,9 @@ from fewstep.errors import InputError, unknown_name
 from fewstep.executor import checked_seeds
 from fewstep.executor.fold import foldable
 from fewstep.grids import TimeGrid
+from fewstep.integrations.fingerprint import described
 from fewstep.plan import Plan
+from fewstep.recipe import CalibratedPlan, Report
 from fewstep.sampling import initial_state
 from fewstep.solvers import Solver
 

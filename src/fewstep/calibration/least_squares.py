@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -27,14 +28,11 @@ class NormalEquations:
     energy: Tensor
 
     @classmethod
-    def of(cls, features: list[Tensor], residuals: list[Tensor]) -> NormalEquations:
-        """Return those of features [k, values] and a residual [values] for each noise, float64."""
-        pairs = list(zip(features, residuals, strict=True))
-        return cls(
-            gram=torch.stack([f @ f.T / f.shape[1] for f, _ in pairs]),
-            moment=torch.stack([f @ r / f.shape[1] for f, r in pairs]),
-            energy=torch.stack([r @ r / r.shape[0] for _, r in pairs]),
-        )
+    def of(cls, pairs: Iterable[tuple[Tensor, Tensor]]) -> NormalEquations:
+        """Return those of features [k, values] and a residual [values] for each noise, float64; one pair is held."""
+        sums = [(f @ f.T / f.shape[1], f @ r / f.shape[1], r @ r / r.shape[0]) for f, r in pairs]
+        gram, moment, energy = zip(*sums, strict=True)
+        return cls(torch.stack(gram), torch.stack(moment), torch.stack(energy))
 
     def part(self, which: Tensor, width: int | None = None) -> NormalEquations:
         """Return those of some noises and the first ``width`` features."""

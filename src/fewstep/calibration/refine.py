@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -42,6 +42,8 @@ class FinalProblem:
         widths: the features of each row that are free.
         placement: where times may go; None keeps them.
         features: the space in which final samples are compared, [n, …] → [n, …]; None for their own values.
+        derived: the noises that derivatives are taken on, the costly part; None for all of ``which``. Whether a step
+            is better is always asked of all.
     """
 
     rows: FittedRows
@@ -52,6 +54,7 @@ class FinalProblem:
     widths: tuple[int, ...]
     placement: Placement | None = None
     features: Callable[[Tensor], Tensor] | None = None
+    derived: Tensor | None = None
     max_step: float = 0.5
 
     def start(self) -> Point:
@@ -80,21 +83,21 @@ class FinalProblem:
 
     def linearise(self, point: Point) -> NormalEquations:
         """Return the normal equations over θ, by difference quotients."""
-        tables, steps, starts = self._perturbed(point.theta)
-        features, residuals = [], []
-        for part in self.network.blocks(self.which):
-            ends = self._ends(point.detail, tables, starts, part)
-            made = [self._compared(end) for end in ends]
-            for i in range(len(part)):
-                quotients = [
-                    (m[i] - made[0][i]).reshape(-1).double() / step for m, step in zip(made[1:], steps, strict=True)
-                ]
-                features.append(torch.stack(quotients))
-            residuals += self._residuals(ends[0], part)
-        equations, pull = NormalEquations.of(features, residuals), self._penalty @ point.theta
+        equations, pull = NormalEquations.of(self._quotients(point)), self._penalty @ point.theta
         return NormalEquations(
             equations.gram + self._penalty, equations.moment - pull, equations.energy + point.theta @ pull
         )
+
+    def _quotients(self, point: Point) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield ∂output/∂θ [len(θ), values] and the residual [values] of each noise of ``derived``."""
+        tables, steps, starts = self._perturbed(point.theta)
+        sizes = torch.tensor(steps, dtype=torch.float64)[:, None]
+        for part in self.network.blocks(self.which if self.derived is None else self.derived):
+            ends = self._ends(point.detail, tables, starts, part)
+            made = [self._compared(end) for end in ends]
+            for i, residual in enumerate(self._residuals(ends[0], part)):
+                moved = torch.stack([m[i].reshape(-1) for m in made[1:]]).double()
+                yield (moved - made[0][i].reshape(-1).double()) / sizes, residual
 
     @cached_property
     def _penalty(self) -> Tensor:

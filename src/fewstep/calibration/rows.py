@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,25 +14,12 @@ from fewstep.calibration.network import CountedNetwork
 from fewstep.calibration.reference import Reference
 from fewstep.calibration.student import Student, Table
 from fewstep.plan import Plan
+from fewstep.recipe import RowFit
 
-__all__ = ["RIDGES", "FittedRows", "Resume", "RowFit", "fit_rows"]
+__all__ = ["RIDGES", "FittedRows", "Resume", "fit_rows"]
 
 RIDGES = (1e-12, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 """Tried in cross-validation; features have a mean square of 1."""
-
-
-@dataclass(frozen=True)
-class RowFit:
-    """What became of a row: the features fitted (0: the solver's own row), the ridge, and the error to the reference.
-
-    ``own`` and ``fitted`` are root mean squares of the next state's error with the solver's row and the fitted one,
-    on noises that the fit had not seen.
-    """
-
-    width: int
-    ridge: float
-    own: float
-    fitted: float
 
 
 @dataclass(frozen=True)
@@ -108,13 +96,15 @@ def _fit_row(
     own, plan = table.row(n), table.plan
     count = 1 + min(n + 1, history)
     matrix = feature_matrix(plan.process, plan.times[n], plan.prediction, count - 1)
-    features, residuals, sizes = [], [], torch.zeros(count, dtype=torch.float64)
-    for i in range(len(student.which)):
-        vectors = student.flat(i, len(own))
-        features.append(matrix @ vectors[:count])
-        residuals.append(target[i].reshape(-1).double() - own @ vectors)
-        sizes += vectors[:count].square().mean(1) / len(student.which)
-    raw = NormalEquations.of(features, residuals)
+    sizes = torch.zeros(count, dtype=torch.float64)
+
+    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+        for i in range(len(student.which)):
+            vectors = student.flat(i, len(own))
+            sizes.add_(vectors[:count].square().mean(1) / len(student.which))
+            yield matrix @ vectors[:count], target[i].reshape(-1).double() - own @ vectors
+
+    raw = NormalEquations.of(pairs())
     units = Units.of(matrix, raw.gram.mean(0), sizes, student.state.dtype)
     scale = units.scale
     equations = NormalEquations(raw.gram / (scale[:, None] * scale) + units.penalty, raw.moment / scale, raw.energy)
@@ -127,7 +117,7 @@ def _fit_row(
     if choice.width == 0:
         return own, fit, units
     delta = torch.zeros(count, dtype=torch.float64)
-    delta[: choice.width] = equations.part(torch.arange(len(features)), choice.width).solve(choice.ridge)
+    delta[: choice.width] = equations.part(torch.arange(len(student.which)), choice.width).solve(choice.ridge)
     row = own.clone()
     row[:count] += matrix.T @ (delta / scale)
     return row, fit, units

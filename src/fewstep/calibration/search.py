@@ -25,7 +25,7 @@ BENDS = (-1.5, -0.75, 0.0)
 FINALISTS, FIRST_ROUNDS, LAST_ROUNDS = 3, 3, 10
 """So many starts are refined for so many rounds; the best of them goes on."""
 NOISES, VALUES = 16, 4096
-"""The search runs on so many noises, or as many as have so many values in all."""
+"""Searches and derivatives run on so many noises, or as many as have so many values in all."""
 
 
 def starts(problem: TimesProblem) -> Iterator[tuple[str, TimeGrid]]:
@@ -90,6 +90,11 @@ def search_times(
 
 
 def some_of(which: Tensor, values: int) -> Tensor:
-    """Return those of the noises to fit on that the search runs on, evenly taken, for samples of ``values`` values."""
+    """Return those of the noises to fit on that searches and derivatives run on, evenly taken.
+
+    Args:
+        which: the noises to fit on.
+        values: how many values a sample has.
+    """
     count = min(len(which), max(NOISES, -(-VALUES // values)))
     return which[torch.linspace(0, len(which) - 1, count).round().long()]

@@ -60,11 +60,11 @@ class TimesProblem:
         for p in range(len(point.theta)):
             moved, step = self._moved(point.theta, p)
             rows = self._fitted(folded(self.solver.plan(moved)), Resume(base, p))
-            columns.append((rows.end - base.end).double() / step)
-        residual = (self.reference.end[self.which] - base.end).double()
+            columns.append((rows.end - base.end) / step)
+        residual = self.reference.end[self.which] - base.end
         return NormalEquations.of(
-            [torch.stack([c[i].reshape(-1) for c in columns]) for i in range(len(self.which))],
-            [residual[i].reshape(-1) for i in range(len(self.which))],
+            (torch.stack([c[i].reshape(-1) for c in columns]).double(), residual[i].reshape(-1).double())
+            for i in range(len(self.which))
         )
 
     def _moved(self, theta: Tensor, p: int) -> tuple[TimeGrid, float]:

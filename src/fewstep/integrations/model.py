@@ -17,7 +17,7 @@ from fewstep.grids import TimeGrid
 from fewstep.plan import Plan
 from fewstep.sampling import initial_state
 
-__all__ = ["Conditions", "Model"]
+__all__ = ["Conditions", "Model", "weights_hash"]
 
 Conditions = Sequence[int] | Sequence[str] | None
 """A class number or a prompt for each sample, or None."""
@@ -92,15 +92,16 @@ class Model:
         inner: Any = self.denoiser
         while hasattr(inner, "inner"):
             inner = inner.inner
-        digest, found = hashlib.sha256(), False
-        for network in (getattr(inner, "network", inner), *self.parts):
-            if isinstance(network, nn.Module):
-                found = True
-                _add(digest, network)
-        return digest.hexdigest() if found else ""
+        return weights_hash(getattr(inner, "network", inner), *self.parts)
 
 
-def _add(digest: Any, network: nn.Module) -> None:
-    for name, value in sorted(network.state_dict().items()):
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype};".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+def weights_hash(*networks: object) -> str:
+    """Return the SHA-256 of the weights of those that are networks, with names, shapes and types; "" without any."""
+    digest, found = hashlib.sha256(), False
+    for network in networks:
+        if isinstance(network, nn.Module):
+            found = True
+            for name, value in sorted(network.state_dict().items()):
+                digest.update(f"{name} {tuple(value.shape)} {value.dtype};".encode())
+                digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest() if found else ""

@@ -56,7 +56,8 @@ def grid_of(formulation: Formulation, config: Mapping[str, Any], num: int, solve
     if not isinstance(placement, str):
         grid = TimeGrid(formulation.process, placement)
         if grid.steps != num:
-            raise InputError(f"steps is a grid of {grid.steps} steps: call with num_inference_steps={grid.steps}.")
+            source = "steps is a grid" if config["recipe"] is None else "the recipe is"
+            raise InputError(f"{source} of {grid.steps} steps: call with num_inference_steps={grid.steps}.")
         return grid
     return STEPS[placement](formulation, config, int(num), solver)
 

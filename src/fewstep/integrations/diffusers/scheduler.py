@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,10 +15,12 @@ from diffusers.utils import DummyObject
 
 from fewstep.errors import InputError, unknown_name
 from fewstep.executor import checked_seeds
+from fewstep.grids import TimeGrid
 from fewstep.integrations.diffusers.config import adopted
 from fewstep.integrations.diffusers.formulation import alphas_cumprod_of, formulation_of
 from fewstep.integrations.diffusers.limit import limit_of
 from fewstep.integrations.diffusers.placement import check_placement
+from fewstep.integrations.diffusers.recipe import DECIDED, process_settings, recipe_settings
 from fewstep.integrations.diffusers.run import ScheduledRun
 from fewstep.integrations.diffusers.solver import solver_of
 from fewstep.integrations.diffusers.timetable import training_timesteps
@@ -68,6 +71,7 @@ class FewStepScheduler(ScheduledRun):
             pipeline keeps its sigmas, the user's too, to itself where it is.)
         flow_shift, use_dynamic_shifting, time_shift_type, shift_terminal, invert_sigmas: the levels of a flow;
             dynamic shifting takes ``mu`` from the pipeline.
+        recipe: the JSON object of a calibrated plan, which then decides solver and steps; see ``from_recipe``.
         sigma_data, sigma_min, sigma_max, sigma_schedule, rho: an EDM-preconditioned network, if ``sigma_data`` is
             given, and its levels.
 
@@ -126,6 +130,7 @@ class FewStepScheduler(ScheduledRun):
         sigma_max: float | None = None,
         sigma_schedule: str = "karras",
         rho: float = 7.0,
+        recipe: Mapping[str, Any] | None = None,
     ) -> None:
         self._settle()
         check_placement(self.config)
@@ -152,7 +157,9 @@ class FewStepScheduler(ScheduledRun):
             settled["trained_betas"] = np.asarray(config.trained_betas).tolist()
         if config.tau_window is not None:
             settled["tau_window"] = [float(x) for x in config.tau_window]
-        if not isinstance(config.steps, str):
+        if config.recipe is not None:
+            settled["steps"] = [float(t) for t in config.recipe["times"]]
+        elif not isinstance(config.steps, str):
             settled["steps"] = [float(t) for t in config.steps]
         if config.solver_type in ("midpoint", "heun", "logrho"):
             settled["solver_type"] = "bh2"
@@ -183,3 +190,33 @@ class FewStepScheduler(ScheduledRun):
             if name not in own:
                 raise unknown_name("setting", name, own)
         return super().from_config(adopted(config, kwargs, own), return_unused_kwargs, **kwargs)
+
+    @classmethod
+    def from_recipe(
+        cls, path: Path | str, config: Mapping[str, Any] | None = None, **settings: Any
+    ) -> FewStepScheduler:
+        """Return a scheduler that runs the plan in a recipe of ``fs.calibrate`` or ``fewstep calibrate``.
+
+        Its number of steps is the recipe's; it is saved with the pipeline, recipe and all. Which model the recipe is of
+        cannot be seen from here: ``fs.enable(pipe, recipe=path)`` warns of another one.
+
+        Equals: ``fs.execute(fewstep.calibration.load_recipe(path), …)`` on the same noise.
+
+        Args:
+            path: the recipe.
+            config: ``pipe.scheduler.config``, for thresholding and whatever else is the pipeline's own; without it the
+                process and the prediction are the recipe's.
+            **settings: further settings of the scheduler.
+
+        Raises:
+            InputError: if the file is no recipe, it is of another process than ``config``, or a setting is given that
+                the recipe decides.
+        """
+        for name in settings:
+            if name in DECIDED:
+                raise InputError(f"{name} is given, but the recipe {str(path)!r} decides it: leave it out.")
+        plan, recipe = recipe_settings(path)
+        own = process_settings(plan) if config is None else config
+        scheduler = cls.from_config({"_class_name": cls.__name__, **own}, **recipe, **settings)
+        scheduler.solver.plan(TimeGrid(scheduler.formulation.process, plan.times))
+        return scheduler

@@ -6,17 +6,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fewstep.errors import InputError, unknown_name
+from fewstep.integrations.diffusers.recipe import RecipeSolver
 from fewstep.solvers import DDIM, DEIS, DPMSolverPP, Euler, SASolver, Solver, UniPC, tau
 
 __all__ = ["SOLVERS", "solver_of"]
 
 
 def solver_of(config: Mapping[str, Any]) -> Solver:
-    """Return the solver of the settings ``solver``, ``solver_order``, ``corrector_order`` and their like.
+    """Return the solver of the settings ``solver``, ``solver_order``, ``corrector_order`` and their like, or a recipe.
 
     Raises:
         InputError: if there is no such solver, or a setting is out of its range.
     """
+    if config["recipe"] is not None:
+        return RecipeSolver.of(config["recipe"])
     if config["solver"] not in SOLVERS:
         raise unknown_name("solver", config["solver"], SOLVERS)
     return SOLVERS[config["solver"]](config)

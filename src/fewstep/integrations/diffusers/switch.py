@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from diffusers import DiffusionPipeline
@@ -12,10 +13,13 @@ from torch import nn
 
 from fewstep.errors import InputError
 from fewstep.grids import TimeGrid
+from fewstep.integrations.diffusers.formulation import EDMFormulation
 from fewstep.integrations.diffusers.last_call import Summary
 from fewstep.integrations.diffusers.recommended import recommended
 from fewstep.integrations.diffusers.scheduler import FewStepScheduler
 from fewstep.integrations.diffusers.stopwatch import Stopwatch
+from fewstep.integrations.fingerprint import network_fingerprint, warn_if_other_fingerprint
+from fewstep.recipe import CalibratedPlan, load_recipe
 from fewstep.skip import Profile, Tuned, tuned
 
 __all__ = ["disable", "enable", "summary"]
@@ -42,6 +46,7 @@ def enable(
     solver: str | None = None,
     grid: str | TimeGrid | None = None,
     skip: float | Profile | None = None,
+    recipe: Path | str | None = None,
     **settings: Any,
 ) -> DiffusionPipeline:
     """Put a ``FewStepScheduler`` into ``pipe``, with the settings recommended for its family, and return ``pipe``.
@@ -55,6 +60,8 @@ def enable(
         solver: the setting ``solver`` of ``FewStepScheduler``.
         grid: its setting ``steps``, or a ``TimeGrid`` of the pipeline's process.
         skip: Skip-Tuning of the network: ρ of its deepest skip, or a profile.
+        recipe: a file of ``fs.calibrate`` or ``fewstep calibrate``, in place of ``steps``, ``solver`` and ``grid``; a
+            warning tells of a pipeline whose network is not the one that it was calibrated on.
         **settings: further settings of ``FewStepScheduler``, by its names.
 
     Raises:
@@ -66,6 +73,12 @@ def enable(
     before = _state(pipe)
     original = pipe.scheduler if before is None else before.scheduler
     base = type(pipe) if before is None else before.pipeline_class
+    if recipe is not None:
+        if (steps, solver, grid) != (None, None, None):
+            raise InputError(f"the recipe {str(recipe)!r} decides steps, solver and grid: leave them out.")
+        scheduler = FewStepScheduler.from_recipe(recipe, original.config, **settings)
+        _warn_if_other_model(pipe, scheduler, load_recipe(recipe))
+        return _put(pipe, scheduler, len(scheduler.config.steps) - 1, skip)
     if isinstance(grid, TimeGrid):
         steps = grid.steps if steps is None else steps
         settings["steps"] = grid.times.tolist()
@@ -80,14 +93,28 @@ def enable(
     scheduler = FewStepScheduler.from_config(original.config, **{**recommended(original, pipe), **settings})
     if isinstance(grid, TimeGrid) and scheduler.formulation.process != grid.process:
         raise InputError(f"the grid is of {grid.process!r}, the pipeline of {scheduler.formulation.process!r}.")
+    return _put(pipe, scheduler, None if steps is None else int(steps), skip)
+
+
+def _put(
+    pipe: DiffusionPipeline, scheduler: FewStepScheduler, steps: int | None, skip: float | Profile | None
+) -> DiffusionPipeline:
+    """Return ``pipe`` with the scheduler in it, its network tuned, and its calls watched."""
     skips = [] if skip is None else _tuned(pipe, skip)
-    if before is not None:
-        disable(pipe)
-    state = _Enabled(original, base, None if steps is None else int(steps), skips)
+    disable(pipe)
+    base: type = type(pipe)
+    pipe._fewstep = _Enabled(pipe.scheduler, base, steps, skips)
     pipe.scheduler = scheduler
-    pipe._fewstep = state
     pipe.__class__ = _watched(base)
     return pipe
+
+
+def _warn_if_other_model(pipe: DiffusionPipeline, scheduler: FewStepScheduler, recipe: CalibratedPlan) -> None:
+    """Warn if the recipe is of another network than the pipeline's."""
+    formulation = scheduler.formulation
+    prediction = "edm" if isinstance(formulation, EDMFormulation) else formulation.prediction
+    network = next(iter(_networks(pipe).values()), None)
+    warn_if_other_fingerprint(recipe, network_fingerprint(network, prediction))
 
 
 def disable(pipe: DiffusionPipeline) -> DiffusionPipeline:

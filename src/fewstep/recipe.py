@@ -12,14 +12,27 @@ from typing import Any
 
 import torch
 
-from fewstep.calibration.rows import RowFit
 from fewstep.errors import InputError
 from fewstep.plan import Plan
 
-__all__ = ["SCHEMA", "CalibratedPlan", "Report", "load_recipe"]
+__all__ = ["SCHEMA", "CalibratedPlan", "Report", "RowFit", "load_recipe"]
 
 SCHEMA = 1
 """The version of what a recipe says besides the plan."""
+
+
+@dataclass(frozen=True)
+class RowFit:
+    """What became of a row: the features fitted (0: the solver's own row), the ridge, and the error to the reference.
+
+    ``own`` and ``fitted`` are root mean squares of the next state's error with the solver's row and the fitted one,
+    on noises that the fit had not seen.
+    """
+
+    width: int
+    ridge: float
+    own: float
+    fitted: float
 
 
 @dataclass(frozen=True)

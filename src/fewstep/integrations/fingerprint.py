@@ -8,14 +8,14 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from fewstep.calibration.calibrated import CalibratedPlan
 from fewstep.denoiser import DataPredictor
 from fewstep.guidance import ClassifierFree
-from fewstep.integrations.model import Model
+from fewstep.integrations.model import weights_hash
+from fewstep.recipe import CalibratedPlan
 
-__all__ = ["described", "fingerprint", "warn_if_other_model"]
+__all__ = ["described", "fingerprint", "network_fingerprint", "warn_if_other_fingerprint", "warn_if_other_model"]
 
 
 def fingerprint(denoiser: DataPredictor | Callable[..., Tensor]) -> str:
@@ -26,13 +26,20 @@ def fingerprint(denoiser: DataPredictor | Callable[..., Tensor]) -> str:
     """
     if not isinstance(denoiser, DataPredictor):
         return ""
-    weights = Model(denoiser).weights_hash()
+    inner = _innermost(denoiser)
+    return network_fingerprint(getattr(inner, "network", None), getattr(inner, "prediction", ""))
+
+
+def network_fingerprint(network: object, prediction: str) -> str:
+    """Return the fingerprint of a network that predicts ``prediction`` ("v", "epsilon", …); "" without any weights."""
+    while isinstance(getattr(network, "network", None), nn.Module):
+        network = network.network  # type: ignore[attr-defined]
+    weights = weights_hash(network)
     if not weights:
         return ""
-    inner = _innermost(denoiser)
-    config = getattr(getattr(inner, "network", None), "config", None)
+    config = getattr(network, "config", None)
     settings = {key: value for key, value in config.items() if key[:1] != "_"} if isinstance(config, Mapping) else {}
-    text = json.dumps([weights, getattr(inner, "prediction", ""), settings], sort_keys=True, default=str)
+    text = json.dumps([weights, prediction, settings], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -59,14 +66,7 @@ def guidance_scale(denoiser: object) -> float:
 
 def warn_if_other_model(plan: CalibratedPlan, denoiser: DataPredictor | Callable[..., Tensor]) -> None:
     """Warn if ``plan`` was fitted to another network, or at another guidance scale, than ``denoiser``."""
-    own, here = plan.model.get("fingerprint", ""), fingerprint(denoiser)
-    if own and here and own != here:
-        warnings.warn(
-            "this plan was calibrated on another model (the fingerprint of weights and configuration differs): it may "
-            "be worse than the solver's own rows; calibrate anew with fs.calibrate or fewstep calibrate.",
-            UserWarning,
-            stacklevel=2,
-        )
+    warn_if_other_fingerprint(plan, fingerprint(denoiser))
     scale, wanted = plan.model.get("guidance_scale"), guidance_scale(denoiser)
     if scale is not None and scale != wanted:
         warnings.warn(
@@ -74,6 +74,19 @@ def warn_if_other_model(plan: CalibratedPlan, denoiser: DataPredictor | Callable
             "calibrate at the scale that is used.",
             UserWarning,
             stacklevel=2,
+        )
+
+
+def warn_if_other_fingerprint(plan: CalibratedPlan, here: str) -> None:
+    """Warn if ``plan`` was fitted to a network of another fingerprint than ``here``; "" is unknown."""
+    own = plan.model.get("fingerprint", "")
+    if own and here and own != here:
+        warnings.warn(
+            "this plan was calibrated on another model (the fingerprint of weights, their precision and configuration "
+            "differs): it may be worse than the solver's own rows; calibrate anew with fs.calibrate or fewstep "
+            "calibrate.",
+            UserWarning,
+            stacklevel=3,
         )
 
 

@@ -1,0 +1,102 @@
+"""Recipes of ``fs.calibrate`` as schedulers: a plan that is fitted already, in place of a solver and a grid."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewstep.errors import InputError
+from fewstep.grids import TimeGrid
+from fewstep.integrations.diffusers.formulation import OUTPUTS
+from fewstep.plan import Plan
+from fewstep.processes import Process, RectifiedFlow, VPDiscrete
+from fewstep.recipe import CalibratedPlan, load_recipe
+from fewstep.solvers import Solver
+
+__all__ = ["DECIDED", "RecipeSolver", "process_settings", "recipe_settings"]
+
+DECIDED = (
+    "solver",
+    "solver_order",
+    "corrector_order",
+    "solver_type",
+    "disable_corrector",
+    "lower_order_final",
+    "tau",
+    "tau_window",
+    "eta",
+    "steps",
+    "error_power",
+    "integer_timesteps",
+)
+"""Settings that a recipe decides."""
+
+
+@dataclass(frozen=True)
+class RecipeSolver(Solver):
+    """A fitted plan as a solver: its only grid is its own."""
+
+    fitted: CalibratedPlan
+
+    @classmethod
+    def of(cls, recipe: Mapping[str, Any]) -> RecipeSolver:
+        """Return the solver of a recipe's JSON object."""
+        return cls(CalibratedPlan.from_json(json.dumps(recipe)))
+
+    def plan(self, grid: TimeGrid) -> Plan:
+        """Return the fitted plan.
+
+        Raises:
+            InputError: if ``grid`` is of another process, or has other times.
+        """
+        own = self.fitted
+        if not torch.equal(grid.times, own.times):
+            raise InputError(
+                f"a recipe runs its own {own.steps} steps from the first to the last: leave timesteps, sigmas and "
+                "strength out, or take a scheduler without a recipe."
+            )
+        if not _agree(grid.process, own.process, own.times):
+            raise InputError(f"the recipe was calibrated for {own.process!r}, the pipeline is of {grid.process!r}.")
+        return own
+
+    def __repr__(self) -> str:
+        return f"a recipe of {self.fitted.solver}"
+
+
+def recipe_settings(path: Path | str) -> tuple[CalibratedPlan, dict[str, Any]]:
+    """Return the recipe in a file, and the settings of a scheduler that runs it."""
+    plan = load_recipe(path)
+    return plan, {"recipe": json.loads(plan.to_json()), "steps": plan.times.tolist()}
+
+
+def process_settings(plan: CalibratedPlan) -> dict[str, Any]:
+    """Return a scheduler's settings of the process and the prediction that a recipe was calibrated for.
+
+    Raises:
+        InputError: if diffusers' settings cannot be read off it.
+    """
+    names = {own: theirs for theirs, own in OUTPUTS.items()}
+    prediction, process = plan.model.get("prediction"), plan.process
+    if prediction in names and isinstance(process, VPDiscrete):
+        ratio = process.alphas_cumprod / torch.cat([torch.ones(1), process.alphas_cumprod[:-1]])
+        betas = (1.0 - ratio).tolist()
+        return {"prediction_type": names[prediction], "trained_betas": betas, "num_train_timesteps": len(betas)}
+    if prediction == "flow" and isinstance(process, RectifiedFlow):
+        return {"prediction_type": names[prediction], "flow_shift": process.shift}
+    raise InputError(
+        f"the recipe is of {process!r} with a network that predicts {prediction!r}: give the pipeline's own settings, "
+        "FewStepScheduler.from_recipe(path, pipe.scheduler.config)."
+    )
+
+
+def _agree(one: Process, other: Process, times: torch.Tensor) -> bool:
+    """Return whether two processes are the same at ``times``, but for rounding."""
+    return all(
+        torch.allclose(getattr(one, name)(times), getattr(other, name)(times), rtol=1e-6, atol=1e-9)
+        for name in ("alpha", "sigma")
+    )

@@ -1,0 +1,136 @@
+"""Recipes in diffusers pipelines: the calibrated plan is what runs, and nothing else is taken for it."""
+
+from __future__ import annotations
+
+import warnings
+
+import diffusers
+import pytest
+import torch
+from tiny_pipelines import run, stable_diffusion_image
+
+import fewstep as fs
+from fewstep.calibration import load_recipe
+from fewstep.errors import InputError
+from fewstep.integrations.diffusers import FewStepScheduler
+from fewstep.integrations.pipelines import load_pipeline
+
+STEPS = 3
+
+
+def pipeline(prediction_type="epsilon", seed=0):
+    torch.manual_seed(seed)
+    network = diffusers.UNet2DModel(
+        sample_size=8, in_channels=3, out_channels=3, layers_per_block=1, block_out_channels=(8, 8), norm_num_groups=4,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=4,
+    )  # fmt: skip
+    scheduler = diffusers.DDPMScheduler(prediction_type=prediction_type, clip_sample=False)
+    return diffusers.DDPMPipeline(network, scheduler)
+
+
+@pytest.fixture(scope="module", params=["epsilon", "v_prediction"])
+def calibrated(request, tmp_path_factory):
+    """A pipeline, its recipe, and the denoiser that it was calibrated on."""
+    folder = tmp_path_factory.mktemp("recipe")
+    pipe = pipeline(request.param)
+    pipe.save_pretrained(folder / "pipeline")
+    model = load_pipeline(folder / "pipeline").denoiser
+    grid = fs.grids.karras(model.process, STEPS, end="zero")
+    plan = fs.calibrate(model, fs.UniPC(2), grid, num=8, reference_steps=12, objective="local")
+    assert plan.report.kept == "fitted"
+    path = folder / "recipe.json"
+    path.write_text(plan.to_json())
+    return pipe, path, model
+
+
+def expected(path, model):
+    """The pictures of the core, as the pipeline shows them, from the pipeline's own noise."""
+    x_T = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    return (fs.execute(load_recipe(path), model, x_T) / 2 + 0.5).clamp(0, 1).movedim(1, -1)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_the_pipeline_runs_the_recipe(calibrated, given):
+    pipe, path, model = calibrated
+    config = pipe.scheduler.config if given else None
+    fresh = diffusers.DDPMPipeline(pipe.unet, FewStepScheduler.from_recipe(path, config))
+    torch.testing.assert_close(run(fresh, {"batch_size": 2}, STEPS), expected(path, model), rtol=0, atol=1e-5)
+    assert "recipe" in repr(fresh.scheduler.solver)
+
+
+def test_enable_takes_it_with_its_number_of_steps(calibrated):
+    pipe, path, model = calibrated
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        fs.enable(pipe, recipe=path)
+    try:
+        images = run(pipe, {"batch_size": 2}, STEPS)
+        torch.testing.assert_close(images, expected(path, model), rtol=0, atol=1e-5)
+        assert fs.summary(pipe).steps == STEPS
+        with pytest.raises(InputError, match=f"num_inference_steps={STEPS}"):
+            run(pipe, {"batch_size": 2}, STEPS + 1)
+    finally:
+        fs.disable(pipe)
+
+
+def test_it_is_saved_with_the_pipeline(calibrated, tmp_path):
+    pipe, path, model = calibrated
+    FewStepScheduler.from_recipe(path, pipe.scheduler.config).save_pretrained(tmp_path)
+    again = diffusers.DDPMPipeline(pipe.unet, FewStepScheduler.from_pretrained(tmp_path))
+    torch.testing.assert_close(run(again, {"batch_size": 2}, STEPS), expected(path, model), rtol=0, atol=1e-5)
+
+
+def test_another_network_is_warned_of(calibrated):
+    _, path, model = calibrated
+    other = pipeline({"epsilon": "epsilon", "v": "v_prediction"}[model.prediction], seed=1)
+    with pytest.warns(UserWarning, match="another model"):
+        fs.enable(other, recipe=path)
+
+
+def test_another_process_is_refused(calibrated):
+    _, path, _ = calibrated
+    config = {**diffusers.DDPMScheduler(beta_end=0.03).config}
+    with pytest.raises(InputError, match="was calibrated for"):
+        FewStepScheduler.from_recipe(path, config)
+
+
+@pytest.mark.parametrize("settings", [{"solver": "dpmpp"}, {"steps": "karras"}, {"tau": 0.5}])
+def test_what_the_recipe_decides_is_not_given_again(calibrated, settings):
+    with pytest.raises(InputError, match="decides it: leave it out"):
+        FewStepScheduler.from_recipe(calibrated[1], **settings)
+
+
+def test_enable_takes_no_steps_beside_it(calibrated):
+    pipe, path, _ = calibrated
+    with pytest.raises(InputError, match="decides steps, solver and grid"):
+        fs.enable(pipe, 8, recipe=path)
+    assert isinstance(pipe.scheduler, diffusers.DDPMScheduler)
+
+
+@pytest.mark.parametrize("lists", [{"timesteps": [900, 500, 20]}, {"sigmas": [10.0, 1.0, 0.1]}])
+def test_lists_of_levels_are_refused(calibrated, lists):
+    scheduler = FewStepScheduler.from_recipe(calibrated[1])
+    with pytest.raises(InputError, match="runs its own 3 steps"):
+        scheduler.set_timesteps(**lists)
+
+
+def test_a_later_start_is_refused(tmp_path):
+    pipe, call = stable_diffusion_image()
+    process = FewStepScheduler.from_config(pipe.scheduler.config).formulation.process
+    grid = fs.grids.karras(process, 4, end="zero")
+    plan = fs.calibrate(lambda x, t: 0.5 * torch.tanh(x), fs.UniPC(2), grid, torch.randn(8, 16), num=8)
+    path = tmp_path / "recipe.json"
+    path.write_text(plan.to_json())
+    fs.enable(pipe, recipe=path)
+    with pytest.raises(InputError, match="leave timesteps, sigmas and strength out"):
+        run(pipe, call, 4)
+
+
+def test_a_recipe_of_no_diffusers_process_needs_the_configuration(tmp_path):
+    grid = fs.grids.karras(fs.processes.VPLinear(), 3, end="zero")
+    plan = fs.calibrate(lambda x, t: 0.5 * torch.tanh(x), fs.UniPC(2), grid, torch.randn(8, 16), num=8)
+    path = tmp_path / "recipe.json"
+    path.write_text(plan.to_json())
+    with pytest.raises(InputError, match="pipe.scheduler.config"):
+        FewStepScheduler.from_recipe(path)
