@@ -26,6 +26,7 @@ class Setting:
     reference: str
     data: Path | None
     class_: str | None
+    prompts: list[str]
     num: int
     seed: int
     batch_size: int
@@ -50,7 +51,7 @@ class Setting:
         from fewstep.tune import Frechet
 
         def conditions(seeds: Sequence[int]) -> Any:
-            return conditions_of(self.model, seeds, self.classes, [])
+            return conditions_of(self.model, seeds, self.classes, self.prompts)
 
         conditions([self.seed])
         moments = reference_summary(self.reference, self.features).moments

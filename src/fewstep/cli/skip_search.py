@@ -40,6 +40,9 @@ def search(
     class_: Annotated[
         str | None, typer.Option("--class", help="A class, none, each (fd) or data (feature-loss), the defaults.")
     ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="A file of prompts, one a line; seeds take them in turn.")
+    ] = None,
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale; 1 is none.")] = 1.0,
     batch_size: Annotated[int, typer.Option(help="Samples in a network call.")] = 64,
     device: Annotated[str, typer.Option(help="Where the network runs: cpu, cuda.")] = "cpu",
@@ -53,6 +56,7 @@ def search(
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from fewstep import grids, solvers, zoo
+    from fewstep.cli.conditions import read_prompts
     from fewstep.cli.models import load_model
     from fewstep.cli.real_images import features_for
     from fewstep.cli.skip_objective import Setting
@@ -71,13 +75,13 @@ def search(
         raise InputError("feature-loss needs real images, --data; fd compares samples with --reference instead.")
     ranges = {"bottom": _range("--bottom", bottom), "top": _range("--top", top)}
     total = evaluations(**ranges, method=method, points=points)
-    chosen = solvers.named(solver)
+    chosen, texts = solvers.named(solver), read_prompts(None, prompts)
     loaded = load_model(model, guidance=guidance, device=device, trust_pickle=trust_pickle)
     plan = chosen.plan(grids.named(grid, loaded.denoiser.process, steps, solver=chosen))
     extractor = features_for(features, model, tuple(zoo.MODELS))
     if extractor is None:
         raise InputError(f"the features of {model!r} are not known: give --features, of its kind of images.")
-    setting = Setting(loaded, plan, extractor, reference, data, class_, num, seed, batch_size)
+    setting = Setting(loaded, plan, extractor, reference, data, class_, texts, num, seed, batch_size)
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[shown]}")
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -93,7 +97,7 @@ def search(
     settings = {"solver": solver, "grid": grid, "steps": steps, "metric": metric, "bottom": bottom, "top": top,
                 "method": method, "points": points, "num": num, "seed": seed, "features": extractor.tag,
                 "reference": reference if data is None else None, "data": data and data.name,
-                "class": setting.classes, "guidance": guidance}  # fmt: skip
+                "class": setting.classes, "prompts": texts, "guidance": guidance}  # fmt: skip
     _write(out, found, metric, {**origin(model, loaded.denoiser), "settings": settings})
     _show(found, metric, out)
 

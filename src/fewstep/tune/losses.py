@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewstep.errors import InputError
 from fewstep.tune.real_data import RealData
 
-__all__ = ["Change", "Features", "Losses", "denoising_losses"]
+__all__ = ["Change", "Features", "Losses", "denoising_losses", "features_of"]
 
 Features = Callable[[Tensor], Tensor]
 """Images [n, C, H, W] in [−1, 1] to features [n, d]: ``fs.metrics.features(name)``, a module, any callable."""
@@ -82,19 +82,26 @@ def denoising_losses(
             rows = slice(done, done + len(x_0))
             pixel[i, rows] = _mean_square(prediction, x_0)
             if features is not None and feature is not None:
-                feature[i, rows] = _mean_square(*(_features(x, features, decode) for x in (prediction, x_0)))
+                images = (x if decode is None else decode(x) for x in (prediction, x_0))
+                feature[i, rows] = _mean_square(*(features_of(x.clamp(-1.0, 1.0), features) for x in images))
             done += len(x_0)
     return Losses(tuple(levels), pixel, feature)
 
 
-def _features(x: Tensor, features: Features, decode: Callable[[Tensor], Tensor] | None) -> Tensor:
-    images = x if decode is None else decode(x)
+def features_of(images: Tensor, features: Features) -> Tensor:
+    """Return the features [n, d] of images in [−1, 1], asked where a module of features lives, else on the host.
+
+    Raises:
+        InputError: if they are of another shape.
+    """
+    parameter = next(features.parameters(), None) if isinstance(features, nn.Module) else None
+    device = torch.device("cpu") if parameter is None else parameter.device
     with torch.no_grad():
-        made = features(images.clamp(-1.0, 1.0).float())
-    if not isinstance(made, Tensor) or made.ndim < 2 or len(made) != len(x):
+        made = features(images.to(device, torch.float32))
+    if not isinstance(made, Tensor) or made.ndim < 2 or len(made) != len(images):
         shape = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
-        raise InputError(f"the features of {len(x)} images are {shape}: they must be a tensor [n, d].")
-    return made
+        raise InputError(f"the features of {len(images)} images are {shape}: they must be a tensor [n, d].")
+    return made.cpu()
 
 
 def _mean_square(one: Tensor, other: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from fewstep.errors import InputError
 from fewstep.integrations.model import Conditions, Model
 from fewstep.metrics import Moments, frechet_distance
 from fewstep.plan import Plan
-from fewstep.tune.losses import Features, denoising_losses
+from fewstep.tune.losses import Features, denoising_losses, features_of
 from fewstep.tune.real_data import RealData
 
 __all__ = ["FeatureLoss", "Frechet", "Objective"]
@@ -59,9 +59,9 @@ class Frechet(Objective):
         for start in range(0, len(seeds), self.batch_size):
             some = seeds[start : start + self.batch_size]
             conditions = None if self.conditions is None else self.conditions(some)
-            images = self.model.draw(self.plan, some, conditions, lambda *_: self.told()).cpu()
+            images = self.model.draw(self.plan, some, conditions, lambda *_: self.told())
             rounded = images.float().clamp(-1.0, 1.0).add(1.0).mul(127.5).round().div(127.5).sub(1.0)
-            made.append(self.features(rounded))
+            made.append(features_of(rounded, self.features))
         return torch.cat(made)
 
     def value(self, rows: Tensor) -> float:
