@@ -15,6 +15,7 @@ from fewstep.cli.app import app, run
 from fewstep.cli.compare import split_specs
 from fewstep.cli.images import to_uint8
 from fewstep.errors import InputError
+from fewstep.integrations.model import Model
 from fewstep.metrics import features, frechet_distance, from_uint8, reference
 
 CALLS = []
@@ -32,6 +33,11 @@ def smooth() -> fs.Denoiser:
         return mean + 0.04 * alpha / (0.04 * alpha**2 + sigma**2) * (x - alpha * mean)
 
     return fs.Denoiser(network, process, "x0", shape=(1, 28, 28), num_classes=2)
+
+
+def led() -> Model:
+    """The same model, whose classes are prompts: dogs are the second."""
+    return Model(smooth(), embed=lambda prompts: {"labels": torch.tensor([int("dog" in text) for text in prompts])})
 
 
 @pytest.fixture(autouse=True)
@@ -171,6 +177,26 @@ def test_the_report_is_made_anew_from_what_was_kept(tmp_path):
     next((tmp_path / "t").glob("cell-*.npz")).unlink()
     compare(tmp_path / "t", *words)
     assert sum(CALLS) == 2 * 12 and (tmp_path / "t" / "report.html").read_bytes() == page
+
+
+def test_a_model_that_is_led_by_prompts(tmp_path, monkeypatch):
+    words = ["--solvers", "ddim", "--grids", "karras", "--steps", "2", "--peers", "dpmpp2", "--metrics", "error"]
+    (tmp_path / "prompts").write_text("a cat\n<b>a dog</b>\n", "utf-8")
+    table = compare(tmp_path / "t", *words, "--model", "compared_models:led", "--prompts", tmp_path / "prompts")
+    classes = compare(tmp_path / "c", *words)
+    assert table["settings"]["prompts"] == ["a cat", "<b>a dog</b>"]
+    assert [row["error"] for row in table["rows"]] == [row["error"] for row in classes["rows"]]
+    assert "&lt;b&gt;a dog" in (tmp_path / "t" / "report.html").read_text("utf-8")
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, shlex.split(table["rows"][0]["command"])[1:], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    with np.load(tmp_path / "again" / "samples-00000.npz") as drawn:
+        with np.load(tmp_path / "t" / f"{table['rows'][0]['cell']}.npz") as kept:
+            assert np.array_equal(drawn["images"][:8], kept["images"])
+    monkeypatch.setattr(sys, "argv", ["fewstep", *map(str, [*SMALL, *words, "--model", "compared_models:led",
+                                                            "--out", tmp_path / "n"])])  # fmt: skip
+    with pytest.raises(SystemExit):
+        run()
 
 
 def test_half_precision_is_another_network(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,6 +37,10 @@ def compare(
     class_: Annotated[
         str, typer.Option("--class", help="A class number, 'each' for seed modulo classes, 'none' for no class.")
     ] = "each",
+    prompt: Annotated[str | None, typer.Option(help="What to show, for a model that is led by prompts.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="A file of prompts, one a line; seeds take them in turn.")
+    ] = None,
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale; 1 is none.")] = 1.0,
     features: Annotated[str, typer.Option(help="The features of fd, as in fewstep evaluate.")] = "fashion-mnist",
     reference: Annotated[str, typer.Option(help="The images of fd, as in fewstep evaluate.")] = "fashion-mnist",
@@ -57,8 +62,8 @@ def compare(
     from fewstep import solvers as solver_names
     from fewstep.cli import manifest
     from fewstep.cli.bench import Bench
-    from fewstep.cli.cells import Commands, Planned
-    from fewstep.cli.conditions import conditions_of, parse_seeds
+    from fewstep.cli.cells import Planned
+    from fewstep.cli.conditions import conditions_of, parse_seeds, read_prompts
     from fewstep.cli.models import load_model
     from fewstep.cli.results import show, spelled_command, write
     from fewstep.metrics.evaluate import reference_summary
@@ -70,28 +75,27 @@ def compare(
     counts = _numbers(steps)
     if batch_size < 1 or exact_steps < 1:
         raise InputError(f"--batch-size is {batch_size}, --exact-steps {exact_steps}: both must be at least 1.")
-    seeds = parse_seeds(None, num)
+    seeds, texts = parse_seeds(None, num), read_prompts(prompt, prompts)
     loaded = load_model(model, guidance=guidance, device=device, dtype=dtype, trust_pickle=trust_pickle)
     cells = _cells(loaded, solvers, grids, counts, recipes, peers)
     exact = solver_names.UniPC(order=3).plan(grid_names.uniform_logsnr(loaded.denoiser.process, exact_steps))
-    conditions: Any = conditions_of(loaded, seeds, class_, [])
+    conditions: Any = conditions_of(loaded, seeds, class_, texts)
     extractor = measuring.features(features) if "fd" in wanted else None
     against = None if extractor is None else reference_summary(reference, extractor, batch_size)
     common = {"model": model, "model_hash": loaded.weights_hash(), "seeds": manifest.spelled(seeds), "class": class_,
-              "guidance": guidance, "features": extractor.tag if extractor else "", "reference": reference,
-              "exact_steps": exact_steps, "metrics": wanted, "device": device.partition(":")[0],
-              "dtype": dtype}  # fmt: skip
+              "prompts": texts, "guidance": guidance, "features": extractor.tag if extractor else "",
+              "reference": reference, "exact_steps": exact_steps, "metrics": wanted,
+              "device": device.partition(":")[0], "dtype": dtype}  # fmt: skip
     manifest.enter(out, {"format": FORMAT, "settings": common, "versions": manifest.versions()})
     bench = Bench(out, loaded, list(seeds), conditions, batch_size, extractor, against, wanted, Planned(exact))
-    shared = ["--model", model, "--class", class_, "--guidance", f"{guidance:g}", "--device", device.partition(":")[0],
-              "--dtype", dtype, *(["--trust-pickle"] if trust_pickle else [])]  # fmt: skip
-    own = ["--num", str(num), "--metrics", ",".join(wanted), "--features", features, "--reference", reference,
-           "--exact-steps", str(exact_steps)]  # fmt: skip
-    commands = Commands(tuple(shared), ("--seeds", manifest.spelled(seeds)), tuple(own))
+    led_by = {"--prompt": prompt, "--prompts": prompts}
+    extra = [str(word) for option, value in led_by.items() if value is not None for word in (option, value)]
+    commands = _commands(common, features, extra + (["--trust-pickle"] if trust_pickle else []))
     rows = _rows(cells, bench.rows(cells), commands)
     table = {"settings": common, "command": spelled_command(context), "versions": manifest.versions(), "rows": rows}
     write(out, table, [bench.pictures(cell) for cell in cells], bench.solution_pictures())
     show(rows)
+    typer.echo(f"{len(rows)} cells -> {out / 'report.html'}")
 
 
 def _cells(model: Model, solvers: str, grids: str, counts: list[int], recipes: str, peers: str) -> list[Cell]:
@@ -108,6 +112,22 @@ def _cells(model: Model, solvers: str, grids: str, counts: list[int], recipes: s
     if not found:
         raise InputError("there is nothing to compare: give --solvers, --recipes or --peers.")
     return found
+
+
+def _commands(common: Mapping[str, Any], features: str, extra: Sequence[str]) -> Commands:
+    """Return the command lines of these settings; ``features`` and ``extra`` are as they were asked for."""
+    from fewstep.cli.cells import Commands
+    from fewstep.cli.conditions import parse_seeds
+
+    def words(*names: str) -> list[str]:
+        return [word for name in names for word in (f"--{name.replace('_', '-')}", f"{common[name]}")]
+
+    measured = ["--num", str(len(parse_seeds(common["seeds"], None))), "--metrics", ",".join(common["metrics"])]
+    return Commands(
+        shared=(*words("model", "class", "guidance", "device", "dtype"), *extra),
+        generate=tuple(words("seeds")),
+        compare=(*measured, "--features", features, *words("reference", "exact_steps")),
+    )
 
 
 def _rows(cells: list[Cell], measured: list[dict[str, Any]], commands: Commands) -> list[dict[str, Any]]:
