@@ -1,15 +1,21 @@
 """Pipeline folders as models: the samples of DDIM are those of diffusers' own loop, decoder and guidance included."""
 
+import json
 import string
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from typer.testing import CliRunner
 
 import fewstep as fs
+from fewstep.cli.app import app
 from fewstep.errors import InputError
 from fewstep.integrations.pipelines import is_pipeline, load_pipeline
+from fewstep.metrics import from_uint8
+from fewstep.tune.images import chosen_images
 
 STEPS = 4
 
@@ -132,6 +138,51 @@ def test_pipelines_of_prompts_with_guidance(tmp_path):
     assert torch.allclose(images.clamp(-1, 1), call(pipe, prompt="red boat", guidance_scale=2.5), atol=1e-3)
     _, other = drawn(tmp_path, pipe, conditions=["blue boat"], guidance=2.5)
     assert not torch.allclose(images, other, atol=1e-3)
+
+
+def test_images_are_encoded_as_the_pipeline_decodes_them(tmp_path):
+    pipe = prompts(tmp_path)
+    pipe.save_pretrained(tmp_path)
+    model = load_pipeline(tmp_path)
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    latents = model.encode(images)
+    assert latents.shape[1:] == model.denoiser.shape
+    with torch.no_grad():
+        mean = pipe.vae.encode(images).latent_dist.mode()
+        torch.testing.assert_close(latents, mean * 0.5)
+        torch.testing.assert_close(model.decode(latents), pipe.vae.decode(mean).sample)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_skip_tuning_is_measured_and_searched_on_latents(tmp_path, monkeypatch):
+    class Means(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.mean((2, 3))
+
+    def fewstep(*words):
+        result = CliRunner().invoke(app, ["skip", *map(str, words)], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+
+    monkeypatch.chdir(tmp_path)
+    prompts(tmp_path).save_pretrained("pipe")
+    torch.jit.save(torch.jit.trace(Means(), torch.zeros(1, 3, 8, 8)), "means.pt")
+    np.savez("data.npz", images=np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), np.uint8))
+    (tmp_path / "prompts.txt").write_text("red boat\nblue boat\n")
+    common = ("--model", "pipe", "--features", "torchscript:means.pt", "--num", 3, "--prompts", "prompts.txt")
+    fewstep("diagnose", *common, "--data", "data.npz", "--levels", 2, "--inversion-steps", 2, "--out", "found")
+    found = json.loads((tmp_path / "found" / "diagnosis.json").read_text())
+    assert len(found["ratios"]) == 4 and len(found["feature_loss"]["relative"]) == 2
+    model = load_pipeline(tmp_path / "pipe")
+    chosen = chosen_images(tmp_path / "data.npz", 3)[0]
+    cond = model.embed(["red boat", "blue boat", "red boat"])
+    data = fs.tune.RealData(model.denoiser, model.encode(from_uint8(chosen)), cond=cond)
+    losses = fs.tune.denoising_losses(data, found["levels"], Means(), model.decode)
+    assert losses.pixel.mean(1).tolist() == pytest.approx(found["pixel_loss"]["untuned"], rel=1e-4)
+    assert losses.feature.mean(1).tolist() == pytest.approx(found["feature_loss"]["untuned"], rel=1e-4)
+    search = ("search", *common, "--grid", "karras", "--steps", 2, "--points", 2)
+    fewstep(*search, "--reference", "data.npz", "--out", "fd.json")
+    fewstep(*search, "--metric", "feature-loss", "--data", "data.npz", "--out", "loss.json")
+    assert {fs.skip.load(name).skips for name in ("fd.json", "loss.json")} == {4}
 
 
 def test_a_trained_pipeline(shared):

@@ -21,21 +21,42 @@ HELP = "Real images: an .npz with 'images' (and 'labels' for their classes), or 
 FEATURES = "fashion-mnist, inception:FILE, dinov2:FOLDER, torchscript:FILE, or none; a model's own if there are some."
 
 
-def real_samples(data: Path, model: Model, num: int, seed: int, class_: str) -> tuple[Tensor, Any]:
+def real_samples(
+    data: Path, model: Model, num: int, seed: int, class_: str, prompts: Sequence[str], batch_size: int
+) -> tuple[Tensor, Any]:
     """Return ``num`` real images as samples of the model, and their conditions.
 
+    Images take ``prompts`` in turn, and the empty one if there are none.
+
     Raises:
-        InputError: if the images or their classes do not fit the model.
+        InputError: if the images, their classes or the prompts do not fit the model.
     """
+    from fewstep.metrics import from_uint8
     from fewstep.tune.images import chosen_images, fitted
 
-    if model.decode is not None or model.embed is not None:
-        raise InputError(
-            "the model works on latents or takes prompts: measure it in Python, with fewstep.tune.RealData of "
-            "latents and their conditions."
-        )
+    if prompts and model.embed is None:
+        raise InputError("this model takes no prompts: leave --prompts out.")
     images, labels = chosen_images(data, num, seed)
-    return fitted(images, model.denoiser.shape), _classes(model, labels, class_, num)
+    if model.decode is None:
+        samples = fitted(images, model.denoiser.shape)
+    else:
+        samples = _encoded(from_uint8(images), model, batch_size)
+    if model.embed is None:
+        return samples, _classes(model, labels, class_, num)
+    given = prompts or [""]
+    return samples, model.embed([given[i % len(given)] for i in range(num)])
+
+
+def _encoded(images: Tensor, model: Model, batch_size: int) -> Tensor:
+    import torch
+
+    if model.encode is None:
+        raise InputError("the model works on latents and has no encoder: give fewstep.tune.RealData latents in Python.")
+    try:
+        return torch.cat([model.encode(some).cpu() for some in images.split(batch_size)])
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise InputError(f"the model's encoder does not take images {tuple(images.shape[1:])}: {reason}") from error
 
 
 def _classes(model: Model, labels: np.ndarray | None, class_: str, num: int) -> Any:

@@ -36,6 +36,9 @@ def diagnose(
     diagnostics: Annotated[str, typer.Option(help="Some of ratios,losses,inversion.")] = "ratios,losses,inversion",
     seed: Annotated[int, typer.Option(help="Decides which images are drawn, and the first one's noise.")] = 0,
     class_: Annotated[str, typer.Option("--class", help="data (the labels of --data), none, or a class.")] = "data",
+    prompts: Annotated[
+        Path | None, typer.Option(help="A file of prompts, one a line; images take them in turn. Else an empty one.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Samples in a network call.")] = 64,
     device: Annotated[str, typer.Option(help="Where the network runs: cpu, cuda.")] = "cpu",
     trust_pickle: Annotated[bool, typer.Option(help="Load a pickle, which runs the code in it.")] = False,
@@ -52,6 +55,7 @@ def diagnose(
 
     from fewstep import skip as skipping
     from fewstep import zoo
+    from fewstep.cli.conditions import read_prompts
     from fewstep.cli.images import check_writable
     from fewstep.cli.models import load_model
     from fewstep.cli.real_images import features_for, real_samples
@@ -68,13 +72,14 @@ def diagnose(
             f"--num is {num}, --batch-size {batch_size}, --inversion-steps {inversion_steps}, --seed {seed}: at "
             "least 2, 1, 1 and 0 are needed."
         )
+    texts = read_prompts(None, prompts)
     parts = checked_parts([part.strip() for part in diagnostics.split(",") if part.strip()])
     profile = skipping.Profile(bottom, top) if skip is None else skipping.load(skip)
     loaded = load_model(model, device=device, trust_pickle=trust_pickle)
     extractor = features_for(features, model, tuple(zoo.MODELS))
     if skip is not None:
         tuned_by(skip, loaded.denoiser).remove()  # It warns of another model.
-    x_0, cond = real_samples(data, loaded, num, seed, class_)
+    x_0, cond = real_samples(data, loaded, num, seed, class_, texts, batch_size)
     wanted = noise_levels(loaded.denoiser.process, levels)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -83,9 +88,17 @@ def diagnose(
             loaded.denoiser, x_0, range(seed, seed + num), cond, batch_size, lambda: progress.advance(task)
         )
         progress.update(task, total=calls(samples, len(wanted), inversion_steps, parts))
-        found = measured(samples, profile, extractor, levels=wanted, inversion_steps=inversion_steps, parts=parts)
+        found = measured(
+            samples,
+            profile,
+            extractor,
+            decode=loaded.decode,
+            levels=wanted,
+            inversion_steps=inversion_steps,
+            parts=parts,
+        )
     settings = {"model": model, "data": data.name, "num": num, "seed": seed, "class": class_,
-                "labels": cond is not None, "features": extractor.tag if extractor else None,
+                "labels": cond is not None and loaded.embed is None, "prompts": texts, "features": extractor.tag if extractor else None,
                 "profile": settings_of(profile), "inversion_steps": inversion_steps}  # fmt: skip
     _write(out, found, settings)
     _show(found, out)

@@ -62,7 +62,7 @@ class Setting:
         from fewstep.cli.real_images import real_samples
         from fewstep.tune import FeatureLoss, RealData, plan_levels
 
-        x_0, cond = real_samples(data, self.model, self.num, self.seed, self.classes)
+        x_0, cond = real_samples(data, self.model, self.num, self.seed, self.classes, self.prompts, self.batch_size)
         levels = plan_levels(self.plan)
         samples = RealData(self.model.denoiser, x_0, None, cond, self.batch_size, told)
-        return FeatureLoss(samples, levels, self.features), batches * len(levels)
+        return FeatureLoss(samples, levels, self.features, self.model.decode), batches * len(levels)

@@ -32,12 +32,14 @@ class Model:
         decode: samples of the process to images [n, C, H, W] in [−1, 1]; None if they are images already.
         embed: prompts to the denoiser's condition; None for a model that takes no prompts.
         parts: the networks besides the denoiser's own that the images depend on.
+        encode: images to samples of the process, the inverse of ``decode``; None if they are the same or it is unknown.
     """
 
     denoiser: DataPredictor
     decode: Callable[[Tensor], Tensor] | None = None
     embed: Callable[[Sequence[str]], Mapping[str, Any]] | None = None
     parts: tuple[nn.Module, ...] = ()
+    encode: Callable[[Tensor], Tensor] | None = None
 
     @torch.no_grad()
     def draw(

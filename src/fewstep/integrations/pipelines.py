@@ -63,7 +63,8 @@ def load_pipeline(
             )
         denoiser = ClassifierFree(denoiser, guidance_scale, null)
     parts = [getattr(pipeline, name, None) for name in ("vae", "vqvae", "text_encoder")]
-    return Model(denoiser, _decoder(pipeline), embed, tuple(part for part in parts if part is not None))
+    decode, encode = _coder(pipeline)
+    return Model(denoiser, decode, embed, tuple(part for part in parts if part is not None), encode)
 
 
 def _loaded(path: Path) -> Any:
@@ -130,14 +131,25 @@ class _Called(nn.Module):
         return self.network(x, time, **keywords).sample[:, : self.channels]
 
 
-def _decoder(pipeline: Any) -> Callable[[Tensor], Tensor] | None:
+def _coder(pipeline: Any) -> tuple[Callable[[Tensor], Tensor] | None, Callable[[Tensor], Tensor] | None]:
+    """Return the way from samples to images and back (the mean of a variational encoder's posterior)."""
     coder = getattr(pipeline, "vae", None) or getattr(pipeline, "vqvae", None)
     if coder is None:
-        return None
+        return None, None
     coder.eval().requires_grad_(False)
     scale = coder.config.scaling_factor
     shift = getattr(coder.config, "shift_factor", None) or 0.0
-    return lambda latents: coder.decode((latents / scale + shift).to(coder.dtype)).sample.float()
+
+    def decode(latents: Tensor) -> Tensor:
+        return coder.decode((latents / scale + shift).to(coder.dtype)).sample.float()
+
+    @torch.no_grad()
+    def encode(images: Tensor) -> Tensor:
+        made = coder.encode(images.to(coder.device, coder.dtype))
+        latents = made.latent_dist.mode() if hasattr(made, "latent_dist") else made.latents
+        return (latents.float() - shift) * scale
+
+    return decode, encode
 
 
 def _embedding(pipeline: Any) -> Callable[[Sequence[str]], Mapping[str, Any]]:
