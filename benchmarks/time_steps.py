@@ -1,11 +1,12 @@
 """Error of solvers on heuristic and optimised grids, on real networks.
 
-    python -W ignore benchmarks/time_steps.py [--noises 64] [--model NAME]
+    python -W ignore benchmarks/time_steps.py [--noises 64] [--model NAME] [--grid NAME]
 
 RMSE between a sample and the reference solution from the same noise (500 calls of a fourth-order method, to the
 noise-free end), for the embedded model and, where the shared folder is present, lfw32-ddpm. All grids end with an
 interval to the noise-free end, so that N steps are N calls. The published optimiser takes seconds a grid: it is run
-for UniPC only. With --model the figures of other models are kept from the last run.
+for UniPC only. With --model and --grid the figures of other models and grids are kept from the last run, which must
+have used as many noises.
 """
 
 from __future__ import annotations
@@ -81,17 +82,22 @@ def samples(model: fs.DataPredictor, solver: fs.Solver, grid: fs.TimeGrid, x_T: 
     return torch.cat(parts)
 
 
-def measure(model: fs.DataPredictor, conditional: bool, noises: int) -> dict[str, dict[str, list[float]]]:
-    """Return RMSE[solver][grid] over ``CALLS``."""
+Errors = dict[str, dict[str, list[float]]]
+
+
+def measure(model: fs.DataPredictor, conditional: bool, noises: int, chosen: list[str], kept: Errors) -> Errors:
+    """Return RMSE[solver][grid] over ``CALLS``: the chosen grids are measured, the others kept."""
     process = model.process
     x_T = fs.initial_state(fs.grids.uniform_logsnr(process, 2), model.shape, range(noises))
     fine = fs.grids.uniform_logsnr(process, 500, end="zero")
     reference = samples(model, fs.SASolver(4, 4, tau=0.0, few_step=True), fine, x_T, conditional)
-    results: dict[str, dict[str, list[float]]] = {}
+    results: Errors = {}
     for name, solver in SOLVERS.items():
         grids = {grid: make for grid, make in GRIDS.items() if make is not fixed_end or name == "UniPC-3"}
-        results[name] = {grid: [] for grid in grids}
+        results[name] = {grid: [] if grid in chosen else kept[name][grid] for grid in grids}
         for grid, make in grids.items():
+            if grid not in chosen:
+                continue
             for calls in CALLS:
                 made = make(process, solver, calls)
                 assert solver.plan(made).nfe == calls
@@ -133,12 +139,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--noises", type=int, default=64)
     parser.add_argument("--model", choices=list(MODELS), action="append")
+    parser.add_argument("--grid", choices=list(GRIDS), action="append")
     args = parser.parse_args()
     FOLDER.mkdir(exist_ok=True)
     file = FOLDER / "time_steps.json"
     chosen = args.model or [name for name in MODELS if name != "lfw32-ddpm" or (SHARED / "models" / name).is_dir()]
     for name in chosen:
-        found = measure(MODELS[name](), name == "fashion-mnist", args.noises)
+        last = json.loads(file.read_text()).get(name, {}) if file.exists() else {}
+        if args.grid and last.get("noises") != args.noises:
+            parser.error(f"the last run of {name} had {last.get('noises')} noises: leave out --grid to measure all.")
+        found = measure(
+            MODELS[name](), name == "fashion-mnist", args.noises, args.grid or list(GRIDS), last.get("rmse", {})
+        )
         results = json.loads(file.read_text()) if file.exists() else {}
         results[name] = {"calls": CALLS, "noises": args.noises, "rmse": found}
         file.write_text(json.dumps(results, indent=1) + "\n")
