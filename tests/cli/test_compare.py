@@ -156,9 +156,8 @@ def test_the_command_of_a_cell_gives_its_images(tmp_path, monkeypatch):
         assert command[0] == "fewstep"
         done = CliRunner().invoke(app, command[1:], catch_exceptions=False)
         assert done.exit_code == 0, done.output
-        (kept,) = (path for path in (tmp_path / "t").glob("cell-*.npz") if path.stem == row["cell"])
-        shard = next(folder.glob("again/*.npz"))
-        with np.load(kept) as first, np.load(shard) as drawn:
+        shard = next((folder / row["cell"]).glob("*.npz"))
+        with np.load(tmp_path / "t" / f"{row['cell']}.npz") as first, np.load(shard) as drawn:
             assert first["images"].shape == (8, 28, 28, 1)
             assert np.array_equal(first["images"], drawn["images"][:8])
             assert first["seeds"].tolist() == drawn["seeds"][:8].tolist() == list(range(8))
@@ -190,8 +189,9 @@ def test_a_model_that_is_led_by_prompts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, shlex.split(table["rows"][0]["command"])[1:], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    with np.load(tmp_path / "again" / "samples-00000.npz") as drawn:
-        with np.load(tmp_path / "t" / f"{table['rows'][0]['cell']}.npz") as kept:
+    name = table["rows"][0]["cell"]
+    with np.load(tmp_path / name / "samples-00000.npz") as drawn:
+        with np.load(tmp_path / "t" / f"{name}.npz") as kept:
             assert np.array_equal(drawn["images"][:8], kept["images"])
     monkeypatch.setattr(sys, "argv", ["fewstep", *map(str, [*SMALL, *words, "--model", "compared_models:led",
                                                             "--out", tmp_path / "n"])])  # fmt: skip

@@ -186,4 +186,4 @@ class Commands:
         words = ["fewstep", *cell.words, *self.shared, *getattr(self, command), "--batch-size", str(batch_size)]
         if command == "generate" and SHARD % batch_size:  # a shard begins a batch, and batches are to be the same
             words += ["--shard-size", str(batch_size * max(1, SHARD // batch_size))]
-        return shlex.join([*words, "--out", "again"])
+        return shlex.join([*words, "--out", cell.name])
