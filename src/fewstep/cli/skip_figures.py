@@ -80,6 +80,7 @@ def draw_inversion(untuned: NoiseStatistics, tuned: NoiseStatistics, path: Path)
             if key == "mmd":
                 axes.axhspan(-before["chance"], before["chance"], color="0.9", zorder=0)
             axes.set_title(name, fontsize=9)
+            axes.yaxis.set_major_formatter("{x:.3g}")
             axes.tick_params(labelsize=8)
 
 
