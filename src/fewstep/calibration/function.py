@@ -14,6 +14,7 @@ from fewstep.calibration.conditions import conditions_for
 from fewstep.calibration.fitting import Fitting, Progress, gain_of
 from fewstep.calibration.network import CountedNetwork, checked_predictor
 from fewstep.calibration.reference import Reference, reference_grid
+from fewstep.calibration.scratch import scratch
 from fewstep.denoiser import DataPredictor
 from fewstep.errors import InputError, unknown_name
 from fewstep.executor import checked_seeds
@@ -67,6 +68,7 @@ def calibrate(
     A quarter of the noises is held out for the report; if the fit is not better on them, the solver's own plan comes
     back. ``objective="local"`` without a search costs num·(reference_steps + N) calls, and N for each held-out noise.
 
+    States, predictions and the reference lie in temporary files (``TMPDIR``), so memory does not grow with ``num``.
     Fits are around the solver's own rows, ridges are chosen by cross-validation, sums are made in float64 noise by
     noise: the result does not depend on ``batch_size``, but for what the network's own rounding does.
 
@@ -101,7 +103,7 @@ def calibrate(
     own = _checked_plan(solver, grid)
     checked_predictor(denoiser, grid.process)
     _check_settings(grid, num, history, reference_steps, batch_size, objective, features)
-    x_T = _noises(denoiser, grid, x_T, seeds, num)  # noqa: N806
+    x_T = _noises(denoiser, grid, x_T, seeds, num, batch_size)  # noqa: N806
     _check_values(x_T, history)
     network = CountedNetwork(denoiser, conditions_for(denoiser, cond, num), num, batch_size)
     tell: Progress = progress or (lambda stage, calls, best: None)
@@ -193,6 +195,7 @@ def _noises(
     x_T: Tensor | None,
     seeds: Sequence[int] | None,
     num: int,  # noqa: N803
+    batch_size: int,
 ) -> Tensor:
     """Return the noises [num, …] on the host."""
     if x_T is not None:
@@ -209,7 +212,10 @@ def _noises(
             "fs.Denoiser(..., shape=(3, 32, 32))."
         )
     chosen = range(SEEDS_FROM, SEEDS_FROM + num) if seeds is None else checked_seeds(seeds, num)
-    return initial_state(grid, shape, chosen)
+    x_T = scratch((num, *shape), torch.float32)  # noqa: N806
+    for start in range(0, num, batch_size):
+        x_T[start : start + batch_size] = initial_state(grid, shape, chosen[start : start + batch_size])
+    return x_T
 
 
 def _check_values(x_T: Tensor, history: int) -> None:  # noqa: N803

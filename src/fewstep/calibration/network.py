@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.calibration.scratch import scratch
 from fewstep.denoiser import DataPredictor
 from fewstep.errors import InputError, NonFiniteStateError
 
@@ -51,15 +52,15 @@ class CountedNetwork:
         Raises:
             NonFiniteStateError: if a prediction is not finite.
         """
-        out = torch.empty_like(x)
+        out = scratch(tuple(x.shape), x.dtype)
         for place in torch.arange(len(which)).split(self.batch_size):
             made = self.bound(which[place])(x[place].to(self.device), t.to(self.device))
             out[place] = made.to(device="cpu", dtype=x.dtype)
-        if not bool(torch.isfinite(out).all()):
-            raise NonFiniteStateError(
-                f"the network returned a value that is not finite at t = {float(t):.6g}: nothing can be fitted to it. "
-                "Try the network in float32 or bfloat16, or a smaller guidance scale."
-            )
+            if not bool(torch.isfinite(out[place]).all()):
+                raise NonFiniteStateError(
+                    f"the network returned a value that is not finite at t = {float(t):.6g}: nothing can be fitted to "
+                    "it. Try the network in float32 or bfloat16, or a smaller guidance scale."
+                )
         return out
 
     def _cond(self, which: Tensor) -> Any:

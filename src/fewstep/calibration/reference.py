@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fewstep.calibration.network import CountedNetwork
+from fewstep.calibration.scratch import scratch
 from fewstep.executor import execute
 from fewstep.grids import TimeGrid
 from fewstep.solvers import UniPC
 from fewstep.solvers.adams import Interval, adams
 
-__all__ = ["Reference", "reference_grid", "scratch"]
+__all__ = ["Reference", "reference_grid"]
 
 NEIGHBOURS = 2
 """Nodes on either side through which D is interpolated."""
+BLOCK = 8
+"""States interpolated at a time."""
 
 
 class Reference:
@@ -60,11 +61,12 @@ class Reference:
     def state(self, t: float, which: Tensor) -> Tensor:
         """Return the states of the noises ``which`` at time ``t``, [len(which), …]."""
         dense = self._weights(float(t))
-        state = self._states[dense.node][which]
-        if dense.data:
-            state = dense.state * state
+        state = scratch((len(which), *self._states.shape[2:]), self._states.dtype)
+        for place in torch.arange(len(which)).split(BLOCK):
+            part = dense.state * self._states[dense.node][which[place]]
             for node, weight in dense.data:
-                state.add_(self._data[node][which], alpha=weight)
+                part.add_(self._data[node][which[place]], alpha=weight)
+            state[place] = part
         return state
 
     def _dense(self, t: float) -> _Dense:
@@ -114,10 +116,3 @@ def reference_grid(grid: TimeGrid, steps: int) -> TimeGrid:
     times = process.time(torch.linspace(float(ends[0]), float(ends[1]), inner + 1, dtype=torch.float64))
     times[0], times[-1] = start, last
     return TimeGrid(process, [first] * pure + times.tolist() + [0.0] * grid.ends_at_zero)
-
-
-def scratch(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Return an uninitialised tensor on the host that lives in a temporary file, gone when it is."""
-    numpy_dtype = np.float64 if dtype == torch.float64 else np.float32
-    with tempfile.TemporaryFile() as file:
-        return torch.from_numpy(np.memmap(file, dtype=numpy_dtype, mode="w+", shape=shape))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fewstep.calibration.network import CountedNetwork
+from fewstep.calibration.scratch import scratch
 from fewstep.plan import Plan
 
 __all__ = ["Student", "Table"]
@@ -73,7 +74,7 @@ class Student:
 
 
 def _combined(row: Tensor, vectors: list[Tensor]) -> Tensor:
-    made = float(row[0]) * vectors[0]
+    made = torch.mul(vectors[0], float(row[0]), out=scratch(tuple(vectors[0].shape), vectors[0].dtype))
     for weight, vector in zip(row[1:].tolist(), vectors[1:], strict=True):
         if weight != 0.0:
             made = made.add_(vector, alpha=weight)
