@@ -98,7 +98,8 @@ def diagnose(
             parts=parts,
         )
     settings = {"model": model, "data": data.name, "num": num, "seed": seed, "class": class_,
-                "labels": cond is not None and loaded.embed is None, "prompts": texts, "features": extractor.tag if extractor else None,
+                "labels": cond is not None and loaded.embed is None, "prompts": texts,
+                "features": extractor.tag if extractor else None,
                 "profile": settings_of(profile), "inversion_steps": inversion_steps}  # fmt: skip
     _write(out, found, settings)
     _show(found, out)
