@@ -121,6 +121,8 @@ def test_a_search_writes_a_profile_that_loads(folder):
     assert model["name"] == "mymodel:load" and model["fingerprint"] == fingerprint(mymodel.load())
     assert profile.origin["settings"]["steps"] == 2 and profile.origin["settings"]["metric"] == "fd"
     assert f"{best['value']:.5g}" in printed
+    tuned = [point["bottom"] for point in points[1:]]
+    assert ("a wider --bottom" in printed) == (best["bottom"] in (min(tuned), max(tuned)))
     searched("--reference", "small.npz", "--bottom", "0.5:0.9", "--out", "again.json")
     assert fs.skip.load("again.json") == profile and fs.skip.load("again.json").origin["points"] == points
 

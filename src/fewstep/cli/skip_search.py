@@ -143,6 +143,9 @@ def _show(found: SearchResult, metric: str, out: Path) -> None:
     if found.check is None:
         console.print(f"no tuning was better than none: the profile changes nothing -> {out}")
         return
+    below = [point.bottom for point in found.points[1:]]
+    if len(set(below)) > 2 and found.best.bottom in (min(below), max(below)):
+        console.print("the best is at an end of what was tried: a wider --bottom may do more")
     check = found.check
     better = "" if check.high < 0 else "; no difference that is certain" if check.low <= 0 else "; it is worse there"
     console.print(
