@@ -23,8 +23,8 @@ class Placement:
     fewer and one more variable, the logit of the share of the range that they cover. ``longest`` is the longest step
     that the default method takes to a fixed end: 2.1 times the mean below 10 steps, which lets every bound come below
     the published method's, and from 10 on 1.5 times but at least 1.5, with 2.3 times for the last. To the noise-free
-    end, where terms of different intervals cannot cancel, it is 3.4, or 1.4 times the mean if that is more, which
-    matters up to 5 steps only.
+    end it is 1.8 times the mean of the whole range, with 2.3 times for the last, but at most 3.4, or 1.4 times the mean
+    if that is more: methods without a corrector do not forgive longer ones.
     """
 
     def __init__(self, process: Process, steps: int, last: float, to_zero: bool) -> None:
@@ -33,10 +33,11 @@ class Placement:
         self.first = float(process.half_logsnr(process.t_max))
         self.range = float(process.half_logsnr(last)) - self.first
         self.free = self.intervals if to_zero else self.intervals - 1
-        mean = self.range / steps
-        fixed = 2.1 * mean if steps < 10 else max(1.5, 1.5 * mean)
-        to_the_end = max(3.4, 1.4 * self.range / max(self.intervals, 1))
-        self.longest, self.longest_last = (to_the_end, to_the_end) if to_zero else (fixed, 2.3 * mean)
+        mean = self.range / max(self.intervals, 1)
+        if to_zero:
+            self.longest, self.longest_last = (max(1.4 * mean, min(factor * mean, 3.4)) for factor in (1.8, 2.3))
+        else:
+            self.longest, self.longest_last = 2.1 * mean if steps < 10 else max(1.5, 1.5 * mean), 2.3 * mean
 
     def variables(self, times: Tensor) -> np.ndarray:
         """Return x of ``times`` [B, N + 1]."""
