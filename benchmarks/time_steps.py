@@ -38,6 +38,12 @@ def ends_early(process: fs.processes.Process, solver: fs.Solver, steps: int) -> 
     return fs.TimeGrid(process, torch.cat([inner.times, torch.zeros(1, dtype=torch.float64)]))
 
 
+def linspace(process: fs.processes.Process, solver: fs.Solver, steps: int) -> fs.TimeGrid:
+    """Return what diffusers' schedulers take by default: whole timesteps, even from 999 to 999/N, then zero."""
+    timesteps = torch.linspace(0, 999, steps + 1, dtype=torch.float64).round().flip(0)[:-1]
+    return fs.TimeGrid(process, torch.cat([(timesteps + 1) / 1000, torch.zeros(1, dtype=torch.float64)]))
+
+
 def fixed_end(process: fs.processes.Process, solver: fs.Solver, steps: int) -> fs.TimeGrid:
     """Return the published optimised grid, p = 1, which ends at t_min, and then the noise-free end."""
     inner = fs.grids.optimized(process, solver, steps - 1, end=process.t_min, method="trust-constr")
@@ -48,6 +54,7 @@ GRIDS: dict[str, Callable[[fs.processes.Process, fs.Solver, int], fs.TimeGrid]] 
     "uniform λ": lambda p, s, n: fs.grids.uniform_logsnr(p, n, end="zero"),
     "uniform λ to 2.5": ends_early,
     "uniform t": lambda p, s, n: fs.grids.uniform_time(p, n, end="zero"),
+    "linspace": linspace,
     "quadratic": lambda p, s, n: fs.grids.quadratic_time(p, n, end="zero"),
     "karras": lambda p, s, n: fs.grids.karras(p, n, end="zero"),
     "optimised p=1": lambda p, s, n: fs.grids.optimized(p, s, n, end="zero", error_power=1),

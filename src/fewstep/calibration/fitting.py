@@ -29,6 +29,8 @@ Progress = Callable[[str, int, float | None], Any]
 """progress(stage, network calls so far, best root mean square error of the stage so far, or None)."""
 
 FINAL_ROUNDS = 3
+SEARCHED_ROUNDS = 8
+"""Rounds of fitting all rows to the final samples, and of fitting rows and times together after a search."""
 RESAMPLES = 2000
 
 
@@ -84,7 +86,8 @@ class Fitting:
             features,
             some_of(self.which, self.reference.end[0].numel()),
         )
-        point = descend(problem, problem.start(), FINAL_ROUNDS, report=lambda p: self._tell("final", p.error**0.5))
+        rounds = SEARCHED_ROUNDS if times else FINAL_ROUNDS
+        point = descend(problem, problem.start(), rounds, report=lambda p: self._tell("final", p.error**0.5))
         return point.detail.finished()
 
     def errors(self, plan: Plan, which: Tensor) -> Tensor:
