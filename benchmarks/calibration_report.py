@@ -27,7 +27,11 @@ def write_report(cache: Path, results: Path, models: list[str]) -> None:
     for model, kept in found.items():
         parts += [f"### {model}: error", errors(kept)]
         parts += [f"### {model}: error on fresh noises", fresh(kept)]
-        parts += [f"### {model}: what each setting does, at 6 calls", settings(kept)] if "guidance-1" in kept else []
+        parts += (
+            [f"### {model}: what each setting does, at 6 calls", settings(kept)]
+            if "setting-objective=local" in kept
+            else []
+        )
         parts += [f"### {model}: Fréchet distance", distances(kept)] if f"fd-6-{PUBLISHED}" in kept else []
     text = "\n\n".join(parts) + "\n"
     (results / "calibration.md").write_text(text)
@@ -114,13 +118,16 @@ def settings(kept: dict[str, Any]) -> str:
     order = {"num": 0, "history": 1, "objective": 2}
     lines[1:] = sorted(lines[1:], key=lambda row: (order[row[0].partition("=")[0]], len(row[0]), row[0]))
     text = table(["setting", "error (95 %)", "network calls it took"], lines)
-    guided = []
+    untuned = untuned_of(kept, 6)
+    own = kept["calibrated-6"]["error"][0]
+    start = [untuned[f"{solver}, quadratic"][0] for solver in ("UniPC-3", "DPM++2")]
+    guided = [["1", *(f"{value:.4f}" for value in (*start, own, own))]]
     for name, made in kept.items():
         if name.startswith("guidance-"):
             values = [*made["untuned"].values(), made["unguided"], made["calibrated"]["error"]]
             guided.append([name.removeprefix("guidance-"), *(f"{value[0]:.4f}" for value in values)])
     head = ["guidance scale", "UniPC-3", "DPM++2", "recipe of scale 1", "calibrated there"]
-    return text + "\n\n" + table(head, guided)
+    return text + ("\n\n" + table(head, guided) if len(guided) > 1 else "")
 
 
 def distances(kept: dict[str, Any]) -> str:
