@@ -33,6 +33,7 @@ def write_report(cache: Path, results: Path, models: list[str]) -> None:
             else []
         )
         parts += [f"### {model}: Fréchet distance", distances(kept)] if f"fd-6-{PUBLISHED}" in kept else []
+    parts += ["### Time of a calibration for 8 calls, 64 noises", times(found)]
     text = "\n\n".join(parts) + "\n"
     (results / "calibration.md").write_text(text)
     plot(found, results / "calibration.png")
@@ -146,6 +147,17 @@ def distances(kept: dict[str, Any]) -> str:
         ]
         rows.append([str(calls), shown[0], f"{shown[1]} ({name})", *shown[2:]])
     return table(["calls", "published", "untuned of the least error", "calibrated", "searched"], rows)
+
+
+def times(found: dict[str, dict[str, Any]]) -> str:
+    """Return seconds and network calls of calibrations."""
+    rows = [
+        [f"{model}, {kind}", f"{made['calls'] / 1000:.1f}k", f"{made['seconds']:.0f}"]
+        for model, kept in found.items()
+        for kind in ("calibrated", "searched")
+        if (made := kept.get(f"time-8-{kind}"))
+    ]
+    return table(["plan", "network calls", "seconds"], rows)
 
 
 def plot(found: dict[str, dict[str, Any]], path: Path) -> None:

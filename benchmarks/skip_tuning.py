@@ -33,7 +33,7 @@ SOLVERS = {
     "UniPC-3": fs.UniPC(3),
     "SA(3,3), τ=0.4": fs.SASolver(3, 3, tau=fs.tau.window(0.4, 0.05, 1.0), few_step=True),
 }
-BATCH = 50
+BATCH = 100
 RESAMPLES = 100
 FOLDER = Path(__file__).parent / "results"
 CACHE = Path(__file__).resolve().parents[1] / "build" / "skip_tuning"
