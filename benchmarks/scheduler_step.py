@@ -104,7 +104,7 @@ def main() -> None:
     (FOLDER / "results" / "scheduler_step.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     shown = ", ".join(f"{name} {value}" for name, value in about.items())
     heading = "Time of one `step`, float32 on the CPU, medians (`python benchmarks/scheduler_step.py`; "
-    (FOLDER / "scheduler_step.md").write_text(f"{heading}{shown}).\n\n{text}\n")
+    (FOLDER / "results" / "scheduler_step.md").write_text(f"{heading}{shown}).\n\n{text}\n")
 
 
 if __name__ == "__main__":
