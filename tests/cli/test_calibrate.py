@@ -1,6 +1,7 @@
 """``fewstep calibrate``, and the recipe in the commands that sample."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -45,6 +46,8 @@ def entry(tmp_path, monkeypatch):
     """Two models as module:function."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("mymodel", "othermodel"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     (tmp_path / "mymodel.py").write_text(MODEL.replace("LEVEL", "0.7"))
     (tmp_path / "othermodel.py").write_text(MODEL.replace("LEVEL", "0.6"))
     return "mymodel:load"

@@ -31,6 +31,16 @@ def test_a_picture_of_all_samples(tmp_path):
     assert os.listdir(tmp_path) == ["samples.png"]
 
 
+def test_the_networks_type_can_be_chosen(tmp_path):
+    for dtype in ("float32", "bfloat16"):
+        fewstep("sample", "--steps", 2, "--num", 2, "--dtype", dtype, "--out", tmp_path / f"{dtype}.npz")
+    full, half = (np.load(tmp_path / f"{dtype}.npz")["images"].astype(int) for dtype in ("float32", "bfloat16"))
+    assert not np.array_equal(full, half) and np.abs(full - half).mean() < 3
+    with pytest.raises(FewstepError, match="unknown dtype 'half'"):
+        fewstep("sample", "--dtype", "half", "--out", tmp_path / "none.npz")
+    assert not (tmp_path / "none.npz").exists()
+
+
 def test_arrays_do_not_depend_on_the_batch(tmp_path):
     for name, size in (("one", 4), ("two", 3)):
         fewstep("sample", "--solver", "sa:tau=0.5", "--steps", 3, "--num", 4, "--seed", 7, "--class", 7,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewstep.cli.models import HELP
+from fewstep.cli.options import BatchSize, ClassOfSeed, Device, Dtype, ModelName, Prompt, Prompts, Steps, TrustPickle
 from fewstep.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,27 +18,24 @@ __all__ = ["calibrate"]
 
 def calibrate(
     out: Annotated[Path, typer.Option(help="The recipe, a .json file.")],
-    model: Annotated[str, typer.Option(help=HELP)] = "fashion-mnist",
+    model: ModelName = "fashion-mnist",
     solver: Annotated[str, typer.Option(help="A solver without noise, with settings if wanted.")] = "unipc:order=2",
     grid: Annotated[str, typer.Option(help="A time grid, or a .json file; where --search starts.")] = "uniform_logsnr",
-    steps: Annotated[int, typer.Option(help="Intervals of the grid, 1 or more.")] = 8,
+    steps: Steps = 8,
     num: Annotated[int, typer.Option(help="Noises to calibrate on, 8 or more; a quarter is held out.")] = 64,
     search: Annotated[bool, typer.Option("--search/--no-search", help="Search the times too.")] = False,
     history: Annotated[int, typer.Option(help="Predictions whose coefficients are fitted in a row.")] = 4,
     reference_steps: Annotated[int, typer.Option(help="Calls of the reference solution of each noise.")] = 100,
     objective: Annotated[str, typer.Option(help="final, or local: the row-by-row fit alone.")] = "final",
     budget: Annotated[int | None, typer.Option(help="Network calls after which --search begins nothing new.")] = None,
-    class_: Annotated[
-        str, typer.Option("--class", help="A class number, 'each' for all in turn, 'none' for no class.")
-    ] = "each",
-    prompt: Annotated[str | None, typer.Option(help="What to show, for a model that is led by prompts.")] = None,
-    prompts: Annotated[
-        Path | None, typer.Option(help="A file of prompts, one a line; noises take them in turn.")
-    ] = None,
+    class_: ClassOfSeed = "each",
+    prompt: Prompt = None,
+    prompts: Prompts = None,
     guidance: Annotated[float, typer.Option(help="The guidance scale that the recipe is for; 1 is none.")] = 1.0,
-    batch_size: Annotated[int, typer.Option(help="Samples in a network call.")] = 32,
-    device: Annotated[str, typer.Option(help="Where the network runs: cpu, cuda.")] = "cpu",
-    trust_pickle: Annotated[bool, typer.Option(help="Load a pickle, which runs the code in it.")] = False,
+    batch_size: BatchSize = 32,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    trust_pickle: TrustPickle = False,
 ) -> None:
     """Fit a solver's coefficients, and with --search its times, to a model; sample with the recipe that is written.
 
@@ -57,7 +54,7 @@ def calibrate(
     if out.suffix != ".json" or not out.absolute().parent.is_dir() or out.is_dir():
         raise InputError(f"--out is {str(out)!r}: write a name that ends in .json, in a folder that exists.")
     texts, chosen = read_prompts(prompt, prompts), solvers.named(solver)
-    loaded = load_model(model, guidance=guidance, device=device, trust_pickle=trust_pickle)
+    loaded = load_model(model, guidance=guidance, device=device, dtype=dtype, trust_pickle=trust_pickle)
     process = loaded.denoiser.process
     start = grids.named(grid, process, steps, solver=chosen)
     console = Console(stderr=True)

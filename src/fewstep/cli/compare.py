@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewstep.cli.models import DTYPE, HELP
+from fewstep.cli.options import BatchSize, ClassOfSeed, Device, Dtype, Guidance, ModelName, Prompt, Prompts, TrustPickle
 from fewstep.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ FORMAT = "fewstep-comparison/1"
 def compare(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="A folder for the results; the same command again goes on in it.")],
-    model: Annotated[str, typer.Option(help=HELP)] = "fashion-mnist",
+    model: ModelName = "fashion-mnist",
     solvers: Annotated[str, typer.Option(help="Solvers, as unipc,dpmpp:order=3,ddim.")] = "unipc,dpmpp,ddim",
     grids: Annotated[str, typer.Option(help="Grids, as karras,uniform_logsnr.")] = "karras,uniform_logsnr",
     steps: Annotated[str, typer.Option(help="Numbers of steps, as 5,8,10.")] = "5,8,10",
@@ -34,21 +34,17 @@ def compare(
     ] = "",
     metrics: Annotated[str, typer.Option(help="Some of error,fd.")] = "error,fd",
     num: Annotated[int, typer.Option(help="Samples a cell, with the seeds from 0 on.")] = 256,
-    class_: Annotated[
-        str, typer.Option("--class", help="A class number, 'each' for seed modulo classes, 'none' for no class.")
-    ] = "each",
-    prompt: Annotated[str | None, typer.Option(help="What to show, for a model that is led by prompts.")] = None,
-    prompts: Annotated[
-        Path | None, typer.Option(help="A file of prompts, one a line; seeds take them in turn.")
-    ] = None,
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale; 1 is none.")] = 1.0,
+    class_: ClassOfSeed = "each",
+    prompt: Prompt = None,
+    prompts: Prompts = None,
+    guidance: Guidance = 1.0,
     features: Annotated[str, typer.Option(help="The features of fd, as in fewstep evaluate.")] = "fashion-mnist",
     reference: Annotated[str, typer.Option(help="The images of fd, as in fewstep evaluate.")] = "fashion-mnist",
     exact_steps: Annotated[int, typer.Option(help="Steps of the reference solution of error (UniPC, order 3).")] = 100,
-    batch_size: Annotated[int, typer.Option(help="Samples at a time.")] = 64,
-    device: Annotated[str, typer.Option(help="Where the network runs: cpu, cuda.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help=DTYPE)] = "float32",
-    trust_pickle: Annotated[bool, typer.Option(help="Load a pickle, which runs the code in it.")] = False,
+    batch_size: BatchSize = 64,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    trust_pickle: TrustPickle = False,
 ) -> None:
     """Measure every solver on every grid at every number of steps, into report.html, table.csv and table.json.
 

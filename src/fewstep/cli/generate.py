@@ -12,9 +12,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewstep.cli.models import DTYPE, HELP
-from fewstep.cli.recipes import HELP as RECIPE
-from fewstep.cli.skip_profile import HELP as SKIP
+from fewstep.cli.options import (
+    BatchSize,
+    ClassOfSeed,
+    Device,
+    Dtype,
+    Grid,
+    Guidance,
+    ModelName,
+    Prompt,
+    Prompts,
+    Recipe,
+    Skip,
+    Solver,
+    Steps,
+    TrustPickle,
+)
 from fewstep.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,28 +47,24 @@ QUEUE = 2
 def generate(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="The folder of the samples; the same command again goes on in it.")],
-    model: Annotated[str, typer.Option(help=HELP)] = "fashion-mnist",
-    solver: Annotated[str, typer.Option(help="A solver, with settings if wanted: unipc, sa:tau=0.5.")] = "unipc",
-    grid: Annotated[str, typer.Option(help="A time grid, with settings if wanted, or a .json file.")] = "optimized",
-    steps: Annotated[int, typer.Option(help="Intervals of the grid, 1 or more.")] = 8,
-    recipe: Annotated[Path | None, typer.Option(help=RECIPE)] = None,
-    skip: Annotated[Path | None, typer.Option(help=SKIP)] = None,
+    model: ModelName = "fashion-mnist",
+    solver: Solver = "unipc",
+    grid: Grid = "optimized",
+    steps: Steps = 8,
+    recipe: Recipe = None,
+    skip: Skip = None,
     num: Annotated[int | None, typer.Option(help="How many samples, with the seeds from 0 on.")] = None,
     seeds: Annotated[str | None, typer.Option(help="The seeds: 0-49999, or 3,5,8-10.")] = None,
-    class_: Annotated[
-        str, typer.Option("--class", help="A class number, 'each' for seed modulo classes, 'none' for no class.")
-    ] = "each",
-    prompt: Annotated[str | None, typer.Option(help="What to show, for a model that is led by prompts.")] = None,
-    prompts: Annotated[
-        Path | None, typer.Option(help="A file of prompts, one a line; seeds take them in turn.")
-    ] = None,
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale; 1 is none.")] = 1.0,
-    batch_size: Annotated[int, typer.Option(help="Samples at a time.")] = 256,
+    class_: ClassOfSeed = "each",
+    prompt: Prompt = None,
+    prompts: Prompts = None,
+    guidance: Guidance = 1.0,
+    batch_size: BatchSize = 256,
     shard_size: Annotated[int, typer.Option(help="Samples in a file; what a killed run may have to do again.")] = 1024,
     format_: Annotated[str, typer.Option("--format", help="npz, or png: a picture for each seed.")] = "npz",
-    device: Annotated[str, typer.Option(help="Where the network runs: cpu, cuda.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help=DTYPE)] = "float32",
-    trust_pickle: Annotated[bool, typer.Option(help="Load a pickle, which runs the code in it.")] = False,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    trust_pickle: TrustPickle = False,
 ) -> None:
     """Draw many samples into a folder; the same command again goes on where a run was stopped.
 

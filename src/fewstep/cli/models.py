@@ -10,10 +10,8 @@ from fewstep.errors import InputError, unknown_name
 if TYPE_CHECKING:
     from fewstep.integrations.model import Model
 
-__all__ = ["DTYPE", "HELP", "load_model"]
+__all__ = ["load_model"]
 
-HELP = "An embedded model, a diffusers pipeline folder, module:function, or an EDM .pkl (with --trust-pickle)."
-DTYPE = "Type of the network's weights: float32, bfloat16, float16. The state stays float32."
 DTYPES = ("float32", "bfloat16", "float16")
 
 

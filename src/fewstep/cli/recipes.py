@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from fewstep.denoiser import DataPredictor
     from fewstep.plan import Plan
 
-__all__ = ["HELP", "recipe_plan", "refuse_besides"]
-
-HELP = "A recipe of fewstep calibrate, in place of --solver, --grid and --steps."
+__all__ = ["recipe_plan", "refuse_besides"]
 
 
 def recipe_plan(path: Path, denoiser: DataPredictor) -> Plan:

@@ -8,9 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewstep.cli.models import HELP
-from fewstep.cli.recipes import HELP as RECIPE
-from fewstep.cli.skip_profile import HELP as SKIP
+from fewstep.cli.options import (
+    BatchSize,
+    ClassOfSeed,
+    Device,
+    Dtype,
+    Grid,
+    Guidance,
+    ModelName,
+    Prompt,
+    Prompts,
+    Recipe,
+    Skip,
+    Solver,
+    Steps,
+    TrustPickle,
+)
 from fewstep.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,25 +37,22 @@ __all__ = ["sample"]
 
 def sample(
     context: typer.Context,
-    model: Annotated[str, typer.Option(help=HELP)] = "fashion-mnist",
-    solver: Annotated[str, typer.Option(help="A solver, with settings if wanted: unipc, sa:tau=0.5.")] = "unipc",
-    grid: Annotated[str, typer.Option(help="A time grid, with settings if wanted, or a .json file.")] = "optimized",
-    steps: Annotated[int, typer.Option(help="Intervals of the grid, 1 or more.")] = 8,
-    recipe: Annotated[Path | None, typer.Option(help=RECIPE)] = None,
-    skip: Annotated[Path | None, typer.Option(help=SKIP)] = None,
+    model: ModelName = "fashion-mnist",
+    solver: Solver = "unipc",
+    grid: Grid = "optimized",
+    steps: Steps = 8,
+    recipe: Recipe = None,
+    skip: Skip = None,
     num: Annotated[int, typer.Option(help="How many samples, 1 or more.")] = 16,
     seed: Annotated[int, typer.Option(help="The first sample's seed; sample i has seed + i.")] = 0,
-    class_: Annotated[
-        str, typer.Option("--class", help="A class number, 'each' for seed modulo classes, 'none' for no class.")
-    ] = "each",
-    prompt: Annotated[str | None, typer.Option(help="What to show, for a model that is led by prompts.")] = None,
-    prompts: Annotated[
-        Path | None, typer.Option(help="A file of prompts, one a line; seeds take them in turn.")
-    ] = None,
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale; 1 is none.")] = 1.0,
-    batch_size: Annotated[int, typer.Option(help="Samples at a time; results do not depend on it.")] = 64,
-    device: Annotated[str, typer.Option(help="Where the network runs: cpu, cuda.")] = "cpu",
-    trust_pickle: Annotated[bool, typer.Option(help="Load a pickle, which runs the code in it.")] = False,
+    class_: ClassOfSeed = "each",
+    prompt: Prompt = None,
+    prompts: Prompts = None,
+    guidance: Guidance = 1.0,
+    batch_size: BatchSize = 64,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    trust_pickle: TrustPickle = False,
     out: Annotated[Path, typer.Option(help="A .png (one picture), a .npz, or a folder for PNGs.")] = Path(
         "samples.png"
     ),
@@ -70,7 +80,7 @@ def sample(
     if recipe is not None:
         refuse_besides(context, recipe, ("solver", "grid", "steps"))
     texts, chosen = read_prompts(prompt, prompts), solvers.named(solver)
-    loaded = load_model(model, guidance=guidance, device=device, trust_pickle=trust_pickle)
+    loaded = load_model(model, guidance=guidance, device=device, dtype=dtype, trust_pickle=trust_pickle)
     if recipe is None:
         plan = chosen.plan(grids.named(grid, loaded.denoiser.process, steps, solver=chosen))
     else:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewstep.cli.models import HELP
+from fewstep.cli.options import PROFILE, BatchSize, Device, Dtype, ModelName, TrustPickle
 from fewstep.cli.real_images import FEATURES
 from fewstep.cli.real_images import HELP as DATA
-from fewstep.cli.skip_profile import HELP as SKIP
 from fewstep.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,10 +24,10 @@ FORMAT = "fewstep-skip-diagnosis/1"
 def diagnose(
     data: Annotated[Path, typer.Option(help=DATA)],
     out: Annotated[Path, typer.Option(help="A new folder for a figure of each diagnostic and diagnosis.json.")],
-    model: Annotated[str, typer.Option(help=HELP)] = "fashion-mnist",
+    model: ModelName = "fashion-mnist",
     bottom: Annotated[float, typer.Option(help="ρ of the deepest skip.")] = 0.8,
     top: Annotated[float, typer.Option(help="ρ of the outermost skip.")] = 1.0,
-    skip: Annotated[Path | None, typer.Option(help=f"Instead of the two: {SKIP}")] = None,
+    skip: Annotated[Path | None, typer.Option(help=f"Instead of the two: {PROFILE}")] = None,
     features: Annotated[str | None, typer.Option(help=FEATURES)] = None,
     num: Annotated[int, typer.Option(help="Real images, drawn from the data at random, 2 or more.")] = 128,
     levels: Annotated[int, typer.Option(help="Noise levels, 2 or more.")] = 12,
@@ -39,9 +38,10 @@ def diagnose(
     prompts: Annotated[
         Path | None, typer.Option(help="A file of prompts, one a line; images take them in turn. Else an empty one.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Samples in a network call.")] = 64,
-    device: Annotated[str, typer.Option(help="Where the network runs: cpu, cuda.")] = "cpu",
-    trust_pickle: Annotated[bool, typer.Option(help="Load a pickle, which runs the code in it.")] = False,
+    batch_size: BatchSize = 64,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    trust_pickle: TrustPickle = False,
 ) -> None:
     """Measure on real images what scaled skips do to a model.
 
@@ -75,7 +75,7 @@ def diagnose(
     texts = read_prompts(None, prompts)
     parts = checked_parts([part.strip() for part in diagnostics.split(",") if part.strip()])
     profile = skipping.Profile(bottom, top) if skip is None else skipping.load(skip)
-    loaded = load_model(model, device=device, trust_pickle=trust_pickle)
+    loaded = load_model(model, device=device, dtype=dtype, trust_pickle=trust_pickle)
     extractor = features_for(features, model, tuple(zoo.MODELS))
     if skip is not None:
         tuned_by(skip, loaded.denoiser).remove()  # It warns of another model.
@@ -100,7 +100,7 @@ def diagnose(
     settings = {"model": model, "data": data.name, "num": num, "seed": seed, "class": class_,
                 "labels": cond is not None and loaded.embed is None, "prompts": texts,
                 "features": extractor.tag if extractor else None,
-                "profile": settings_of(profile), "inversion_steps": inversion_steps}  # fmt: skip
+                "profile": settings_of(profile), "inversion_steps": inversion_steps, "dtype": dtype}  # fmt: skip
     _write(out, found, settings)
     _show(found, out)
 

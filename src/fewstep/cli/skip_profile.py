@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     from fewstep.denoiser import DataPredictor
     from fewstep.skip import Profile, Tuned
 
-__all__ = ["HELP", "origin", "settings_of", "tuned_by"]
-
-HELP = "A skip profile of fewstep skip search, or of fs.skip.Profile.save."
+__all__ = ["origin", "settings_of", "tuned_by"]
 
 
 def tuned_by(path: Path, denoiser: DataPredictor) -> Tuned:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewstep.cli.models import HELP
+from fewstep.cli.options import BatchSize, Device, Dtype, Grid, Guidance, ModelName, Prompts, Solver, Steps, TrustPickle
 from fewstep.cli.real_images import FEATURES
 from fewstep.cli.real_images import HELP as DATA
 from fewstep.errors import InputError, unknown_name
@@ -23,10 +23,10 @@ METRICS = ("fd", "feature-loss")
 
 def search(
     out: Annotated[Path, typer.Option(help="The profile, a .json file; the plot is a .png of the same name.")],
-    model: Annotated[str, typer.Option(help=HELP)] = "fashion-mnist",
-    solver: Annotated[str, typer.Option(help="A solver, with settings if wanted: unipc, sa:tau=0.5.")] = "unipc",
-    grid: Annotated[str, typer.Option(help="A time grid, with settings if wanted, or a .json file.")] = "optimized",
-    steps: Annotated[int, typer.Option(help="Intervals of the grid, 1 or more.")] = 8,
+    model: ModelName = "fashion-mnist",
+    solver: Solver = "unipc",
+    grid: Grid = "optimized",
+    steps: Steps = 8,
     metric: Annotated[str, typer.Option(help="fd of samples, or feature-loss of real images (with --data).")] = "fd",
     bottom: Annotated[str, typer.Option(help="ρ of the deepest skip: a range, 0.5:1.0, or a number.")] = "0.5:1.0",
     top: Annotated[str, typer.Option(help="ρ of the outermost skip: a number, or a range to search too.")] = "1.0",
@@ -40,13 +40,12 @@ def search(
     class_: Annotated[
         str | None, typer.Option("--class", help="A class, none, each (fd) or data (feature-loss), the defaults.")
     ] = None,
-    prompts: Annotated[
-        Path | None, typer.Option(help="A file of prompts, one a line; seeds take them in turn.")
-    ] = None,
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale; 1 is none.")] = 1.0,
-    batch_size: Annotated[int, typer.Option(help="Samples in a network call.")] = 64,
-    device: Annotated[str, typer.Option(help="Where the network runs: cpu, cuda.")] = "cpu",
-    trust_pickle: Annotated[bool, typer.Option(help="Load a pickle, which runs the code in it.")] = False,
+    prompts: Prompts = None,
+    guidance: Guidance = 1.0,
+    batch_size: BatchSize = 64,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    trust_pickle: TrustPickle = False,
 ) -> None:
     """Search for the ρ that suits a model, a solver and a number of steps; sample with --skip and what is written.
 
@@ -76,7 +75,7 @@ def search(
     ranges = {"bottom": _range("--bottom", bottom), "top": _range("--top", top)}
     total = evaluations(**ranges, method=method, points=points)
     chosen, texts = solvers.named(solver), read_prompts(None, prompts)
-    loaded = load_model(model, guidance=guidance, device=device, trust_pickle=trust_pickle)
+    loaded = load_model(model, guidance=guidance, device=device, dtype=dtype, trust_pickle=trust_pickle)
     plan = chosen.plan(grids.named(grid, loaded.denoiser.process, steps, solver=chosen))
     extractor = features_for(features, model, tuple(zoo.MODELS))
     if extractor is None:
@@ -97,7 +96,7 @@ def search(
     settings = {"solver": solver, "grid": grid, "steps": steps, "metric": metric, "bottom": bottom, "top": top,
                 "method": method, "points": points, "num": num, "seed": seed, "features": extractor.tag,
                 "reference": reference if data is None else None, "data": data and data.name,
-                "class": setting.classes, "prompts": texts, "guidance": guidance}  # fmt: skip
+                "class": setting.classes, "prompts": texts, "guidance": guidance, "dtype": dtype}  # fmt: skip
     _write(out, found, metric, {**origin(model, loaded.denoiser), "settings": settings})
     _show(found, metric, out)
 
