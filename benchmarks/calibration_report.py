@@ -27,11 +27,9 @@ def write_report(cache: Path, results: Path, models: list[str]) -> None:
     for model, kept in found.items():
         parts += [f"### {model}: error", errors(kept)]
         parts += [f"### {model}: error on fresh noises", fresh(kept)]
-        parts += (
-            [f"### {model}: what each setting does, at 6 calls", settings(kept)]
-            if "setting-objective=local" in kept
-            else []
-        )
+        parts += [f"### {model}: error on both sets of noises together", pooled(kept)]
+        if "setting-objective=local" in kept:
+            parts += [f"### {model}: what each setting does, at 6 calls", settings(kept)]
         parts += [f"### {model}: Fréchet distance", distances(kept)] if f"fd-6-{PUBLISHED}" in kept else []
     parts += ["### Time of a calibration for 8 calls, 64 noises", times(found)]
     text = "\n\n".join(parts) + "\n"
@@ -108,10 +106,24 @@ def fresh(kept: dict[str, Any]) -> str:
     return table([*head, "calibrated", "its median noise", "searched", "its median noise"], rows)
 
 
+def pooled(kept: dict[str, Any]) -> str:
+    """Return RMSE over the 64 and the 256 noises together, of the best untuned sampler and the fitted plans."""
+    rows = []
+    for calls in (n for n in CALLS if f"fresh-{n}" in kept):
+        made, untuned = kept[f"fresh-{calls}"], untuned_of(kept, calls)
+        name = best(untuned)
+        first = {kind: kept[f"{kind}-{calls}"]["error"][0] for kind in ("calibrated", "searched")}
+        first[name] = untuned[name][0]
+        error = {key: ((64 * first[key] ** 2 + 256 * made[key][0] ** 2) / 320) ** 0.5 for key in first}
+        gains = [f"{error[kind]:.4f}: {error[name] / error[kind]:.1f} times" for kind in ("calibrated", "searched")]
+        rows.append([str(calls), f"{error[name]:.4f} ({name})", *gains])
+    return table(["calls", "best untuned of all", "calibrated", "searched"], rows)
+
+
 def settings(kept: dict[str, Any]) -> str:
     """Return what num, history, objective and guidance do."""
-    untuned = untuned_of(kept, 6)["UniPC-3, quadratic"]
-    lines = [["UniPC-3, quadratic, untuned", spelled(untuned), ""]]
+    untuned = untuned_of(kept, 6)
+    lines = [["UniPC-3, quadratic, untuned", spelled(untuned["UniPC-3, quadratic"]), ""]]
     for name, made in kept.items():
         if name.startswith("setting-"):
             shown = spelled(made["error"])
@@ -119,7 +131,6 @@ def settings(kept: dict[str, Any]) -> str:
     order = {"num": 0, "history": 1, "objective": 2}
     lines[1:] = sorted(lines[1:], key=lambda row: (order[row[0].partition("=")[0]], len(row[0]), row[0]))
     text = table(["setting", "error (95 %)", "network calls it took"], lines)
-    untuned = untuned_of(kept, 6)
     own = kept["calibrated-6"]["error"][0]
     start = [untuned[f"{solver}, quadratic"][0] for solver in ("UniPC-3", "DPM++2")]
     guided = [["1", *(f"{value:.4f}" for value in (*start, own, own))]]
