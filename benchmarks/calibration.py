@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 from calibration_report import OWN, PUBLISHED, best, write_report
-from time_steps import GRIDS, MODELS, SHARED
+from time_steps import GRIDS, MODELS, available
 
 import fewstep as fs
 from fewstep.calibration import CalibratedPlan
@@ -199,9 +199,8 @@ def main() -> None:
     parser.add_argument("--stage", choices=STAGES, action="append")
     arguments = parser.parse_args()
     stages = arguments.stage or list(STAGES)
-    here = [name for name in MODELS if name != "lfw32-ddpm" or (SHARED / "models" / name).is_dir()]
     began = time.perf_counter()
-    benches = {name: Bench(name) for name in arguments.model or here}
+    benches = {name: Bench(name) for name in arguments.model or available()}
     for name, bench in benches.items():
         if "error" in stages:
             bench.errors()
@@ -222,7 +221,7 @@ def main() -> None:
             bench.distances()
     print(f"{time.perf_counter() - began:.0f} s")
     if "report" in stages:
-        write_report(CACHE, Path(__file__).parent / "results", here)
+        write_report(CACHE, Path(__file__).parent / "results", available())
 
 
 if __name__ == "__main__":

@@ -2,25 +2,31 @@
 
     python -W ignore benchmarks/skip_tuning.py [--num 5000] [--threads 1]
 
-The embedded model (in bfloat16; the state is float32), with classes in turn and seeds from 0 on, is sampled on the
-uniform λ grid to the noise-free end with ρ linear from ρ_bottom (deepest skip) to 1 (outermost). SA-Solver adds noise,
-τ = 0.4, where σ/α is in [0.05, 1]. The distance is that
-of the embedded features to Fashion-MNIST's training images. ± is twice the bootstrap's standard deviation: of the
-distance itself, and of its difference from ρ = 1 with the same seeds drawn on both sides.
+The embedded model, with classes in turn, and where the shared folder is present lfw32-ddpm (both in bfloat16; the state
+is float32) are sampled from the seeds 0, 1, … on the uniform λ grid to the noise-free end with ρ linear from ρ_bottom
+(deepest skip) to 1 (outermost). SA-Solver adds noise, τ = 0.4, where σ/α is in [0.05, 1].
 
-The features of each cell are kept under build/ and not computed again; two runs at once share the cells.
+The distance is that of the embedded features: the embedded model's to Fashion-MNIST's training images, lfw32-ddpm's,
+whose training images are not there, to as many samples of the model itself, in 50 calls from other seeds, of the grey
+images. ± is twice the bootstrap's standard deviation: of the distance itself, and of its difference from ρ = 1 with the
+same seeds drawn on both sides.
+
+The features of each cell are kept under build/ and not computed again; two runs at once share the cells. The table is
+made of the cells that are there.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import torch
+from time_steps import MODELS, available
 
 import fewstep as fs
 
@@ -35,73 +41,114 @@ SOLVERS = {
 }
 BATCH = 100
 RESAMPLES = 100
+OWN_CALLS, OWN_SEED = 50, 1_000_000
 FOLDER = Path(__file__).parent / "results"
 CACHE = Path(__file__).resolve().parents[1] / "build" / "skip_tuning"
 
 
-def cells() -> Iterator[tuple[str, int, float, Path]]:
-    """Yield solver, calls, ρ_bottom and the file of the features, the most wanted first."""
-    for calls in CALLS:
-        for rho in RHO:
-            for number, solver in enumerate(SOLVERS):
-                yield solver, calls, rho, CACHE / f"{number}-{calls}-{rho}.npy"
+@dataclass(frozen=True)
+class Cell:
+    """What is sampled: a solver, the calls and ρ of the deepest skip."""
+
+    solver: str
+    calls: int
+    rho: float
+    first_seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """The name of its file."""
+        seed = f"-{self.first_seed}" if self.first_seed else ""
+        return f"{list(SOLVERS).index(self.solver)}-{self.calls}-{self.rho}{seed}.npy"
 
 
-def features(model: fs.Denoiser, extractor: fs.metrics.Extractor, solver: str, calls: int, num: int) -> np.ndarray:
-    """Return the features of the images of seeds 0 … num − 1, rounded to 256 levels as images are, [num, d]."""
-    grid = fs.grids.uniform_logsnr(model.process, calls, end="zero")
-    assert SOLVERS[solver].plan(grid).nfe == calls
-    found = []
-    for start in range(0, num, BATCH):
-        seeds = range(start, min(start + BATCH, num))
-        x_0 = fs.sample(model, SOLVERS[solver], grid, seeds=seeds, cond=torch.tensor(seeds) % 10)
-        pixels = x_0.clamp(-1.0, 1.0).add(1.0).mul(127.5).round().to(torch.uint8).movedim(1, -1)
-        found.append(extractor(fs.metrics.from_uint8(pixels)))
-    return torch.cat(found).numpy()
+OWN = Cell("UniPC-3", OWN_CALLS, 1.0, OWN_SEED)
+CELLS = [Cell(solver, calls, rho) for calls in CALLS for rho in RHO for solver in SOLVERS]
 
 
-def compute(num: int) -> None:
-    """Compute the features of every cell that no other run has begun."""
-    model = fs.zoo.load("fashion-mnist", dtype=torch.bfloat16)
-    extractor = fs.metrics.features("fashion-mnist")
-    CACHE.mkdir(parents=True, exist_ok=True)
-    for solver, calls, rho, path in cells():
-        claim = path.with_suffix(".claim")
-        if path.exists() or claim.exists():
-            continue
-        claim.touch()
-        try:
-            with fs.skip.tuned(model, bottom=rho):
-                np.save(path, features(model, extractor, solver, calls, num))
-        finally:
-            claim.unlink()
-        print(solver, calls, rho, flush=True)
+class Bench:
+    """One model; the features of its cells are kept in a folder."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.folder = name, CACHE / name
+        self.embedded = name == "fashion-mnist"
+        self.cells = CELLS if self.embedded else [OWN, *CELLS]
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    @cached_property
+    def model(self) -> fs.DataPredictor:
+        """The model in bfloat16."""
+        return MODELS[self.name](torch.bfloat16)
+
+    @cached_property
+    def extractor(self) -> fs.metrics.Extractor:
+        """The embedded features."""
+        return fs.metrics.features("fashion-mnist")
+
+    @cached_property
+    def reference(self) -> fs.metrics.Moments:
+        """What the distances are to."""
+        return fs.metrics.reference() if self.embedded else moments(np.load(self.folder / OWN.name))
+
+    def features(self, cell: Cell, num: int) -> np.ndarray:
+        """Return the features of ``num`` images, rounded to 256 levels as images are, [num, d]."""
+        solver = SOLVERS[cell.solver]
+        grid = fs.grids.uniform_logsnr(self.model.process, cell.calls, end="zero")
+        assert solver.plan(grid).nfe == cell.calls
+        found = []
+        for start in range(0, num, BATCH):
+            seeds = [cell.first_seed + i for i in range(start, min(start + BATCH, num))]
+            cond = torch.tensor(seeds) % 10 if self.model.num_classes else None
+            x_0 = fs.sample(self.model, solver, grid, seeds=seeds, cond=cond)
+            pixels = x_0.clamp(-1.0, 1.0).add(1.0).mul(127.5).round().to(torch.uint8).movedim(1, -1)
+            images = fs.metrics.from_uint8(pixels).mean(dim=1, keepdim=True)
+            found.append(self.extractor(images))
+        return torch.cat(found).numpy()
+
+    def compute(self, num: int) -> None:
+        """Compute the features of every cell that no other run has begun."""
+        for cell in self.cells:
+            path = self.folder / cell.name
+            claim = path.with_suffix(".claim")
+            if path.exists() or claim.exists():
+                continue
+            claim.touch()
+            try:
+                with fs.skip.tuned(self.model, bottom=cell.rho):
+                    np.save(path, self.features(cell, num))
+            finally:
+                claim.unlink()
+            print(self.name, cell.solver, cell.calls, cell.rho, flush=True)
+
+    def measure(self) -> dict[str, list[dict[str, float]]]:
+        """Return, for each solver, a row for each cell whose features are there."""
+        rows: dict[str, list[dict[str, float]]] = {solver: [] for solver in SOLVERS}
+        plain: dict[tuple[str, int], tuple[float, np.ndarray]] = {}
+        for cell in CELLS:
+            if not all((self.folder / needed.name).exists() for needed in (cell, replace(cell, rho=1.0))):
+                continue
+            found = np.load(self.folder / cell.name)
+            drawn = np.random.default_rng(0).integers(0, len(found), (RESAMPLES, len(found)))
+            value = self.distance(found)
+            resampled = np.array([self.distance(found[i]) for i in drawn])
+            if cell.rho == 1.0:
+                plain[cell.solver, cell.calls] = value, resampled
+            base, base_resampled = plain[cell.solver, cell.calls]
+            rows[cell.solver].append({
+                "calls": cell.calls, "rho": cell.rho, "num": len(found),
+                "fd": value, "fd_pm": 2.0 * float(resampled.std()),
+                "change": value - base, "change_pm": 2.0 * float((resampled - base_resampled).std()),
+            })  # fmt: skip
+        return rows
+
+    def distance(self, found: np.ndarray) -> float:
+        """Return the Fréchet distance of features to the reference."""
+        return fs.metrics.frechet_distance(moments(found), self.reference)
 
 
-def distance(found: np.ndarray, reference: fs.metrics.Moments) -> float:
-    """Return the Fréchet distance of features to the training images."""
-    return fs.metrics.frechet_distance(fs.metrics.moments_of(torch.from_numpy(found)), reference)
-
-
-def measure() -> dict[str, list[dict[str, float]]]:
-    """Return, for each solver, a row for each cell whose features are there."""
-    reference = fs.metrics.reference()
-    rows: dict[str, list[dict[str, float]]] = {solver: [] for solver in SOLVERS}
-    plain: dict[tuple[str, int], tuple[float, np.ndarray]] = {}
-    for solver, calls, rho, path in cells():
-        if not path.exists():
-            continue
-        found = np.load(path)
-        drawn = np.random.default_rng(0).integers(0, len(found), (RESAMPLES, len(found)))
-        value, resampled = distance(found, reference), np.array([distance(found[i], reference) for i in drawn])
-        if rho == 1.0:
-            plain[solver, calls] = value, resampled
-        row = {"calls": calls, "rho": rho, "num": len(found), "fd": value, "fd_pm": 2.0 * float(resampled.std())}
-        if (solver, calls) in plain:
-            base, base_resampled = plain[solver, calls]
-            row |= {"change": value - base, "change_pm": 2.0 * float((resampled - base_resampled).std())}
-        rows[solver].append(row)
-    return rows
+def moments(found: np.ndarray) -> fs.metrics.Moments:
+    """Return mean and covariance of features."""
+    return fs.metrics.moments_of(torch.from_numpy(found))
 
 
 def table(rows: dict[str, list[dict[str, float]]]) -> str:
@@ -126,44 +173,58 @@ def text(row: dict[str, float] | None, best: float | None) -> str:
     if row is None:
         return ""
     value = f"{row['fd']:.4f}"
-    clear = "*" if abs(row.get("change", 0.0)) > row.get("change_pm", np.inf) else ""
+    clear = "*" if abs(row["change"]) > row["change_pm"] else ""
     return f"{f'**{value}**' if row['fd'] == best else value} ± {row['fd_pm']:.4f}{clear}"
 
 
-def plot(rows: dict[str, list[dict[str, float]]]) -> None:
-    """Draw the change from ρ = 1, relative, over ρ."""
-    figure, panels = plt.subplots(1, len(rows), figsize=(10, 3.8), layout="constrained", sharey=True)
-    for panel, (solver, found) in zip(panels, rows.items(), strict=True):
-        for calls in CALLS:
-            here = sorted((row for row in found if row["calls"] == calls and "change" in row), key=lambda r: r["rho"])
-            base = next((row["fd"] for row in here if row["rho"] == 1.0), 1.0)
-            if len(here) > 1:
-                panel.errorbar(
-                    [row["rho"] for row in here],
-                    [1.0 + row["change"] / base for row in here],
-                    [row["change_pm"] / base for row in here],
-                    marker="o", ms=3, lw=1.2, capsize=2, label=f"{calls} calls",
-                )  # fmt: skip
-        panel.axhline(1.0, color="0.6", lw=0.8)
-        panel.set(title=solver, xlabel="ρ of the deepest skip", yscale="log")
-    panels[0].set_ylabel("Fréchet distance, relative to ρ = 1")
-    panels[-1].legend()
+def plot(found: dict[str, dict[str, list[dict[str, float]]]]) -> None:
+    """Draw the change from ρ = 1, relative, over ρ, a row of panels for each model."""
+    size = {"figsize": (10, 3.6 * len(found)), "layout": "constrained", "sharey": "row", "squeeze": False}
+    figure, panels = plt.subplots(len(found), len(SOLVERS), **size)
+    for line, (model, rows) in zip(panels, found.items(), strict=True):
+        for panel, (solver, cells) in zip(line, rows.items(), strict=True):
+            for calls in CALLS:
+                curve(panel, [row for row in cells if row["calls"] == calls])
+            panel.axhline(1.0, color="0.6", lw=0.8)
+            panel.set(title=f"{model}: {solver}", xlabel="ρ of the deepest skip", yscale="log")
+        line[0].set_ylabel("Fréchet distance, relative to ρ = 1")
+        line[-1].legend()
     figure.savefig(FOLDER / "skip_tuning.png", dpi=120)
 
 
+def curve(panel: plt.Axes, rows: list[dict[str, float]]) -> None:
+    """Draw the rows of one number of calls."""
+    if len(rows) < 2:
+        return
+    rows = sorted(rows, key=lambda row: row["rho"])
+    base = next(row["fd"] for row in rows if row["rho"] == 1.0)
+    panel.errorbar(
+        [row["rho"] for row in rows],
+        [row["fd"] / base for row in rows],
+        [row["change_pm"] / base for row in rows],
+        marker="o", ms=3, lw=1.2, capsize=2, label=f"{rows[0]['calls']} calls",
+    )  # fmt: skip
+
+
 def main() -> None:
-    """Compute what is missing, then write the table, its figures and the picture."""
+    """Compute what is missing, then write the tables, their figures and the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num", type=int, default=5000)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--report", action="store_true", help="only write the report of the cells that are there")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    compute(arguments.num)
-    rows = measure()
-    (FOLDER / "skip_tuning.json").write_text(json.dumps(rows, indent=1) + "\n")
-    (FOLDER / "skip_tuning.md").write_text(table(rows) + "\n")
-    plot(rows)
-    print(table(rows))
+    benches = [Bench(name) for name in available()]
+    if not arguments.report:
+        for bench in benches:
+            bench.compute(arguments.num)
+    found = {bench.name: bench.measure() for bench in benches}
+    shown = {name: rows for name, rows in found.items() if any(rows.values())}
+    (FOLDER / "skip_tuning.json").write_text(json.dumps(shown, indent=1) + "\n")
+    report = "\n\n".join(f"### {name}\n\n{table(rows)}" for name, rows in shown.items())
+    (FOLDER / "skip_tuning.md").write_text(report + "\n")
+    plot(shown)
+    print(report)
 
 
 if __name__ == "__main__":

@@ -63,20 +63,26 @@ GRIDS: dict[str, Callable[[fs.processes.Process, fs.Solver, int], fs.TimeGrid]] 
 }
 
 
-def fashion_mnist() -> fs.DataPredictor:
+def fashion_mnist(dtype: torch.dtype = torch.float32) -> fs.DataPredictor:
     """Return the embedded model."""
-    return fs.zoo.load("fashion-mnist")
+    return fs.zoo.load("fashion-mnist", dtype=dtype)
 
 
-def lfw32() -> fs.DataPredictor:
+def lfw32(dtype: torch.dtype = torch.float32) -> fs.DataPredictor:
     """Return the pretrained face model of the shared folder."""
     from diffusers import UNet2DModel
 
-    network = UNet2DModel.from_pretrained(SHARED / "models" / "lfw32-ddpm" / "unet").eval().requires_grad_(False)
+    folder = SHARED / "models" / "lfw32-ddpm" / "unet"
+    network = UNet2DModel.from_pretrained(folder, torch_dtype=dtype).eval().requires_grad_(False)
     return fs.Denoiser(network, fs.processes.VPDiscrete.from_betas(), "v", shape=(3, 32, 32))
 
 
 MODELS = {"fashion-mnist": fashion_mnist, "lfw32-ddpm": lfw32}
+
+
+def available() -> list[str]:
+    """Return the names of the models that are there."""
+    return [name for name in MODELS if name == "fashion-mnist" or (SHARED / "models" / name).is_dir()]
 
 
 def samples(model: fs.DataPredictor, solver: fs.Solver, grid: fs.TimeGrid, x_T: torch.Tensor, conditional: bool):  # noqa: ANN201
@@ -150,7 +156,7 @@ def main() -> None:
     args = parser.parse_args()
     FOLDER.mkdir(exist_ok=True)
     file = FOLDER / "time_steps.json"
-    chosen = args.model or [name for name in MODELS if name != "lfw32-ddpm" or (SHARED / "models" / name).is_dir()]
+    chosen = args.model or available()
     for name in chosen:
         last = json.loads(file.read_text()).get(name, {}) if file.exists() else {}
         if args.grid and last.get("noises") != args.noises:
