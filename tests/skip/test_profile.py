@@ -101,6 +101,12 @@ def test_values_per_step_hold_at_every_steps_time(grid):
         assert row == pytest.approx(skip.Profile(bottom).factors(4), abs=1e-9)
 
 
+def test_beyond_the_known_times_the_last_factor_holds():
+    profile = skip.Profile(0.5, 0.5, sigma_weight=[(0.1, 0.0), (2.0, 1.0)])
+    table = FactorTable(profile, profile.factors(2), EDM, EDM.network_time)
+    assert table(torch.tensor([-math.inf, math.inf])).tolist() == [[1.0, 1.0], [0.5, 0.5]]
+
+
 def test_per_step_needs_a_value_for_each_step():
     with pytest.raises(ValueError, match="2 values for 5 steps"):
         skip.Profile.per_step(grids.karras(EDM, 5), [0.5, 0.6])

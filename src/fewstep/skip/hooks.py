@@ -55,9 +55,8 @@ class _SetFactors:
                 f"{type(network).__name__} was called without its time argument {self.time.name!r}, on which ρ depends."
             )
         time = torch.as_tensor(time).reshape(-1)
-        columns = self.table(time).unbind(-1)
-        if time.shape[0] == 1:
-            columns = tuple(column[0] for column in columns)
+        factors = self.table(time)
+        columns = (factors[0] if time.shape[0] == 1 else factors).unbind(-1)
         for path, indices in self.paths:
             module = network
             for name in path:

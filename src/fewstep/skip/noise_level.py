@@ -24,7 +24,8 @@ class FactorTable:
     """The factors of all skips as a function of the network's own time, linear between knots.
 
     The map σ/α → t → network time is taken once, in float64 on the host; a call is a search among the knots
-    on the time's own device, without a synchronisation.
+    on the time's own device, without a synchronisation. What is found is a line: the knot before, ρ there and
+    its slopes. Before the first knot and after the last one, ρ is what it is there.
 
     Args:
         profile: one with a ``sigma_window`` or a ``sigma_weight``.
@@ -49,33 +50,34 @@ class FactorTable:
             times, points = times.flip(0), points.flip(0)
         if bool((times.diff() < 0).any()):
             raise InputError("network_time rises and falls along the noise level: give a monotonic function of t.")
+        rows = 1.0 + points[:, 1:] * (torch.tensor(factors, dtype=torch.float64) - 1.0)
+        slopes = torch.zeros_like(rows)
+        slopes[1:] = rows.diff(dim=0) / times.diff().clamp(min=1e-30)[:, None]
+        before = torch.arange(-1, len(times) - 1).clamp(min=0)
         self.times = times
-        self.rows = 1.0 + points[:, 1:] * (torch.tensor(factors, dtype=torch.float64) - 1.0)
+        self.lines = torch.cat([times[before, None], rows[before], slopes], dim=1)
 
     def put(self, other: FactorTable) -> None:
         """Become equal to ``other``, in place where the shapes allow it."""
-        if self.rows.shape == other.rows.shape:
+        if self.lines.shape == other.lines.shape:
             self.times.copy_(other.times)
-            self.rows.copy_(other.rows)
+            self.lines.copy_(other.lines)
         else:
-            self.times, self.rows = other.times, other.rows
+            self.times, self.lines = other.times, other.lines
 
     def to(self, device: torch.device) -> None:
         """Move to ``device``; without float64 there, in float32."""
         dtype = torch.float32 if device.type == "mps" else torch.float64
-        self.times, self.rows = self.times.to(device, dtype), self.rows.to(device, dtype)
+        self.times, self.lines = self.times.to(device, dtype), self.lines.to(device, dtype)
 
     def __call__(self, time: Tensor) -> Tensor:
         """Return the factors [k, skips] at the network times ``time`` [k]."""
         if self.times.device != time.device:
             self.to(time.device)
-        times, rows = self.times, self.rows
-        time = time.to(times.dtype)
-        after = torch.bucketize(time, times)
-        low, high = (after - 1).clamp(min=0), after.clamp(max=times.shape[0] - 1)
-        start, width = times.index_select(0, low), times.index_select(0, high) - times.index_select(0, low)
-        fraction = ((time - start) / width.clamp(min=1e-30)).clamp(0.0, 1.0)
-        return torch.lerp(rows.index_select(0, low), rows.index_select(0, high), fraction[:, None])
+        time = time.to(self.times.dtype).clamp(self.times[0], self.times[-1])
+        line = self.lines.index_select(0, torch.bucketize(time, self.times))
+        start, row, slope = line.tensor_split((1, 1 + line.shape[1] // 2), dim=1)
+        return torch.addcmul(row, slope, time[:, None] - start)
 
 
 def _log_points(profile: Profile) -> list[tuple[float, float]]:
