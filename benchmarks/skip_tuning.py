@@ -186,7 +186,7 @@ def plot(found: dict[str, dict[str, list[dict[str, float]]]]) -> None:
             for calls in CALLS:
                 curve(panel, [row for row in cells if row["calls"] == calls])
             panel.axhline(1.0, color="0.6", lw=0.8)
-            panel.set(title=f"{model}: {solver}", xlabel="ρ of the deepest skip", yscale="log")
+            panel.set(title=f"{model}: {solver}", xlabel="ρ of the deepest skip")
         line[0].set_ylabel("Fréchet distance, relative to ρ = 1")
         line[-1].legend()
     figure.savefig(FOLDER / "skip_tuning.png", dpi=120)
