@@ -125,7 +125,8 @@ class Bench:
         rows: dict[str, list[dict[str, float]]] = {solver: [] for solver in SOLVERS}
         plain: dict[tuple[str, int], tuple[float, np.ndarray]] = {}
         for cell in CELLS:
-            if not all((self.folder / needed.name).exists() for needed in (cell, replace(cell, rho=1.0))):
+            needed = [cell, replace(cell, rho=1.0), *([] if self.embedded else [OWN])]
+            if not all((self.folder / one.name).exists() for one in needed):
                 continue
             found = np.load(self.folder / cell.name)
             drawn = np.random.default_rng(0).integers(0, len(found), (RESAMPLES, len(found)))
