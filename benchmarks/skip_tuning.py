@@ -1,6 +1,6 @@
 """What Skip-Tuning does to the Fréchet distance, over ρ of the deepest skip, calls and solvers.
 
-    python -W ignore benchmarks/skip_tuning.py [--num 5000] [--threads 1]
+    python -W ignore benchmarks/skip_tuning.py [--num 5000] [--threads 1] [--model NAME]
 
 The embedded model, with classes in turn, and where the shared folder is present lfw32-ddpm (both in bfloat16; the state
 is float32) are sampled from the seeds 0, 1, … on the uniform λ grid to the noise-free end with ρ linear from ρ_bottom
@@ -12,7 +12,7 @@ images. ± is twice the bootstrap's standard deviation: of the distance itself, 
 same seeds drawn on both sides.
 
 The features of each cell are kept under build/ and not computed again; two runs at once share the cells. The table is
-made of the cells that are there.
+made of the cells that are there; with --model the figures of the other model are kept from the last run.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
 
 CALLS = (5, 8, 10, 20, 40)
-RHO = (1.0, 0.9, 0.8, 0.5, 1.1, 0.65)
+RHO = (1.0, 0.8, 0.5, 1.1, 0.65, 0.9)
+COARSE = RHO[:4]
 SOLVERS = {
     "UniPC-3": fs.UniPC(3),
     "SA(3,3), τ=0.4": fs.SASolver(3, 3, tau=fs.tau.window(0.4, 0.05, 1.0), few_step=True),
@@ -63,7 +64,13 @@ class Cell:
 
 
 OWN = Cell("UniPC-3", OWN_CALLS, 1.0, OWN_SEED)
-CELLS = [Cell(solver, calls, rho) for calls in CALLS for rho in RHO for solver in SOLVERS]
+CELLS = [
+    Cell(solver, calls, rho)
+    for some in (COARSE, RHO[len(COARSE) :])
+    for calls in CALLS
+    for rho in some
+    for solver in SOLVERS
+]
 
 
 class Bench:
@@ -212,16 +219,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num", type=int, default=5000)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--model", choices=available(), help="one model alone")
     parser.add_argument("--report", action="store_true", help="only write the report of the cells that are there")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    benches = [Bench(name) for name in available()]
-    if not arguments.report:
-        for bench in benches:
+    kept = FOLDER / "skip_tuning.json"
+    found = json.loads(kept.read_text()) if arguments.model and kept.exists() else {}
+    benches = [Bench(name) for name in ([arguments.model] if arguments.model else available())]
+    for bench in benches:
+        if not arguments.report:
             bench.compute(arguments.num)
-    found = {bench.name: bench.measure() for bench in benches}
-    shown = {name: rows for name, rows in found.items() if any(rows.values())}
-    (FOLDER / "skip_tuning.json").write_text(json.dumps(shown, indent=1) + "\n")
+        found[bench.name] = bench.measure()
+    shown = {name: found[name] for name in MODELS if any(found.get(name, {}).values())}
+    kept.write_text(json.dumps(shown, indent=1) + "\n")
     report = "\n\n".join(f"### {name}\n\n{table(rows)}" for name, rows in shown.items())
     (FOLDER / "skip_tuning.md").write_text(report + "\n")
     plot(shown)

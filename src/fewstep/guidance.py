@@ -11,10 +11,10 @@ from torch import Tensor
 from fewstep.denoiser import Condition, DataPredictor
 from fewstep.errors import InputError
 
-__all__ = ["ClassifierFree", "DynamicThreshold", "StaticThreshold"]
+__all__ = ["ClassifierFree", "DynamicThreshold", "StaticThreshold", "Wrapped"]
 
 
-class _Wrapped(DataPredictor):
+class Wrapped(DataPredictor):
     """A predictor made from another one: process, shape and classes are the inner one's."""
 
     def __init__(self, inner: DataPredictor) -> None:
@@ -32,7 +32,7 @@ class _Wrapped(DataPredictor):
         return self.inner.device
 
 
-class ClassifierFree(_Wrapped):
+class ClassifierFree(Wrapped):
     r"""D = D_null + guidance_scale·(D_cond − D_null): classifier-free guidance in the data prediction.
 
     Source: Ho & Salimans, Classifier-Free Diffusion Guidance (arXiv 2207.12598). A scale of 1 is D_cond
@@ -97,7 +97,7 @@ def _joined(cond: Any, null: Any) -> Condition:
     return torch.cat([cond, null])
 
 
-class StaticThreshold(_Wrapped):
+class StaticThreshold(Wrapped):
     """D clamped to [−limit, limit], for pixels scaled to that range (Saharia et al., arXiv 2205.11487)."""
 
     def __init__(self, inner: DataPredictor, limit: float = 1.0) -> None:
@@ -109,7 +109,7 @@ class StaticThreshold(_Wrapped):
         return self.inner(x_t, t, cond).clamp(-self.limit, self.limit)
 
 
-class DynamicThreshold(_Wrapped):
+class DynamicThreshold(Wrapped):
     r"""D clamped to [−s, s] and divided by s, with s the ``quantile`` of \|D\| in each sample, at least 1.
 
     Source: Saharia et al., Imagen (arXiv 2205.11487), section 2.3. ``limit`` bounds s from above; a limit

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fewstep.cli.openings import Openings
 from fewstep.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,22 +52,24 @@ class Bench:
     against: Summary | None
     metrics: list[str]
     exact: Sampler
+    openings: Openings = field(default_factory=Openings, init=False)
 
     def rows(self, cells: list[Cell]) -> list[dict[str, Any]]:
-        """Return what was measured in each cell; those that were measured before are read."""
+        """Return what was measured in each cell; those that were measured before are read.
+
+        Cells of one grid are measured one after the other: they have calls in common.
+        """
         from rich.console import Console
         from rich.progress import Progress
 
         console = Console(stderr=True)
-        rows = []
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("comparing", total=len(cells))
-            for cell in cells:
+            for cell in sorted(cells, key=lambda cell: (cell.steps, cell.grid)):
                 if not (self._figures(cell).is_file() and self._pictures(cell).is_file()):
                     self._measure(cell)
-                rows.append(_read(self._figures(cell)))
                 progress.advance(task)
-        return rows
+        return [_read(self._figures(cell)) for cell in cells]
 
     def pictures(self, cell: Cell) -> np.ndarray:
         """Return the first images of a cell, uint8 [n, H, W, C].
@@ -127,7 +130,8 @@ class Bench:
     def _drawn(self, sampler: Sampler) -> Iterator[tuple[int, Tensor]]:
         for start in range(0, len(self.seeds), self.batch_size):
             part = slice(start, start + self.batch_size)
-            yield start, sampler.draw(self.model, self.seeds[part], self.conditions and self.conditions[part]).cpu()
+            model = replace(self.model, denoiser=self.openings.on(self.model.denoiser))
+            yield start, sampler.draw(model, self.seeds[part], self.conditions and self.conditions[part]).cpu()
 
     def _solution(self) -> np.ndarray:
         """Return the reference solution of every seed, made once and kept on disk, [n, C, H, W]."""
