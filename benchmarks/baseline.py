@@ -1,0 +1,98 @@
+"""FD and error of every solver on every grid, and of diffusers' own schedulers, by ``fewstep compare``.
+
+    python -W ignore benchmarks/baseline.py [--steps 5 6 8 10 15 20] [--num 5000]
+
+Runs ``fewstep compare`` on the embedded model for each number of calls that has no figures yet, and makes the tables of
+all that have. All cells have the same seeds and, seed by seed, the same classes; the network runs in bfloat16, the
+states in float32. Heun's method calls the network 2n − 1 times in n steps: it stands in the columns of 2n − 1 and of 2n
+calls. Euler's method is DDIM (η = 0), and is left out. ``fewstep compare`` keeps its cells, and the report of the
+comparison that was the last, under build/baseline.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+CALLS = (5, 6, 8, 10, 15, 20)
+SA = "sa:few_step=True,tau=0.4@0.05:1"
+SOLVERS = ("ddim", "deis", "dpmpp:order=2", "dpmpp:order=3", "unipc", SA)
+GRIDS = ("karras", "optimized", "quadratic_time", "uniform_logsnr", "uniform_time")
+PEERS = ("deis", "dpmpp2", "dpmpp3", "sa", "unipc")
+METRICS = {"fd": "Fréchet distance", "error": "error (RMSE)"}
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "build" / "baseline"
+RESULTS = Path(__file__).parent / "results"
+
+
+def command(calls: int, num: int, heun: bool = False) -> list[str]:
+    """Return the comparison of one number of calls; Heun's method is a command of its own."""
+    words = ["fewstep", "compare", "--model", "fashion-mnist", "--dtype", "bfloat16", "--num", str(num)]
+    words += ["--exact-steps", "60", "--batch-size", "100", "--grids", ",".join(GRIDS)]
+    if heun:
+        words += ["--solvers", "heun", "--steps", str((calls + 1) // 2)]
+    else:
+        words += ["--solvers", ",".join(SOLVERS), "--steps", str(calls), "--peers", ",".join(PEERS)]
+    return [*words, "--out", str(OUT.relative_to(ROOT))]
+
+
+def measure(calls: int, num: int) -> dict[str, Any]:
+    """Return the figures of one number of calls, with the commands and versions that made them."""
+    found: dict[str, Any] = {"num": num, "commands": [], "rows": []}
+    for heun in (False, True):
+        words = command(calls, num, heun)
+        found["commands"].append(shlex.join(words))
+        subprocess.run([Path(sys.executable).parent / words[0], *words[1:]], check=True, cwd=ROOT)
+        table = json.loads((OUT / "table.json").read_text())
+        found["versions"] = table["versions"]
+        found["rows"] += [{k: v for k, v in row.items() if k != "levels"} for row in table["rows"]]
+    return found
+
+
+def table(results: dict[str, Any], metric: str) -> str:
+    """Return the markdown table of a metric, the best of each number of calls in bold."""
+    cells: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    for calls, found in results.items():
+        for row in found["rows"]:
+            if metric in row:
+                cells[row["solver"], row["grid"]][calls] = row[metric]
+    best = {calls: min(values[calls] for values in cells.values() if calls in values) for calls in results}
+    lines = ["| solver | grid | " + " | ".join(results) + " |", "|---|---|" + "---:|" * len(results)]
+    for (solver, grid), values in cells.items():
+        lines.append(f"| {solver} | {grid} | " + " | ".join(text(values, calls, best) for calls in results) + " |")
+    return "\n".join(lines)
+
+
+def text(values: dict[str, float], calls: str, best: dict[str, float]) -> str:
+    """Return a cell of the table."""
+    if calls not in values:
+        return ""
+    return f"**{values[calls]:.4f}**" if values[calls] == best[calls] else f"{values[calls]:.4f}"
+
+
+def main() -> None:
+    """Measure what is missing, then write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, nargs="*", default=list(CALLS), help="the numbers of calls to measure")
+    parser.add_argument("--num", type=int, default=5000)
+    arguments = parser.parse_args()
+    kept = RESULTS / "baseline.json"
+    results = json.loads(kept.read_text()) if kept.exists() else {}
+    for calls in arguments.steps:
+        if results.get(str(calls), {}).get("num") != arguments.num:
+            results[str(calls)] = measure(calls, arguments.num)
+            results = {key: results[key] for key in sorted(results, key=int)}
+            kept.write_text(json.dumps(results, indent=1) + "\n")
+    report = "\n\n".join(f"### {title}\n\n{table(results, metric)}" for metric, title in METRICS.items())
+    (RESULTS / "baseline.md").write_text(report + "\n")
+    print(report)
+
+
+if __name__ == "__main__":
+    main()
