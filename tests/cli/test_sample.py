@@ -58,7 +58,7 @@ def test_a_folder_of_pictures(tmp_path):
 
 def test_the_catalogue_names_everything():
     printed = fewstep("sample", "--list")
-    for name in ("unipc", "sa", "heun", "karras", "uniform_logsnr", "fashion-mnist"):
+    for name in ("unipc", "sa", "heun", "karras", "uniform_logsnr", "fashion-mnist", "|W_i|"):
         assert name in printed
 
 

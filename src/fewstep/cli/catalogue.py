@@ -28,7 +28,7 @@ def show() -> None:
 
 
 def _described(known: Mapping[str, Callable[..., object]]) -> dict[str, str]:
-    """Return the settings of each entry, or the first line of its docstring where it has none."""
+    """Return what each entry is, from the first line of its docstring, and its settings."""
     lines = {}
     for name, maker in known.items():
         settings = ", ".join(
@@ -36,6 +36,7 @@ def _described(known: Mapping[str, Callable[..., object]]) -> dict[str, str]:
             for p in signature(maker).parameters.values()
             if p.name not in ("process", "steps", "end", "solver")
         )
-        summary = (getdoc(maker) or "").split("\n")[0]
-        lines[name] = f"{summary}" + (f"  ({settings})" if settings else "")
+        summary = (getdoc(maker) or "").split("\n")[0].replace("\\|", "|").replace("``", "")
+        summary = summary.removeprefix("Return the grid that ").removeprefix("is ")
+        lines[name] = summary + (f"  ({settings})" if settings else "")
     return lines
