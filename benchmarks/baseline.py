@@ -5,8 +5,8 @@
 Runs ``fewstep compare`` on the embedded model for each number of calls that has no figures yet, and makes the tables of
 all that have. All cells have the same seeds and, seed by seed, the same classes; the network runs in bfloat16, the
 states in float32. Heun's method calls the network 2n − 1 times in n steps: it stands in the columns of 2n − 1 and of 2n
-calls. Euler's method is DDIM (η = 0), and is left out. ``fewstep compare`` keeps its cells, and the report of the
-comparison that was the last, under build/baseline.
+calls. Euler's method is DDIM (η = 0), and is left out. uniform_time:end=0 has the timesteps that diffusers' schedulers
+take by default. ``fewstep compare`` keeps its cells, and the report of the last comparison, under build/baseline.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 CALLS = (5, 6, 8, 10, 15, 20)
 SA = "sa:few_step=True,tau=0.4@0.05:1"
 SOLVERS = ("ddim", "deis", "dpmpp:order=2", "dpmpp:order=3", "unipc", SA)
-GRIDS = ("karras", "optimized", "quadratic_time", "uniform_logsnr", "uniform_time")
+GRIDS = ("karras", "optimized", "quadratic_time", "uniform_logsnr", "uniform_time", "uniform_time:end=0")
 PEERS = ("deis", "dpmpp2", "dpmpp3", "sa", "unipc")
 METRICS = {"fd": "Fréchet distance", "error": "error (RMSE)"}
 ROOT = Path(__file__).resolve().parents[1]

@@ -70,3 +70,13 @@ def test_other_processes_and_names_are_refused():
     with pytest.raises(InputError, match="did you mean 'dpmpp2'"):
         Peer("dpmp2", 6, PROCESS)
     assert len({Peer(name, steps, PROCESS).identity for name in PEERS for steps in (5, 6)}) == 2 * len(PEERS)
+
+
+@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("steps", [5, 8, 20])
+def test_even_time_down_to_zero_has_their_timesteps_but_for_rounding(name, steps):
+    timesteps = 1000 * fs.grids.uniform_time(PROCESS, steps, end=0.0).times[:-1] - 1
+    kind, settings = PEERS[name]
+    theirs = getattr(diffusers, kind)(**settings)
+    theirs.set_timesteps(steps)
+    assert torch.allclose(timesteps, theirs.timesteps.double(), atol=1.5)

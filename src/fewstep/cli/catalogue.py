@@ -34,7 +34,7 @@ def _described(known: Mapping[str, Callable[..., object]]) -> dict[str, str]:
         settings = ", ".join(
             f"{p.name}={p.default!r}"
             for p in signature(maker).parameters.values()
-            if p.name not in ("process", "steps", "end", "solver")
+            if p.name not in ("process", "steps", "solver")
         )
         summary = (getdoc(maker) or "").split("\n")[0].replace("\\|", "|").replace("``", "")
         summary = summary.removeprefix("Return the grid that ").removeprefix("is ")
