@@ -1,6 +1,7 @@
 """Pipeline folders as models: the samples of DDIM are those of diffusers' own loop, decoder and guidance included."""
 
 import json
+import logging
 import string
 
 import diffusers
@@ -154,6 +155,18 @@ def test_images_are_encoded_as_the_pipeline_decodes_them(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_pipeline_is_loaded_in_its_type_without_a_warning(tmp_path, dtype, monkeypatch, caplog, recwarn):
+    unconditional("epsilon").save_pretrained(tmp_path / "p")
+    monkeypatch.setattr(logging.getLogger("diffusers"), "propagate", True)
+    recwarn.clear()
+    model = load_pipeline(tmp_path / "p", dtype=dtype)
+    x = torch.randn(2, 3, 8, 8)
+    assert model.denoiser(x, torch.tensor(0.5, dtype=torch.float64)).dtype == torch.float32
+    assert {value.dtype for value in model.denoiser.network.parameters()} == {dtype}
+    assert not recwarn.list and not caplog.records
+
+
 def test_skip_tuning_is_measured_and_searched_on_latents(tmp_path, monkeypatch):
     class Means(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -84,7 +84,10 @@ def _compare(path: Path, manifest: Mapping[str, Any]) -> None:
         raise InputError(f"{str(path)!r} cannot be read ({error}): choose another --out.") from error
     wanted = json.loads(json.dumps(manifest))
     if not isinstance(held, dict) or held.get("format") != wanted["format"]:
-        raise InputError(f"{str(path)!r} is none of {wanted['format']}: choose another --out.")
+        what = held.get("format") if isinstance(held, dict) else None
+        raise InputError(
+            f"{str(path.parent)!r} was made by another command ({what}, not {wanted['format']}): choose another --out."
+        )
     for key in wanted:
         if key not in FREE and held.get(key) != wanted[key]:
             difference = _difference(key, held.get(key), wanted[key])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,7 +45,7 @@ def load_pipeline(
     """
     if find_spec("diffusers") is None:
         raise MissingPackageError(f"{str(path)!r} is a diffusers pipeline: pip install 'fewstep[diffusers]'.")
-    pipeline = _loaded(path).to(device, dtype)
+    pipeline = _loaded(path, dtype).to(device)
     network = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
     if network is None or hasattr(pipeline, "text_encoder_2") or hasattr(pipeline, "text_encoder_3"):
         raise InputError(
@@ -67,7 +68,7 @@ def load_pipeline(
     return Model(denoiser, decode, embed, tuple(part for part in parts if part is not None), encode)
 
 
-def _loaded(path: Path) -> Any:
+def _loaded(path: Path, dtype: torch.dtype) -> Any:
     from diffusers import DiffusionPipeline
     from diffusers.utils import logging
 
@@ -75,7 +76,12 @@ def _loaded(path: Path) -> Any:
     try:
         parts = json.loads((path / "model_index.json").read_text())
         without = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in parts else {}
-        return DiffusionPipeline.from_pretrained(path, local_files_only=True, use_safetensors=True, **without)
+        with warnings.catch_warnings():
+            # Newer versions call it dtype; the old name is the one that all of them know.
+            warnings.filterwarnings("ignore", "`torch_dtype` is deprecated", FutureWarning)
+            return DiffusionPipeline.from_pretrained(
+                path, local_files_only=True, use_safetensors=True, torch_dtype=dtype, **without
+            )
     except (OSError, ValueError, AttributeError, ImportError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"the pipeline {str(path)!r} cannot be loaded: {reason}") from error
