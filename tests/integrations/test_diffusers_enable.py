@@ -95,7 +95,9 @@ def test_recommendations_by_family():
     unet = diffusers.UNet2DModel(sample_size=8, block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1,
                                  down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2)  # fmt: skip
     pixels = diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler())
-    assert fs.enable(pixels).scheduler.config.error_power == 1.0
+    for steps, order in ((None, 3), (10, 3), (9, 2), (5, 2)):
+        config = fs.enable(pixels, steps=steps).scheduler.config
+        assert (config.steps, config.error_power, config.solver_order) == ("optimized", 1.0, order)
 
 
 def test_a_scheduler_of_ones_own_keeps_its_settings():

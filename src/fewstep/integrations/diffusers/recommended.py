@@ -16,15 +16,19 @@ DECODERS = ("vae", "vqvae", "movq", "vqgan")
 """What a pipeline over latents has one of."""
 
 
-def recommended(scheduler: SchedulerMixin, pipe: DiffusionPipeline) -> dict[str, Any]:
-    """Return the settings for the family of a pipeline whose own scheduler is ``scheduler``.
+FEW = 10
+"""Below so many steps third order overshoots (docs/choosing.md)."""
+
+
+def recommended(scheduler: SchedulerMixin, pipe: DiffusionPipeline, steps: int | None = None) -> dict[str, Any]:
+    """Return the settings for the family of a pipeline whose own scheduler is ``scheduler``, in so many steps.
 
     ===========================  =====================================================================
     family                       settings
     ===========================  =====================================================================
     flow (SD3, Flux, Wan, …)     UniPC of order 2 on the pipeline's own, shifted levels
     latent VP (SD, SDXL, DiT …)  UniPC of order 2 on optimised steps with p = 2
-    pixel-space VP (DDPM)        UniPC of order 3 on optimised steps with p = 1
+    pixel-space VP (DDPM)        UniPC of order 3, or 2 below 10 steps, on optimised steps with p = 1
     EDM (Playground 2.5, SVD)    UniPC of order 2 on Karras et al.'s levels
     ===========================  =====================================================================
 
@@ -38,5 +42,6 @@ def recommended(scheduler: SchedulerMixin, pipe: DiffusionPipeline) -> dict[str,
     if isinstance(formulation, (EDMFormulation, FlowFormulation)):
         return {"solver": "unipc", "solver_order": 2, "steps": "simple"}
     if all(getattr(pipe, name, None) is None for name in DECODERS):
-        return {"solver": "unipc", "solver_order": 3, "steps": "optimized", "error_power": 1.0}
+        order = 2 if steps is not None and steps < FEW else 3
+        return {"solver": "unipc", "solver_order": order, "steps": "optimized", "error_power": 1.0}
     return {"solver": "unipc", "solver_order": 2, "steps": "optimized", "error_power": 2.0}

@@ -90,7 +90,7 @@ def enable(
         raise InputError(f"{base.__name__} takes no {COUNT}: leave steps out.")
     if steps is not None and (isinstance(steps, bool) or int(steps) != steps or steps < 1):
         raise InputError(f"steps is {steps!r}: give a whole number of at least 1.")
-    scheduler = FewStepScheduler.from_config(original.config, **{**recommended(original, pipe), **settings})
+    scheduler = FewStepScheduler.from_config(original.config, **{**recommended(original, pipe, steps), **settings})
     if isinstance(grid, TimeGrid) and scheduler.formulation.process != grid.process:
         raise InputError(f"the grid is of {grid.process!r}, the pipeline of {scheduler.formulation.process!r}.")
     return _put(pipe, scheduler, None if steps is None else int(steps), skip)
