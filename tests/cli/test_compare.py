@@ -11,9 +11,11 @@ import torch
 from typer.testing import CliRunner
 
 import fewstep as fs
+from fewstep.cli import progress
 from fewstep.cli.app import app, run
 from fewstep.cli.compare import split_specs
 from fewstep.cli.images import to_uint8
+from fewstep.cli.progress import bar
 from fewstep.errors import InputError
 from fewstep.integrations.model import Model
 from fewstep.metrics import features, frechet_distance, from_uint8, reference
@@ -210,3 +212,15 @@ def test_half_precision_is_another_network(tmp_path):
     assert single["rows"][0]["fd"] != half["rows"][0]["fd"] == pytest.approx(single["rows"][0]["fd"], rel=0.05)
     exact = np.load(tmp_path / "bfloat16" / "exact.npy")
     assert exact.dtype == np.float32 and not np.array_equal(exact, torch.from_numpy(exact).bfloat16().float().numpy())
+
+
+def test_progress_counts_every_call_of_what_is_measured(tmp_path, monkeypatch):
+    bars = []
+    monkeypatch.setattr(progress, "bar", lambda: bars.append(bar()) or bars[-1])
+    words = ["--solvers", "ddim,unipc,unipc:order=3,ddim:eta=1.0,heun", "--grids", "karras", "--steps", "3", "--peers"]
+    compare(tmp_path / "t", *words, "unipc,sa")
+    (task,) = bars[-1].tasks
+    assert task.completed == task.total == 12 * (3 + 3 + 3 + 5 + 3 + 3 + 40)  # unipc's cell once, the solution's 40
+    compare(tmp_path / "t", *words, "dpmpp2,sa")
+    (task,) = bars[-1].tasks
+    assert task.completed == task.total == 12 * 3

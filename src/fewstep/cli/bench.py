@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ __all__ = ["KEPT", "Bench", "keep_json"]
 
 KEPT = 8
 """How many images of each cell are kept, the first ones."""
+Told = Callable[[int], None]
+"""Told of network calls that were made, those of each sample counted."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +62,18 @@ class Bench:
 
         Cells of one grid are measured one after the other: they have calls in common.
         """
-        from rich.console import Console
-        from rich.progress import Progress
+        from fewstep.cli.progress import bar
 
-        console = Console(stderr=True)
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("comparing", total=len(cells))
-            for cell in sorted(cells, key=lambda cell: (cell.steps, cell.grid)):
-                if not (self._figures(cell).is_file() and self._pictures(cell).is_file()):
-                    self._measure(cell)
-                progress.advance(task)
+        ordered = {cell.name: cell for cell in sorted(cells, key=lambda cell: (cell.steps, cell.grid))}.values()
+        missing = [cell for cell in ordered if not (self._figures(cell).is_file() and self._pictures(cell).is_file())]
+        solved = not any(self._has_error(cell) for cell in missing) or self._path_of_solution.is_file()
+        samplers = [cell.sampler for cell in missing] + [self.exact] * (not solved)
+        with bar() as progress:
+            task = progress.add_task("", total=sum(sampler.nfe for sampler in samplers) * len(self.seeds))
+            for number, cell in enumerate(missing, start=1):
+                name = f"cell {number} of {len(missing)}: {cell.solver}, {cell.grid}, {cell.steps} steps"
+                progress.update(task, description=name)
+                self._measure(cell, partial(progress.advance, task))
         return [_read(self._figures(cell)) for cell in cells]
 
     def pictures(self, cell: Cell) -> np.ndarray:
@@ -87,9 +92,16 @@ class Bench:
 
         from fewstep.cli.images import to_uint8
 
-        if not (self.folder / "exact.npy").is_file():
+        if not self._path_of_solution.is_file():
             return None
         return to_uint8(torch.from_numpy(self._solution()[:KEPT].copy()))
+
+    @property
+    def _path_of_solution(self) -> Path:
+        return self.folder / "exact.npy"
+
+    def _has_error(self, cell: Cell) -> bool:
+        return "error" in self.metrics and not cell.sampler.stochastic
 
     def _figures(self, cell: Cell) -> Path:
         return self.folder / f"{cell.name}.json"
@@ -97,7 +109,7 @@ class Bench:
     def _pictures(self, cell: Cell) -> Path:
         return self.folder / f"{cell.name}.npz"
 
-    def _measure(self, cell: Cell) -> None:
+    def _measure(self, cell: Cell, told: Told) -> None:
         import numpy as np
         import torch
 
@@ -106,9 +118,9 @@ class Bench:
         from fewstep.metrics import Moments, frechet_distance, from_uint8
         from fewstep.metrics.error import rmse_interval, squared_errors
 
-        solution = self._solution() if "error" in self.metrics and not cell.sampler.stochastic else None
+        solution = self._solution(told) if self._has_error(cell) else None
         moments, errors, first = Moments(self.extractor.tag if self.extractor else ""), [], np.zeros((0, 1, 1, 1))
-        for start, images in self._drawn(cell.sampler):
+        for start, images in self._drawn(cell.sampler, told):
             pixels = to_uint8(images)
             if len(first) < KEPT:
                 first = np.concatenate([first, pixels])[:KEPT] if len(first) else pixels[:KEPT]
@@ -127,21 +139,22 @@ class Bench:
             self._figures(cell), {**found, "batch_size": self.batch_size, "measured": day, "versions": versions()}
         )
 
-    def _drawn(self, sampler: Sampler) -> Iterator[tuple[int, Tensor]]:
+    def _drawn(self, sampler: Sampler, told: Told) -> Iterator[tuple[int, Tensor]]:
         for start in range(0, len(self.seeds), self.batch_size):
             part = slice(start, start + self.batch_size)
             model = replace(self.model, denoiser=self.openings.on(self.model.denoiser))
             yield start, sampler.draw(model, self.seeds[part], self.conditions and self.conditions[part]).cpu()
+            told(sampler.nfe * len(self.seeds[part]))
 
-    def _solution(self) -> np.ndarray:
+    def _solution(self, told: Told = lambda calls: None) -> np.ndarray:
         """Return the reference solution of every seed, made once and kept on disk, [n, C, H, W]."""
         import numpy as np
 
         from fewstep.cli.images import written_whole
 
-        path = self.folder / "exact.npy"
+        path = self._path_of_solution
         if not path.is_file():
-            solution = np.concatenate([images.float().numpy() for _, images in self._drawn(self.exact)])
+            solution = np.concatenate([images.float().numpy() for _, images in self._drawn(self.exact, told)])
             written_whole(path, lambda part: np.save(part, solution, allow_pickle=False))
         try:
             solution = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -41,8 +41,7 @@ def calibrate(
 
     Example: fewstep calibrate --model fashion-mnist --steps 6 --search --out recipe.json
     """
-    from rich.console import Console
-    from rich.progress import Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import TextColumn, TimeElapsedColumn
 
     import fewstep as fs
     from fewstep import grids, solvers
@@ -50,6 +49,7 @@ def calibrate(
     from fewstep.cli.conditions import read_prompts
     from fewstep.cli.images import written_whole
     from fewstep.cli.models import load_model
+    from fewstep.cli.progress import bar
 
     if out.suffix != ".json" or not out.absolute().parent.is_dir() or out.is_dir():
         raise InputError(f"--out is {str(out)!r}: write a name that ends in .json, in a folder that exists.")
@@ -57,9 +57,8 @@ def calibrate(
     loaded = load_model(model, guidance=guidance, device=device, dtype=dtype, trust_pickle=trust_pickle)
     process = loaded.denoiser.process
     start = grids.named(grid, process, steps, solver=chosen)
-    console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), TextColumn("{task.fields[shown]}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with bar(*columns) as progress:
         task = progress.add_task("calibrating", total=None, shown="")
 
         def tell(stage: str, calls: int, best: float | None) -> None:

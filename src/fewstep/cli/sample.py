@@ -102,10 +102,11 @@ def sample(
 def _draw(model: Model, plan: Plan, seeds: list[int], conditions: Any, batch_size: int) -> Tensor:
     """Return the samples, batch by batch, under a progress bar."""
     import torch
-    from rich.progress import Progress
+
+    from fewstep.cli.progress import bar
 
     parts = []
-    with Progress(transient=True) as progress:
+    with bar() as progress:
         task = progress.add_task("sampling", total=plan.steps * -(-len(seeds) // batch_size))
         for start in range(0, len(seeds), batch_size):
             part = slice(start, start + batch_size)

@@ -50,14 +50,12 @@ def diagnose(
 
     Example: fewstep skip diagnose --data test_images.npz --bottom 0.8 --num 256 --out diagnosis
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from fewstep import skip as skipping
     from fewstep import zoo
     from fewstep.cli.conditions import read_prompts
     from fewstep.cli.images import check_writable
     from fewstep.cli.models import load_model
+    from fewstep.cli.progress import bar
     from fewstep.cli.real_images import features_for, real_samples
     from fewstep.cli.skip_profile import settings_of, tuned_by
     from fewstep.tune import RealData, noise_levels
@@ -81,8 +79,7 @@ def diagnose(
         tuned_by(skip, loaded.denoiser).remove()  # It warns of another model.
     x_0, cond = real_samples(data, loaded, num, seed, class_, texts, batch_size)
     wanted = noise_levels(loaded.denoiser.process, levels)
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    with bar() as progress:
         task = progress.add_task("measuring", total=None)
         samples = RealData(
             loaded.denoiser, x_0, range(seed, seed + num), cond, batch_size, lambda: progress.advance(task)

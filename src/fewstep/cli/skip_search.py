@@ -51,12 +51,12 @@ def search(
 
     Example: fewstep skip search --steps 8 --metric fd --bottom 0.5:1.0 --num 500 --out profile.json
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
     from fewstep import grids, solvers, zoo
     from fewstep.cli.conditions import read_prompts
     from fewstep.cli.models import load_model
+    from fewstep.cli.progress import bar
     from fewstep.cli.real_images import features_for
     from fewstep.cli.skip_objective import Setting
     from fewstep.cli.skip_profile import origin
@@ -81,9 +81,8 @@ def search(
     if extractor is None:
         raise InputError(f"the features of {model!r} are not known: give --features, of its kind of images.")
     setting = Setting(loaded, plan, extractor, reference, data, class_, texts, num, seed, batch_size)
-    console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[shown]}")
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with bar(*columns) as progress:
         task = progress.add_task("searching", total=None, shown="")
         objective, calls = setting.objective(lambda: progress.advance(task))
         progress.update(task, total=calls * total)
