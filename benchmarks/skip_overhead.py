@@ -4,7 +4,7 @@
 
 The same network, called in turn plainly, with ρ from 0.8 to 1 (every skip but the outermost scaled), and with that
 only in a window of σ/α (ρ is looked up at the time). Medians of the ratios, each to the plain calls before and
-after it, so that a machine that slows down slows both sides.
+after it, so that a machine that slows down slows both sides. The first call after a change of the hooks is not timed.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ def seconds(model: fs.DataPredictor, x_t: torch.Tensor, tuning: AbstractContextM
     cond = torch.arange(len(x_t)) % 10
     t = torch.tensor(0.5, dtype=torch.float64)
     with tuning, torch.inference_mode():
+        model(x_t, t, cond)
         began = time.perf_counter()
         model(x_t, t, cond)
         return time.perf_counter() - began
@@ -42,8 +43,6 @@ def overheads(model: fs.DataPredictor, batch: int, pairs: int) -> dict[str, floa
     x_t = torch.randn(batch, *model.shape, generator=torch.Generator().manual_seed(0))
     plain: list[float] = []
     ratios: dict[str, list[float]] = {way: [] for way in WAYS}
-    for _ in range(3):
-        seconds(model, x_t, nullcontext())
     for _ in range(pairs):
         for way, settings in WAYS.items():
             before = seconds(model, x_t, nullcontext())
