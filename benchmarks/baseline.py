@@ -1,6 +1,6 @@
 """FD and error of every solver on every grid, and of diffusers' own schedulers, by ``fewstep compare``.
 
-    python -W ignore benchmarks/baseline.py [--steps 5 6 8 10 15 20] [--num 5000]
+    python -W ignore benchmarks/baseline.py [--steps 5 6 8 10 15 20] [--num 5000] [--processes 2]
 
 Runs ``fewstep compare`` on the embedded model for each number of calls that has no figures yet, and makes the tables of
 all that have. All cells have the same seeds and, seed by seed, the same classes; the network runs in bfloat16, the
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -42,13 +43,23 @@ def command(calls: int, num: int, heun: bool = False) -> list[str]:
     return [*words, "--out", str(OUT.relative_to(ROOT))]
 
 
-def measure(calls: int, num: int) -> dict[str, Any]:
+def run(words: list[str], processes: int) -> None:
+    """Run a command of fewstep, by accelerate in several processes of one thread."""
+    start = [sys.executable, "-m"]
+    if processes > 1:
+        start += ["accelerate.commands.launch", "--cpu", "--num_processes", str(processes), "--num_machines", "1"]
+        start += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m"]
+    threads = {"OMP_NUM_THREADS": "1"} if processes > 1 else {}
+    subprocess.run([*start, "fewstep.cli", *words[1:]], check=True, cwd=ROOT, env={**os.environ, **threads})
+
+
+def measure(calls: int, num: int, processes: int) -> dict[str, Any]:
     """Return the figures of one number of calls, with the commands and versions that made them."""
     found: dict[str, Any] = {"num": num, "commands": [], "rows": []}
     for heun in (False, True):
         words = command(calls, num, heun)
         found["commands"].append(shlex.join(words))
-        subprocess.run([Path(sys.executable).parent / words[0], *words[1:]], check=True, cwd=ROOT)
+        run(words, processes)
         table = json.loads((OUT / "table.json").read_text())
         found["versions"] = table["versions"]
         found["rows"] += [{k: v for k, v in row.items() if k != "levels"} for row in table["rows"]]
@@ -81,12 +92,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, nargs="*", default=list(CALLS), help="the numbers of calls to measure")
     parser.add_argument("--num", type=int, default=5000)
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
     kept = RESULTS / "baseline.json"
     results = json.loads(kept.read_text()) if kept.exists() else {}
     for calls in arguments.steps:
         if results.get(str(calls), {}).get("num") != arguments.num:
-            results[str(calls)] = measure(calls, arguments.num)
+            results[str(calls)] = measure(calls, arguments.num, arguments.processes)
             results = {key: results[key] for key in sorted(results, key=int)}
             kept.write_text(json.dumps(results, indent=1) + "\n")
     report = "\n\n".join(f"### {title}\n\n{table(results, metric)}" for metric, title in METRICS.items())

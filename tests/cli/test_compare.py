@@ -8,14 +8,18 @@ import sys
 import numpy as np
 import pytest
 import torch
+import two_processes
 from typer.testing import CliRunner
 
 import fewstep as fs
 from fewstep.cli import progress
 from fewstep.cli.app import app, run
+from fewstep.cli.bench import _share
+from fewstep.cli.cells import Cell
 from fewstep.cli.compare import split_specs
 from fewstep.cli.images import to_uint8
 from fewstep.cli.progress import bar
+from fewstep.cli.workers import Workers
 from fewstep.errors import InputError
 from fewstep.integrations.model import Model
 from fewstep.metrics import features, frechet_distance, from_uint8, reference
@@ -216,7 +220,7 @@ def test_half_precision_is_another_network(tmp_path):
 
 def test_progress_counts_every_call_of_what_is_measured(tmp_path, monkeypatch):
     bars = []
-    monkeypatch.setattr(progress, "bar", lambda: bars.append(bar()) or bars[-1])
+    monkeypatch.setattr(progress, "bar", lambda **words: bars.append(bar(**words)) or bars[-1])
     words = ["--solvers", "ddim,unipc,unipc:order=3,ddim:eta=1.0,heun", "--grids", "karras", "--steps", "3", "--peers"]
     compare(tmp_path / "t", *words, "unipc,sa")
     (task,) = bars[-1].tasks
@@ -224,3 +228,27 @@ def test_progress_counts_every_call_of_what_is_measured(tmp_path, monkeypatch):
     compare(tmp_path / "t", *words, "dpmpp2,sa")
     (task,) = bars[-1].tasks
     assert task.completed == task.total == 12 * 3
+
+
+def test_two_processes_measure_what_one_does(tmp_path):
+    """The solution's batches and the cells are shared out; nothing is left over, and the report is the same."""
+    words = ["compare", "--solvers", "ddim,unipc,sa:tau=0.5", "--grids", "karras,uniform_time", "--steps", "3,4"]
+    words += ["--num", "10", "--batch-size", "4", "--exact-steps", "6", "--peers", "unipc", "--out"]
+    printed = [two_processes.run([*words, str(n)], tmp_path, n) for n in (1, 2)]
+    assert printed[1].count("14 cells") == 1
+    one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in "12")
+    assert one.keys() == two.keys() and len([name for name in one if name.startswith("cell-")]) == 28
+    kept = [name for name in one if name.endswith((".npz", ".npy")) or name.startswith("cell-")]
+    assert all(one[name] == two[name] for name in kept)
+
+
+def test_cells_are_shared_out_by_their_calls():
+    class Sampler:
+        def __init__(self, nfe):
+            self.nfe = nfe
+
+    cells = [Cell("", "", nfe, Sampler(nfe), ()) for nfe in (5, 5, 5, 20, 20, 5, 40)]
+    for count in (1, 2, 3, 9):
+        parts = [_share(cells, Workers(index, count)) for index in range(count)]
+        assert sum(parts, []) == cells  # neighbours, each once
+        assert max(sum(cell.steps for cell in part) for part in parts) <= 100 / count + 40

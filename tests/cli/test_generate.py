@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import two_processes
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -137,14 +138,10 @@ def test_batch_and_shard_sizes_change_nothing(tmp_path):
 
 
 def test_two_processes_make_the_set_of_one(models):
-    words = ["--model", "models:unet", *map(str, SMALL), "--num", "50", "--shard-size", "8", "--batch-size", "8"]
-    same = {"cwd": models, "capture_output": True, "text": True, "check": True}
-    same["env"] = {**os.environ, "OMP_NUM_THREADS": "1"}  # the rounding of a network depends on the threads
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines",
-              "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
-    done = subprocess.run([*launch, *COMMAND[1:], *words, "--out", "two"], **same)
-    assert done.stdout.count("50 images") == 1
-    subprocess.run([*COMMAND, *words, "--out", "one"], **same)
+    words = ["generate", "--model", "models:unet", *map(str, SMALL), "--num", "50", "--shard-size", "8"]
+    words += ["--batch-size", "8", "--out"]
+    assert two_processes.run([*words, "two"], models, 2).count("50 images") == 1
+    two_processes.run([*words, "one"], models, 1)
     assert len(os.listdir(models / "one")) == 8
     same_files(models / "one", models / "two")
 

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fewstep.cli.openings import Openings
 from fewstep.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
 
-    from fewstep.cli.cells import Cell, Sampler
-    from fewstep.integrations.model import Model
+    from fewstep.cli.cells import Cell
+    from fewstep.cli.draws import Draws, Told
+    from fewstep.cli.solution import Solution
+    from fewstep.cli.workers import Workers
     from fewstep.metrics import Extractor
     from fewstep.metrics.summary import Summary
 
@@ -26,8 +27,6 @@ __all__ = ["KEPT", "Bench", "keep_json"]
 
 KEPT = 8
 """How many images of each cell are kept, the first ones."""
-Told = Callable[[int], None]
-"""Told of network calls that were made, those of each sample counted."""
 
 
 @dataclass(frozen=True)
@@ -35,30 +34,21 @@ class Bench:
     """What all cells have in common.
 
     Attributes:
-        folder: where figures, first images and the reference solution are kept.
-        model: what is sampled.
-        seeds: of every cell.
-        conditions: a class for each seed, or None.
-        batch_size: samples at a time.
+        folder: where figures and first images are kept.
+        draws: what every cell is drawn from.
         extractor: the features of fd, or None.
         against: the reference of fd, or None.
-        metrics: some of "error" and "fd".
-        exact: the sampler of the reference solution.
+        solution: the reference of error, or None.
     """
 
     folder: Path
-    model: Model
-    seeds: list[int]
-    conditions: Any
-    batch_size: int
+    draws: Draws
     extractor: Extractor | None
     against: Summary | None
-    metrics: list[str]
-    exact: Sampler
-    openings: Openings = field(default_factory=Openings, init=False)
+    solution: Solution | None
 
-    def rows(self, cells: list[Cell]) -> list[dict[str, Any]]:
-        """Return what was measured in each cell; those that were measured before are read.
+    def measure(self, cells: Sequence[Cell], worker: Workers) -> None:
+        """Measure the cells that were not measured before, each process its share.
 
         Cells of one grid are measured one after the other: they have calls in common.
         """
@@ -66,15 +56,31 @@ class Bench:
 
         ordered = {cell.name: cell for cell in sorted(cells, key=lambda cell: (cell.steps, cell.grid))}.values()
         missing = [cell for cell in ordered if not (self._figures(cell).is_file() and self._pictures(cell).is_file())]
-        solved = not any(self._has_error(cell) for cell in missing) or self._path_of_solution.is_file()
-        samplers = [cell.sampler for cell in missing] + [self.exact] * (not solved)
-        with bar() as progress:
-            task = progress.add_task("", total=sum(sampler.nfe for sampler in samplers) * len(self.seeds))
-            for number, cell in enumerate(missing, start=1):
-                name = f"cell {number} of {len(missing)}: {cell.solver}, {cell.grid}, {cell.steps} steps"
+        own = _share(missing, worker)
+        unsolved = self._unsolved(missing)
+        calls = sum(cell.sampler.nfe for cell in own) * len(self.draws.seeds)
+        worker.wait()  # until every process has seen what is missing
+        with bar(silent=worker.index > 0) as progress:
+            task = progress.add_task("the reference solution", total=calls + unsolved // worker.count)
+            told = partial(progress.advance, task)
+            if unsolved and self.solution is not None:
+                self.solution.make(self.draws, worker, told)
+            for number, cell in enumerate(own, start=1):
+                name = f"cell {number} of {len(own)}: {cell.solver}, {cell.grid}, {cell.steps} steps"
                 progress.update(task, description=name)
-                self._measure(cell, partial(progress.advance, task))
+                self._measure(cell, told)
+        worker.wait()
+
+    def rows(self, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+        """Return what was measured in each cell."""
         return [_read(self._figures(cell)) for cell in cells]
+
+    def _unsolved(self, cells: Sequence[Cell]) -> int:
+        """Return the network calls that the reference solution will take, 0 if these cells need none."""
+        needed = self.solution is not None and any(not cell.sampler.stochastic for cell in cells)
+        if self.solution is None or not needed or self.solution.path.is_file():
+            return 0
+        return self.solution.sampler.nfe * len(self.draws.seeds)
 
     def pictures(self, cell: Cell) -> np.ndarray:
         """Return the first images of a cell, uint8 [n, H, W, C].
@@ -92,16 +98,9 @@ class Bench:
 
         from fewstep.cli.images import to_uint8
 
-        if not self._path_of_solution.is_file():
+        if self.solution is None or not self.solution.path.is_file():
             return None
-        return to_uint8(torch.from_numpy(self._solution()[:KEPT].copy()))
-
-    @property
-    def _path_of_solution(self) -> Path:
-        return self.folder / "exact.npy"
-
-    def _has_error(self, cell: Cell) -> bool:
-        return "error" in self.metrics and not cell.sampler.stochastic
+        return to_uint8(torch.from_numpy(self.solution.read(len(self.draws.seeds))[:KEPT].copy()))
 
     def _figures(self, cell: Cell) -> Path:
         return self.folder / f"{cell.name}.json"
@@ -118,9 +117,11 @@ class Bench:
         from fewstep.metrics import Moments, frechet_distance, from_uint8
         from fewstep.metrics.error import rmse_interval, squared_errors
 
-        solution = self._solution(told) if self._has_error(cell) else None
+        solution = None
+        if self.solution is not None and not cell.sampler.stochastic:
+            solution = self.solution.read(len(self.draws.seeds))
         moments, errors, first = Moments(self.extractor.tag if self.extractor else ""), [], np.zeros((0, 1, 1, 1))
-        for start, images in self._drawn(cell.sampler, told):
+        for start, images in self.draws.drawn(cell.sampler, told):
             pixels = to_uint8(images)
             if len(first) < KEPT:
                 first = np.concatenate([first, pixels])[:KEPT] if len(first) else pixels[:KEPT]
@@ -134,37 +135,21 @@ class Bench:
         if self.against is not None:
             found["fd"] = frechet_distance(moments, self.against.moments)
         day = datetime.now(timezone.utc).date().isoformat()
-        write_images(self._pictures(cell), first, self.seeds[: len(first)], None)
+        write_images(self._pictures(cell), first, self.draws.seeds[: len(first)], None)
         keep_json(
-            self._figures(cell), {**found, "batch_size": self.batch_size, "measured": day, "versions": versions()}
+            self._figures(cell), {**found, "batch_size": self.draws.batch_size, "measured": day, "versions": versions()}
         )
 
-    def _drawn(self, sampler: Sampler, told: Told) -> Iterator[tuple[int, Tensor]]:
-        for start in range(0, len(self.seeds), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            model = replace(self.model, denoiser=self.openings.on(self.model.denoiser))
-            yield start, sampler.draw(model, self.seeds[part], self.conditions and self.conditions[part]).cpu()
-            told(sampler.nfe * len(self.seeds[part]))
 
-    def _solution(self, told: Told = lambda calls: None) -> np.ndarray:
-        """Return the reference solution of every seed, made once and kept on disk, [n, C, H, W]."""
-        import numpy as np
-
-        from fewstep.cli.images import written_whole
-
-        path = self._path_of_solution
-        if not path.is_file():
-            solution = np.concatenate([images.float().numpy() for _, images in self._drawn(self.exact, told)])
-            written_whole(path, lambda part: np.save(part, solution, allow_pickle=False))
-        try:
-            solution = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(
-                f"{str(path)!r} is damaged ({error}): delete it and run the same command again."
-            ) from error
-        if len(solution) != len(self.seeds):
-            raise InputError(f"{str(path)!r} is damaged: delete it and run the same command again.")
-        return solution
+def _share(cells: Sequence[Cell], worker: Workers) -> list[Cell]:
+    """Return the cells of one process: neighbours, as many network calls as any other process has."""
+    calls = [cell.sampler.nfe for cell in cells]
+    middles = [end - own / 2 for end, own in zip(accumulate(calls), calls, strict=True)]
+    return [
+        cell
+        for cell, middle in zip(cells, middles, strict=True)
+        if int(middle * worker.count / sum(calls)) == worker.index
+    ]
 
 
 def _read(path: Path) -> dict[str, Any]:

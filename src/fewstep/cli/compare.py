@@ -49,7 +49,8 @@ def compare(
     """Measure every solver on every grid at every number of steps, into report.html, table.csv and table.json.
 
     error is the RMSE to the solution of the same noise in many steps, with a 95 % bootstrap interval; a solver that
-    adds noise has none. fd is the Fréchet distance to the reference.
+    adds noise has none. fd is the Fréchet distance to the reference. Several processes share the cells: accelerate
+    launch --num_processes 2 -m fewstep.cli compare …
 
     Example: fewstep compare --solvers unipc,dpmpp,ddim --grids karras --steps 5,8,10 --num 1000 --out table
     """
@@ -60,8 +61,11 @@ def compare(
     from fewstep.cli.bench import Bench
     from fewstep.cli.cells import Planned
     from fewstep.cli.conditions import conditions_of, parse_seeds, read_prompts
+    from fewstep.cli.draws import Draws
     from fewstep.cli.models import load_model
     from fewstep.cli.results import show, spelled_command, write
+    from fewstep.cli.solution import Solution
+    from fewstep.cli.workers import workers
     from fewstep.metrics.evaluate import reference_summary
 
     wanted = [name.strip() for name in metrics.split(",") if name.strip()]
@@ -72,7 +76,8 @@ def compare(
     if batch_size < 1 or exact_steps < 1:
         raise InputError(f"--batch-size is {batch_size}, --exact-steps {exact_steps}: both must be at least 1.")
     seeds, texts = parse_seeds(None, num), read_prompts(prompt, prompts)
-    loaded = load_model(model, guidance=guidance, device=device, dtype=dtype, trust_pickle=trust_pickle)
+    worker = workers(device)
+    loaded = load_model(model, guidance=guidance, device=worker.device, dtype=dtype, trust_pickle=trust_pickle)
     cells = _cells(loaded, solvers, grids, counts, recipes, peers)
     exact = solver_names.UniPC(order=3).plan(grid_names.uniform_logsnr(loaded.denoiser.process, exact_steps))
     conditions: Any = conditions_of(loaded, seeds, class_, texts)
@@ -82,16 +87,24 @@ def compare(
               "prompts": texts, "guidance": guidance, "features": extractor.tag if extractor else "",
               "reference": reference, "exact_steps": exact_steps, "metrics": wanted,
               "device": device.partition(":")[0], "dtype": dtype}  # fmt: skip
-    manifest.enter(out, {"format": FORMAT, "settings": common, "versions": manifest.versions()})
-    bench = Bench(out, loaded, list(seeds), conditions, batch_size, extractor, against, wanted, Planned(exact))
-    led_by = {"--prompt": prompt, "--prompts": prompts}
-    extra = [str(word) for option, value in led_by.items() if value is not None for word in (option, value)]
-    commands = _commands(common, features, extra + (["--trust-pickle"] if trust_pickle else []))
-    rows = _rows(cells, bench.rows(cells), commands)
-    table = {"settings": common, "command": spelled_command(context), "versions": manifest.versions(), "rows": rows}
-    write(out, table, [bench.pictures(cell) for cell in cells], bench.solution_pictures())
-    show(rows)
-    typer.echo(f"{len(rows)} cells -> {out / 'report.html'}")
+    description = {"format": FORMAT, "settings": common, "versions": manifest.versions()}
+    if worker.index == 0:
+        manifest.enter(out, description)
+    worker.wait()
+    manifest.enter(out, description)
+    draws = Draws(loaded, list(seeds), conditions, batch_size)
+    bench = Bench(out, draws, extractor, against, Solution(out, Planned(exact)) if "error" in wanted else None)
+    bench.measure(cells, worker)
+    if worker.index == 0:
+        led_by = {"--prompt": prompt, "--prompts": prompts}
+        extra = [str(word) for option, value in led_by.items() if value is not None for word in (option, value)]
+        commands = _commands(common, features, extra + (["--trust-pickle"] if trust_pickle else []))
+        rows = _rows(cells, bench.rows(cells), commands)
+        table = {"settings": common, "command": spelled_command(context), "versions": manifest.versions(), "rows": rows}
+        write(out, table, [bench.pictures(cell) for cell in cells], bench.solution_pictures())
+        show(rows)
+        typer.echo(f"{len(rows)} cells -> {out / 'report.html'}")
+    worker.leave()
 
 
 def _cells(model: Model, solvers: str, grids: str, counts: list[int], recipes: str, peers: str) -> list[Cell]:

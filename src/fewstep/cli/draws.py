@@ -1,0 +1,51 @@
+"""The samples of a comparison, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from fewstep.cli.openings import Openings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fewstep.cli.cells import Sampler
+    from fewstep.integrations.model import Model
+
+__all__ = ["Draws", "Told"]
+
+Told = Callable[[int], Any]
+"""Told of network calls that were made, those of each sample counted."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What every cell is drawn from: the same seeds in the same batches.
+
+    Attributes:
+        model: what is sampled.
+        seeds: of every cell.
+        conditions: a class or a prompt for each seed, or None.
+        batch_size: samples at a time.
+    """
+
+    model: Model
+    seeds: list[int]
+    conditions: Any
+    batch_size: int
+    openings: Openings = field(default_factory=Openings, init=False)
+
+    @property
+    def batches(self) -> int:
+        """How many batches there are."""
+        return -(-len(self.seeds) // self.batch_size)
+
+    def drawn(self, sampler: Sampler, told: Told, batches: range | None = None) -> Iterator[tuple[int, Tensor]]:
+        """Yield the place of its first seed and the images [n, C, H, W] on the host, for each of ``batches`` (all)."""
+        for batch in range(self.batches) if batches is None else batches:
+            part = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
+            model = replace(self.model, denoiser=self.openings.on(self.model.denoiser))
+            yield part.start, sampler.draw(model, self.seeds[part], self.conditions and self.conditions[part]).cpu()
+            told(sampler.nfe * len(self.seeds[part]))
