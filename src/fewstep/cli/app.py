@@ -26,7 +26,7 @@ app = typer.Typer(
     name="fewstep",
     help="Trained diffusion and flow-matching models at their best in few network calls, without training.",
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
 app.command()(sample)
