@@ -186,16 +186,16 @@ def text(row: dict[str, float] | None, best: float | None) -> str:
 
 
 def plot(found: dict[str, dict[str, list[dict[str, float]]]]) -> None:
-    """Draw the change from ρ = 1, relative, over ρ, a row of panels for each model."""
+    """Draw the change from ρ = 1 over ρ, a row of panels for each model."""
     size = {"figsize": (10, 3.6 * len(found)), "layout": "constrained", "sharey": "row", "squeeze": False}
     figure, panels = plt.subplots(len(found), len(SOLVERS), **size)
     for line, (model, rows) in zip(panels, found.items(), strict=True):
         for panel, (solver, cells) in zip(line, rows.items(), strict=True):
             for calls in CALLS:
                 curve(panel, [row for row in cells if row["calls"] == calls])
-            panel.axhline(1.0, color="0.6", lw=0.8)
+            panel.axhline(0.0, color="0.6", lw=0.8)
             panel.set(title=f"{model}: {solver}", xlabel="ρ of the deepest skip")
-        line[0].set_ylabel("Fréchet distance, relative to ρ = 1")
+        line[0].set_ylabel("Fréchet distance, change from ρ = 1")
         line[-1].legend()
     figure.savefig(FOLDER / "skip_tuning.png", dpi=120)
 
@@ -205,11 +205,10 @@ def curve(panel: plt.Axes, rows: list[dict[str, float]]) -> None:
     if len(rows) < 2:
         return
     rows = sorted(rows, key=lambda row: row["rho"])
-    base = next(row["fd"] for row in rows if row["rho"] == 1.0)
     panel.errorbar(
         [row["rho"] for row in rows],
-        [row["fd"] / base for row in rows],
-        [row["change_pm"] / base for row in rows],
+        [row["change"] for row in rows],
+        [row["change_pm"] for row in rows],
         marker="o", ms=3, lw=1.2, capsize=2, label=f"{rows[0]['calls']} calls",
     )  # fmt: skip
 
