@@ -42,8 +42,10 @@ class Solution:
         """Make it, each process its share of the batches."""
         share = range(draws.batches * worker.index // worker.count, draws.batches * (worker.index + 1) // worker.count)
         images = [images.float().numpy() for _, images in draws.drawn(self.sampler, told, share)]
+        part = self.folder / f"{PART}{worker.index}.npy"
+        part.unlink(missing_ok=True)  # of a run that was killed
         if images:
-            _write(self.folder / f"{PART}{worker.index}.npy", images)
+            _write(part, images)
         worker.wait()
         if worker.index == 0:
             self._join(worker.count)
