@@ -12,7 +12,7 @@ images. ± is twice the bootstrap's standard deviation: of the distance itself, 
 same seeds drawn on both sides.
 
 The features of each cell are kept under build/ and not computed again; two runs at once share the cells. The table is
-made of the cells that are there; with --model the figures of the other model are kept from the last run.
+made of the cells that are there; where a cell's features are not, its figures are kept from the last run.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -154,6 +155,14 @@ class Bench:
         return fs.metrics.frechet_distance(moments(found), self.reference)
 
 
+def merged(old: dict[str, list[dict[str, float]]], new: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+    """Return the rows of ``new``, and those of ``old`` that ``new`` does not have."""
+    cells = {
+        solver: {(row["calls"], row["rho"]): row for row in [*old.get(solver, []), *new[solver]]} for solver in SOLVERS
+    }
+    return {solver: list(rows.values()) for solver, rows in cells.items()}
+
+
 def moments(found: np.ndarray) -> fs.metrics.Moments:
     """Return mean and covariance of features."""
     return fs.metrics.moments_of(torch.from_numpy(found))
@@ -223,12 +232,12 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     kept = FOLDER / "skip_tuning.json"
-    found = json.loads(kept.read_text()) if arguments.model and kept.exists() else {}
+    found = json.loads(kept.read_text()) if kept.exists() else {}
     benches = [Bench(name) for name in ([arguments.model] if arguments.model else available())]
     for bench in benches:
         if not arguments.report:
             bench.compute(arguments.num)
-        found[bench.name] = bench.measure()
+        found[bench.name] = merged(found.get(bench.name, {}), bench.measure())
     shown = {name: found[name] for name in MODELS if any(found.get(name, {}).values())}
     kept.write_text(json.dumps(shown, indent=1) + "\n")
     report = "\n\n".join(f"### {name}\n\n{table(rows)}" for name, rows in shown.items())

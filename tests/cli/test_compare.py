@@ -231,7 +231,7 @@ def test_progress_counts_every_call_of_what_is_measured(tmp_path, monkeypatch):
 
 
 def test_two_processes_measure_what_one_does(tmp_path):
-    """The solution's batches and the cells are shared out; nothing is left over, and the report is the same."""
+    """The solution and the cells are shared out; what is kept is the same to the bit, and nothing is left over."""
     words = ["compare", "--solvers", "ddim,unipc,sa:tau=0.5", "--grids", "karras,uniform_time", "--steps", "3,4"]
     words += ["--num", "10", "--batch-size", "4", "--exact-steps", "6", "--peers", "unipc", "--out"]
     printed = [two_processes.run([*words, str(n)], tmp_path, n) for n in (1, 2)]

@@ -14,7 +14,9 @@ from fewstep.guidance import Wrapped
 __all__ = ["Openings"]
 
 CALLS = 2
+"""Calls of a draw that others may have in common; later ones are each solver's own."""
 LIMIT = 2**30
+"""Bytes of predictions to keep, on the host."""
 
 
 class Openings:

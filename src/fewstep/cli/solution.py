@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Solution"]
 
-
 PART = ".fewstep-exact-"
+"""How the names of the processes' shares begin, before they are joined."""
 
 
 @dataclass(frozen=True)
