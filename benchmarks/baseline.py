@@ -2,11 +2,12 @@
 
     python -W ignore benchmarks/baseline.py [--steps 5 6 8 10 15 20] [--num 5000] [--processes 2]
 
-Runs ``fewstep compare`` on the embedded model for each number of calls that has no figures yet, and makes the tables of
-all that have. All cells have the same seeds and, seed by seed, the same classes; the network runs in bfloat16, the
-states in float32. Heun's method calls the network 2n − 1 times in n steps: it stands in the columns of 2n − 1 and of 2n
-calls. Euler's method is DDIM (η = 0), and is left out. uniform_time:end=0 has the timesteps that diffusers' schedulers
-take by default. ``fewstep compare`` keeps its cells, and the report of the last comparison, under build/baseline.
+Runs ``fewstep compare`` on the embedded model for each number of calls that has no figures of these commands yet, and
+makes the tables and the picture of all that have. All cells have the same seeds and, seed by seed, the same classes;
+the network runs in bfloat16, the states in float32. Heun's method calls the network 2n − 1 times in n steps: it stands
+in the columns of 2n − 1 and of 2n calls. Euler's method is DDIM (η = 0), and is left out. uniform_time:end=0 has the
+timesteps that diffusers' schedulers take by default. ``fewstep compare`` keeps its cells, and the report of the last
+comparison, under build/baseline.
 """
 
 from __future__ import annotations
@@ -21,11 +22,18 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402
+
 CALLS = (5, 6, 8, 10, 15, 20)
 SA = "sa:few_step=True,tau=0.4@0.05:1"
-SOLVERS = ("ddim", "deis", "dpmpp:order=2", "dpmpp:order=3", "unipc", SA)
+SOLVERS = ("ddim", "deis", "dpmpp:order=2", "dpmpp:order=3", "unipc:order=2", "unipc:order=3", SA)
 GRIDS = ("karras", "optimized", "quadratic_time", "uniform_logsnr", "uniform_time", "uniform_time:end=0")
-PEERS = ("deis", "dpmpp2", "dpmpp3", "sa", "unipc")
+SAME = {"deis": "deis", "dpmpp:order=2": "dpmpp2", "dpmpp:order=3": "dpmpp3", "unipc:order=2": "unipc", SA: "sa"}
+"""Which of diffusers' schedulers is each solver's counterpart."""
+PEERS = tuple(sorted(SAME.values()))
 METRICS = {"fd": "Fréchet distance", "error": "error (RMSE)"}
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "build" / "baseline"
@@ -53,29 +61,38 @@ def run(words: list[str], processes: int) -> None:
     subprocess.run([*start, "fewstep.cli", *words[1:]], check=True, cwd=ROOT, env={**os.environ, **threads})
 
 
+def commands(calls: int, num: int) -> list[str]:
+    """Return what is typed for one number of calls."""
+    return [shlex.join(command(calls, num, heun)) for heun in (False, True)]
+
+
 def measure(calls: int, num: int, processes: int) -> dict[str, Any]:
     """Return the figures of one number of calls, with the commands and versions that made them."""
-    found: dict[str, Any] = {"num": num, "commands": [], "rows": []}
+    found: dict[str, Any] = {"commands": commands(calls, num), "rows": []}
     for heun in (False, True):
-        words = command(calls, num, heun)
-        found["commands"].append(shlex.join(words))
-        run(words, processes)
+        run(command(calls, num, heun), processes)
         table = json.loads((OUT / "table.json").read_text())
         found["versions"] = table["versions"]
         found["rows"] += [{k: v for k, v in row.items() if k != "levels"} for row in table["rows"]]
     return found
 
 
+def cells(results: dict[str, Any], metric: str) -> dict[tuple[str, str], dict[str, float]]:
+    """Return what was measured on each (solver, grid), by the number of calls."""
+    found: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    for calls, measured in results.items():
+        for row in measured["rows"]:
+            if metric in row:
+                found[row["solver"], row["grid"]][calls] = row[metric]
+    return found
+
+
 def table(results: dict[str, Any], metric: str) -> str:
     """Return the markdown table of a metric, the best of each number of calls in bold."""
-    cells: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
-    for calls, found in results.items():
-        for row in found["rows"]:
-            if metric in row:
-                cells[row["solver"], row["grid"]][calls] = row[metric]
-    best = {calls: min(values[calls] for values in cells.values() if calls in values) for calls in results}
+    found = cells(results, metric)
+    best = {calls: min(values[calls] for values in found.values() if calls in values) for calls in results}
     lines = ["| solver | grid | " + " | ".join(results) + " |", "|---|---|" + "---:|" * len(results)]
-    for (solver, grid), values in cells.items():
+    for (solver, grid), values in found.items():
         lines.append(f"| {solver} | {grid} | " + " | ".join(text(values, calls, best) for calls in results) + " |")
     return "\n".join(lines)
 
@@ -85,6 +102,28 @@ def text(values: dict[str, float], calls: str, best: dict[str, float]) -> str:
     if calls not in values:
         return ""
     return f"**{values[calls]:.4f}**" if values[calls] == best[calls] else f"{values[calls]:.4f}"
+
+
+def plot(results: dict[str, Any]) -> None:
+    """Draw the Fréchet distance over calls: a panel for each solver, a line for each grid, dashed for diffusers'."""
+    found = cells(results, "fd")
+    figure, panels = plt.subplots(2, 4, figsize=(13, 7), layout="constrained", sharex=True, sharey=True)
+    for axes, solver in zip(panels.flat, (*SOLVERS, "heun"), strict=True):
+        for grid in GRIDS:
+            values = found[solver, grid]
+            axes.plot([int(calls) for calls in values], list(values.values()), "o-", label=grid, markersize=4)
+        peer = found.get((f"diffusers:{SAME.get(solver)}", "its own"), {})
+        axes.plot([int(calls) for calls in peer], list(peer.values()), "k--", label="diffusers' own", linewidth=1)
+        axes.set(xscale="log", yscale="log", title="sa" if solver == SA else solver)
+        axes.set_xticks(list(map(int, results)), list(results))
+        axes.minorticks_off()
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels[1]:
+        axes.set_xlabel("network calls")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("Fréchet distance")
+    figure.legend(*panels[0][1].get_legend_handles_labels(), loc="outside lower center", ncols=7, frameon=False)
+    figure.savefig(RESULTS / "baseline.png", dpi=110)
 
 
 def main() -> None:
@@ -97,12 +136,13 @@ def main() -> None:
     kept = RESULTS / "baseline.json"
     results = json.loads(kept.read_text()) if kept.exists() else {}
     for calls in arguments.steps:
-        if results.get(str(calls), {}).get("num") != arguments.num:
+        if results.get(str(calls), {}).get("commands") != commands(calls, arguments.num):
             results[str(calls)] = measure(calls, arguments.num, arguments.processes)
             results = {key: results[key] for key in sorted(results, key=int)}
             kept.write_text(json.dumps(results, indent=1) + "\n")
     report = "\n\n".join(f"### {title}\n\n{table(results, metric)}" for metric, title in METRICS.items())
     (RESULTS / "baseline.md").write_text(report + "\n")
+    plot(results)
     print(report)
 
 
