@@ -38,7 +38,8 @@ clean:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-# torch goes first and alone, so that nothing that follows chooses another build of it.
+# torch goes first and alone, so that nothing that follows chooses another build of it; torch-fidelity goes last and
+# without torchvision, which its Inception does not use.
 $(SAMPLE_READY): pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) torch
 	$(INSTALL) -e '.[cli,diffusers]'
@@ -47,4 +48,5 @@ $(SAMPLE_READY): pyproject.toml constraints.txt | $(BIN)/python
 $(TEST_READY): pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) torch
 	$(INSTALL) -e '.[all,dev]'
+	$(INSTALL) --no-deps torch-fidelity
 	@touch $@

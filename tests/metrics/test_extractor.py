@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewstep.errors import InputError, MissingPackageError
+from fewstep.errors import InputError
 from fewstep.metrics import features, frechet_distance, from_uint8, reference
 from fewstep.metrics.classifier import load_classifier
 
@@ -72,16 +72,6 @@ def test_dinov2_from_a_folder(tmp_path):
     mean, deviation = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).view(2, 3, 1, 1)
     expected = model.eval()(((images + 1) / 2 - mean) / deviation).last_hidden_state[:, 0]
     assert torch.allclose(made, expected, atol=1e-5)
-
-
-def test_inception_needs_its_package(tmp_path):
-    import importlib.util
-
-    if importlib.util.find_spec("torch_fidelity"):
-        pytest.skip("torch-fidelity is installed")
-    (tmp_path / "weights.pth").write_bytes(b"x")
-    with pytest.raises(MissingPackageError, match="pip install torchvision torch-fidelity"):
-        features(f"inception:{tmp_path / 'weights.pth'}")
 
 
 @pytest.mark.parametrize(

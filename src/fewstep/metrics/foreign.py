@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -61,8 +63,19 @@ def inception(path: Path) -> Network:
             "inception needs torch-fidelity, which needs the torchvision that fits your torch: "
             "pip install torchvision torch-fidelity."
         ) from error
-    model: Any = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path))
-    model = model.eval().requires_grad_(False)
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        checked = BytesIO()  # torch-fidelity unpickles what it is given, code and all
+        torch.save(weights, checked)
+        checked.seek(0)
+        model: Any = FeatureExtractorInceptionV3(
+            "inception-v3-compat", ["2048"], feature_extractor_weights_path=checked
+        )
+    except (OSError, EOFError, RuntimeError, TypeError, UnpicklingError) as error:
+        raise InputError(
+            f"{str(path)!r} holds no weights of the FID's Inception: give torch-fidelity's "
+            "weights-inception-2015-12-05-6726825d.pth or pytorch-fid's pt_inception-2015-12-05-6726825d.pth."
+        ) from error
 
     def pooled(images: Tensor) -> Tensor:
         return model(_rgb(images).clamp(-1.0, 1.0).add(1.0).mul(127.5).round().byte())[0]
