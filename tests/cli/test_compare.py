@@ -235,7 +235,7 @@ def test_two_processes_measure_what_one_does(tmp_path):
     words = ["compare", "--solvers", "ddim,unipc,sa:tau=0.5", "--grids", "karras,uniform_time", "--steps", "3,4"]
     words += ["--num", "10", "--batch-size", "4", "--exact-steps", "6", "--peers", "unipc", "--out"]
     printed = [two_processes.run([*words, str(n)], tmp_path, n) for n in (1, 2)]
-    assert printed[1].count("14 cells") == 1
+    assert printed[0].count("14 cells ->") == printed[1].count("14 cells in 2 processes") == 1
     one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in "12")
     assert one.keys() == two.keys() and len([name for name in one if name.startswith("cell-")]) == 28
     kept = [name for name in one if name.endswith((".npz", ".npy")) or name.startswith("cell-")]

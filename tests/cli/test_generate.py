@@ -140,10 +140,20 @@ def test_batch_and_shard_sizes_change_nothing(tmp_path):
 def test_two_processes_make_the_set_of_one(models):
     words = ["generate", "--model", "models:unet", *map(str, SMALL), "--num", "50", "--shard-size", "8"]
     words += ["--batch-size", "8", "--out"]
-    assert two_processes.run([*words, "two"], models, 2).count("50 images") == 1
-    two_processes.run([*words, "one"], models, 1)
+    printed = two_processes.run([*words, "two"], models, 2)
+    assert printed.count("50 images") == printed.count("in 2 processes") == 1
+    assert "processes" not in two_processes.run([*words, "one"], models, 1)
     assert len(os.listdir(models / "one")) == 8
     same_files(models / "one", models / "two")
+
+
+def test_a_mistake_ends_two_processes_with_a_line_each(models):
+    (models / "full").mkdir()
+    (models / "full" / "thesis.txt").write_text("mine")
+    words = ["generate", "--model", "models:unet", "--num", "2", "--steps", "2", "--out", "full"]
+    ended = two_processes.start(words, models, 2)
+    assert ended.returncode and "error: --out is 'full', which has other things in it" in ended.stderr
+    assert "[rank1]" not in ended.stderr and os.listdir(models / "full") == ["thesis.txt"]
 
 
 def test_pictures_are_the_shards_samples(tmp_path, entry):

@@ -50,7 +50,7 @@ def compare(
 
     error is the RMSE to the solution of the same noise in many steps, with a 95 % bootstrap interval; a solver that
     adds noise has none. fd is the Fréchet distance to the reference. Several processes share the cells: accelerate
-    launch --num_processes 2 -m fewstep.cli compare …
+    launch --multi_gpu --num_processes 2 -m fewstep.cli compare …
 
     Example: fewstep compare --solvers unipc,dpmpp,ddim --grids karras --steps 5,8,10 --num 1000 --out table
     """
@@ -103,7 +103,7 @@ def compare(
         table = {"settings": common, "command": spelled_command(context), "versions": manifest.versions(), "rows": rows}
         write(out, table, [bench.pictures(cell) for cell in cells], bench.solution_pictures())
         show(rows)
-        typer.echo(f"{len(rows)} cells -> {out / 'report.html'}")
+        typer.echo(f"{len(rows)} cells{worker.among} -> {out / 'report.html'}")
     worker.leave()
 
 

@@ -68,7 +68,8 @@ def generate(
 ) -> None:
     """Draw many samples into a folder; the same command again goes on where a run was stopped.
 
-    Sample i depends on seed i alone. Several processes: accelerate launch --num_processes 2 -m fewstep.cli generate …
+    Sample i depends on seed i alone. Several GPUs or processes: accelerate launch --multi_gpu --num_processes 2 -m
+    fewstep.cli generate …
 
     Example: fewstep generate --solver sa:few_step=True --steps 6 --num 50000 --out samples
     """
@@ -113,22 +114,29 @@ def generate(
         remove_parts(out)
     worker.wait()
     manifest.enter(out, description)
-    run = _Run(loaded, plan, class_, texts, batch_size)
-    drawn, seconds = run.fill(shards[worker.index :: worker.count], worker)
+    missing = [shard for shard in shards if not shard.is_whole()]
+    worker.wait()  # until every process has seen what is missing
+    began = time.perf_counter()
+    try:
+        _Run(loaded, plan, class_, texts, batch_size).fill(missing[worker.index :: worker.count], worker)
+    except OSError as error:
+        raise InputError(
+            f"{str(out)!r} cannot be written ({error.strerror or error}): {sum(s.is_whole() for s in shards)} of "
+            f"{len(shards)} shards are whole; make room and run the same command again."
+        ) from error
     worker.wait()
     if worker.index == 0:
         what = f"{recipe or f'{solver} on {grid}'}, {plan.steps} steps, {plan.nfe} network calls"
-        _conclude(shards, out, what, drawn, seconds)
+        speed = sum(len(shard.seeds) for shard in missing) / (time.perf_counter() - began)
+        _conclude(shards, out, what, f"{speed:.1f} images/s{worker.among}" if missing else "all there already")
     worker.leave()
 
 
-def _conclude(shards: list[Shard], out: Path, what: str, drawn: int, seconds: float) -> None:
+def _conclude(shards: list[Shard], out: Path, what: str, speed: str) -> None:
     missing = sum(not shard.is_whole() for shard in shards)
     if missing:
         raise InputError(f"{missing} of {len(shards)} shards are missing in {str(out)!r}: run the same command again.")
-    total = sum(len(shard.seeds) for shard in shards)
-    speed = f", {drawn / seconds:.1f} images/s" if drawn else ", all there already"
-    typer.echo(f"{what}: {total} images{speed} -> {out}")
+    typer.echo(f"{what}: {sum(len(shard.seeds) for shard in shards)} images, {speed} -> {out}")
 
 
 @dataclass(frozen=True)
@@ -141,27 +149,17 @@ class _Run:
     prompts: list[str]
     batch_size: int
 
-    def fill(self, shards: list[Shard], worker: Workers) -> tuple[int, float]:
-        """Make the shards that are not there; return how many samples were drawn, and the seconds."""
-        todo = [shard for shard in shards if not shard.is_whole()]
-        images = sum(len(shard.seeds) for shard in todo)
+    def fill(self, shards: list[Shard], worker: Workers) -> None:
+        """Make the shards of one process."""
         began = time.perf_counter()
         with _progress(worker.index > 0) as progress, ThreadPoolExecutor(1) as writer:
             name = "sampling" if worker.count == 1 else f"sampling, process 1 of {worker.count}"
-            task = progress.add_task(name, total=images, speed="")
-            for done, shard in enumerate(todo):
-                try:
-                    for count in self._fill(shard, writer):
-                        progress.advance(task, count)
-                        speed = progress.tasks[task].completed / (time.perf_counter() - began)
-                        progress.update(task, speed=f"{speed:.1f} images/s")
-                except OSError as error:
-                    whole = len(shards) - len(todo) + done
-                    raise InputError(
-                        f"{str(shard.files[0])!r} cannot be written ({error.strerror or error}): {whole} of "
-                        f"{len(shards)} shards are whole; make room and run the same command again."
-                    ) from error
-        return images, time.perf_counter() - began
+            task = progress.add_task(name, total=sum(len(shard.seeds) for shard in shards), speed="")
+            for shard in shards:
+                for count in self._fill(shard, writer):
+                    progress.advance(task, count)
+                    speed = progress.tasks[task].completed / (time.perf_counter() - began)
+                    progress.update(task, speed=f"{speed:.1f} images/s")
 
     def _fill(self, shard: Shard, writer: ThreadPoolExecutor) -> Iterator[int]:
         """Draw one shard batch by batch, while another thread writes; yield the size of each batch."""

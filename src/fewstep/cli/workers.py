@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
-from fewstep.errors import MissingPackageError
+from fewstep.errors import InputError, MissingPackageError
 
 __all__ = ["Workers", "workers"]
+
+PATIENCE = timedelta(days=30)
+"""How long a process waits for another one, which may have more to do; one that stopped is noticed at once."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,11 @@ class Workers:
     wait: Callable[[], None] = lambda: None
     leave: Callable[[], None] = lambda: None
 
+    @property
+    def among(self) -> str:
+        """What to add to a result, so that people see how many processes made it: nothing for one."""
+        return f" in {self.count} processes" if self.count > 1 else ""
+
 
 def workers(device: str) -> Workers:
     """Return this process's place under ``accelerate launch``; the only one where there was no launch.
@@ -44,6 +54,13 @@ def workers(device: str) -> Workers:
         from accelerate import PartialState
     except ImportError as error:
         raise MissingPackageError("several processes need accelerate: pip install 'fewstep[eval]'.") from error
-    state = PartialState(cpu=device == "cpu")
+    state = PartialState(cpu=device == "cpu", timeout=PATIENCE)
     own = f"cuda:{state.local_process_index}" if device == "cuda" else device
-    return Workers(state.process_index, state.num_processes, own, state.wait_for_everyone, state.destroy_process_group)
+    return Workers(state.process_index, state.num_processes, own, lambda: _wait(state), state.destroy_process_group)
+
+
+def _wait(state: Any) -> None:
+    try:
+        state.wait_for_everyone()
+    except RuntimeError as error:
+        raise InputError("another process has stopped: see its own error.") from error
