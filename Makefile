@@ -38,8 +38,8 @@ clean:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-# torch goes first and alone, so that nothing that follows chooses another build of it; torch-fidelity goes last and
-# without torchvision, which its Inception does not use.
+# torch goes first and alone, so that nothing that follows chooses another build of it. torch-fidelity wants torchvision,
+# which its Inception does not use: only the tests of Inception see it, for torchmetrics fails with the one alone.
 $(SAMPLE_READY): pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) torch
 	$(INSTALL) -e '.[cli,diffusers]'
@@ -48,5 +48,5 @@ $(SAMPLE_READY): pyproject.toml constraints.txt | $(BIN)/python
 $(TEST_READY): pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) torch
 	$(INSTALL) -e '.[all,dev]'
-	$(INSTALL) --no-deps torch-fidelity
+	$(INSTALL) --no-deps --target $(VENV)/torch-fidelity torch-fidelity
 	@touch $@

@@ -1,12 +1,13 @@
 """Inception's features: torch-fidelity's own network with weights from a file, which is never trusted.
 
-torch-fidelity imports torchvision for its other networks. Where torchvision is not there, an empty stand-in is put in
-its place for the import: Inception itself is torch-fidelity's, and uses nothing of it.
+torch-fidelity imports torchvision for its other networks; Inception uses nothing of it. So where torchvision is not
+installed, torch-fidelity lies apart, in a folder of the environment, and is imported with an empty stand-in for it.
 """
 
-import importlib.util
 import pickle
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 from unittest.mock import MagicMock
 
 import pytest
@@ -16,36 +17,41 @@ from fewstep.errors import InputError, MissingPackageError
 from fewstep.metrics import features, frechet_distance
 from fewstep.metrics.moments import Moments
 
-there = pytest.mark.skipif(not importlib.util.find_spec("torch_fidelity"), reason="torch-fidelity is not installed")
+APART = Path(sys.prefix) / "torch-fidelity"
 
 
 @pytest.fixture
-def torchvision(monkeypatch):
-    if not importlib.util.find_spec("torchvision"):
+def package(monkeypatch):
+    """torch-fidelity, as long as the test runs."""
+    if not find_spec("torch_fidelity"):
+        if not APART.is_dir():
+            pytest.skip("torch-fidelity is not installed")
+        monkeypatch.syspath_prepend(APART)
         for name in ("", ".datasets", ".transforms", ".transforms.functional"):
             monkeypatch.setitem(sys.modules, f"torchvision{name}", MagicMock())
+    import torch_fidelity
+
+    yield torch_fidelity
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torch_fidelity"]:
+        del sys.modules[name]
 
 
 @pytest.fixture
-def network(torchvision, monkeypatch):
+def network(package):
     """The real network with random weights."""
-    from torch_fidelity import feature_extractor_inceptionv3 as module
-
-    monkeypatch.setattr(module, "load_state_dict_from_url", lambda *_, **__: {})
-    monkeypatch.setattr(module.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
-    with torch.random.fork_rng():
+    module = package.feature_extractor_inceptionv3
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+        patch.setattr(module, "load_state_dict_from_url", lambda *_, **__: {})
+        patch.setattr(module.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
         torch.manual_seed(0)
-        made = module.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
-    monkeypatch.undo()
-    return made
+        return module.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
 
 
 def pixels(seed, n=2):
     return torch.randint(0, 256, (n, 3, 32, 32), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
 
 
-@there
-def test_features_are_those_of_torch_fidelity(network, torchvision, tmp_path):
+def test_features_are_those_of_torch_fidelity(network, tmp_path):
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     extractor = features(f"inception:{tmp_path / 'weights.pth'}")
     images = pixels(0)
@@ -64,9 +70,8 @@ class Trap:
         return (open, ("trapped", "w"))
 
 
-@there
 @pytest.mark.parametrize("content", ["pickle", "damaged", "empty", "other weights", "no weights"])
-def test_a_file_that_is_not_its_weights_is_refused_unread(content, torchvision, tmp_path, monkeypatch):
+def test_a_file_that_is_not_its_weights_is_refused_unread(content, package, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "weights.pth"
     if content == "pickle":

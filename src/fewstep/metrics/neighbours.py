@@ -28,7 +28,7 @@ def kid(features: Tensor, reference: Tensor, *, subsets: int = 100, subset_size:
     try:
         from torchmetrics.image.kid import KernelInceptionDistance
     except ImportError as error:
-        raise MissingPackageError("kid needs torchmetrics: pip install 'fewstep[eval]'.") from error
+        raise MissingPackageError(f"kid needs torchmetrics ({error}): pip install 'fewstep[eval]'.") from error
     size = min(subset_size, *_checked(features, reference))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it keeps all features, which are few here

@@ -1,0 +1,81 @@
+"""The command lines of README.md, docs/ and the help texts run, in order, with fewer samples than they ask for."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from fewstep.cli.app import app
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+HELP = sorted((ROOT / "src" / "fewstep" / "cli").glob("*.py"))
+BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LAUNCHED = re.compile(r"^accelerate launch .* -m fewstep\.cli(?= )")
+FEW = 3
+
+
+def of_page(text: str) -> list[str]:
+    """Return the lines of a page's sh blocks that start fewstep; several processes become one, a GPU the CPU."""
+    lines = [LAUNCHED.sub("fewstep", line) for block in BLOCK.findall(text) for line in block.splitlines()]
+    return [line.replace(" --device cuda", "") for line in lines if line.startswith("fewstep ")]
+
+
+def of_help(text: str) -> list[str]:
+    """Return the example of a command's help text."""
+    return re.findall(r"^    Example: (fewstep .*)$", text, re.MULTILINE)
+
+
+def fewer(line: str) -> list[str]:
+    """Return the words after fewstep, with at most ``FEW`` samples."""
+    words = shlex.split(line)[1:]
+    if "--num" in words:
+        place = words.index("--num") + 1
+        words[place] = str(min(int(words[place]), FEW))
+    elif words[0] in ("calibrate", "compare"):
+        words += ["--num", str(FEW)]
+    return words
+
+
+def commands() -> list:
+    found = {path: of_page(path.read_text("utf-8")) for path in PAGES}
+    known = {line for lines in found.values() for line in lines}
+    found |= {path: [line for line in of_help(path.read_text("utf-8")) if line not in known] for path in HELP}
+    return [pytest.param(lines, id=path.relative_to(ROOT).as_posix()) for path, lines in found.items() if lines]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with what the pages take for granted: pictures to compare with, a set of samples."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FEWSTEP_CACHE", str(tmp_path / "cache"))
+    images = np.random.default_rng(0).integers(0, 256, (30, 28, 28, 1), np.uint8)
+    for name in ("fashion_mnist.npz", "test_images.npz"):
+        np.savez(tmp_path / name, images=images, labels=np.arange(30) % 10)
+    return tmp_path
+
+
+@pytest.mark.parametrize("lines", commands())
+def test_command_lines_run(lines, folder):
+    for line in lines:
+        words = fewer(line)
+        if words[:2] == ["evaluate", "samples"] and not (folder / "samples").exists():
+            (folder / "samples").mkdir()
+            (folder / "test_images.npz").rename(folder / "samples" / "a.npz")
+        result = CliRunner().invoke(app, words, catch_exceptions=False)
+        assert result.exit_code == 0, f"{line}\n{result.output}"
+        if "--out" in words:
+            assert (folder / words[words.index("--out") + 1]).exists(), line
+
+
+def test_lines_are_found():
+    launched = "accelerate launch --num_processes 2 -m fewstep.cli generate --device cuda"
+    page = f"```sh\nmake sample\nfewstep sample --num 99\n{launched}\n```\n"
+    assert of_page(page) == ["fewstep sample --num 99", "fewstep generate"]
+    assert fewer("fewstep sample --num 99") == ["sample", "--num", str(FEW)]
+    assert len(commands()) >= 8
