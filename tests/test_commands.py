@@ -1,4 +1,4 @@
-"""The command lines of README.md, docs/ and the help texts run, in order, with fewer samples than they ask for."""
+"""The command lines of README.md, docs/ and the help texts run, page by page, with fewer samples than they ask for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 HELP = sorted((ROOT / "src" / "fewstep" / "cli").glob("*.py"))
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LAUNCHED = re.compile(r"^accelerate launch .* -m fewstep\.cli(?= )")
-FEW = 3
+FEW, LEAST = 3, {"calibrate": {"--num": "8", "--steps": "2"}, "generate": {"--num": "8"}}
+"""How many samples; calibration takes no fewer than 8 and is slow, and some metrics need 6."""
 
 
 def of_page(text: str) -> list[str]:
@@ -32,14 +33,12 @@ def of_help(text: str) -> list[str]:
 
 
 def fewer(line: str) -> list[str]:
-    """Return the words after fewstep, with at most ``FEW`` samples."""
+    """Return the words after fewstep, with few samples."""
     words = shlex.split(line)[1:]
-    if "--num" in words:
-        place = words.index("--num") + 1
-        words[place] = str(min(int(words[place]), FEW))
-    elif words[0] in ("calibrate", "compare"):
-        words += ["--num", str(FEW)]
-    return words
+    few = {"--num": str(FEW), **LEAST.get(words[0], {})}
+    if "--num" not in words and words[0] in ("calibrate", "compare"):
+        words += ["--num", ""]
+    return [few.get(option, word) for option, word in zip(["", *words], words, strict=False)]
 
 
 def commands() -> list:
