@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewstep.cli.options import BatchSize, ClassOfSeed, Device, Dtype, ModelName, Prompt, Prompts, Steps, TrustPickle
+from fewstep.cli.options import (
+    SOLVER,
+    BatchSize,
+    ClassOfSeed,
+    Device,
+    Dtype,
+    ModelName,
+    Prompt,
+    Prompts,
+    Steps,
+    TrustPickle,
+)
 from fewstep.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,7 +30,7 @@ __all__ = ["calibrate"]
 def calibrate(
     out: Annotated[Path, typer.Option(help="The recipe, a .json file.")],
     model: ModelName = "fashion-mnist",
-    solver: Annotated[str, typer.Option(help="A solver without noise, with settings if wanted.")] = "unipc:order=2",
+    solver: Annotated[str, typer.Option(help="A solver without noise, with settings if wanted.")] = SOLVER,
     grid: Annotated[str, typer.Option(help="A time grid, or a .json file; where --search starts.")] = "uniform_logsnr",
     steps: Steps = 8,
     num: Annotated[int, typer.Option(help="Noises to calibrate on, 8 or more; a quarter is held out.")] = 64,

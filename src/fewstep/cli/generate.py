@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewstep.cli.options import (
+    SOLVER,
     BatchSize,
     ClassOfSeed,
     Device,
@@ -48,7 +49,7 @@ def generate(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="The folder of the samples; the same command again goes on in it.")],
     model: ModelName = "fashion-mnist",
-    solver: Solver = "unipc",
+    solver: Solver = SOLVER,
     grid: Grid = "optimized",
     steps: Steps = 8,
     recipe: Recipe = None,

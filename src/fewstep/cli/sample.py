@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewstep.cli.options import (
+    SOLVER,
     BatchSize,
     ClassOfSeed,
     Device,
@@ -38,7 +39,7 @@ __all__ = ["sample"]
 def sample(
     context: typer.Context,
     model: ModelName = "fashion-mnist",
-    solver: Solver = "unipc",
+    solver: Solver = SOLVER,
     grid: Grid = "optimized",
     steps: Steps = 8,
     recipe: Recipe = None,
@@ -60,7 +61,7 @@ def sample(
 ) -> None:
     """Draw samples of a model into a picture.
 
-    Example: fewstep sample --model fashion-mnist --solver unipc --grid karras --steps 8 --class 7 --guidance 2
+    Example: fewstep sample --model fashion-mnist --solver unipc:order=2 --grid karras --steps 8 --class 7 --guidance 2
     """
     from fewstep import grids, solvers
     from fewstep.cli.conditions import conditions_of, read_prompts

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewstep.cli.options import BatchSize, Device, Dtype, Grid, Guidance, ModelName, Prompts, Solver, Steps, TrustPickle
+from fewstep.cli.options import (
+    SOLVER,
+    BatchSize,
+    Device,
+    Dtype,
+    Grid,
+    Guidance,
+    ModelName,
+    Prompts,
+    Solver,
+    Steps,
+    TrustPickle,
+)
 from fewstep.cli.real_images import FEATURES
 from fewstep.cli.real_images import HELP as DATA
 from fewstep.errors import InputError, unknown_name
@@ -24,7 +36,7 @@ METRICS = ("fd", "feature-loss")
 def search(
     out: Annotated[Path, typer.Option(help="The profile, a .json file; the plot is a .png of the same name.")],
     model: ModelName = "fashion-mnist",
-    solver: Solver = "unipc",
+    solver: Solver = SOLVER,
     grid: Grid = "optimized",
     steps: Steps = 8,
     metric: Annotated[str, typer.Option(help="fd of samples, or feature-loss of real images (with --data).")] = "fd",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fewstep.cli.options import SOLVER
 from fewstep.errors import InputError, MissingPackageError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ __all__ = ["steps"]
 
 def steps(
     process: Annotated[str, typer.Option(help="vp-linear, vp-cosine, vp-discrete, edm or flow:shift=3.")] = "vp-linear",
-    solver: Annotated[str, typer.Option(help="The solver that the grid is for, as unipc or sa:tau=0.5.")] = "unipc",
+    solver: Annotated[str, typer.Option(help="The solver that the grid is for, as unipc or sa:tau=0.5.")] = SOLVER,
     steps: Annotated[int, typer.Option(help="Intervals of the grid, 1 or more.")] = 8,
     grid: Annotated[
         str, typer.Option(help="Which grid to print: optimized, karras, ... or a .json file.")
@@ -34,7 +35,7 @@ def steps(
 ) -> None:
     """Print a time grid: t, σ, λ and the timesteps of diffusers.
 
-    Example: fewstep steps --process vp-discrete --solver unipc --steps 8 --out grid.json --plot grid.png
+    Example: fewstep steps --process vp-discrete --solver unipc:order=2 --steps 8 --out grid.json --plot grid.png
     """
     from fewstep import grids, processes, solvers
     from fewstep.cli.images import written_whole
