@@ -88,10 +88,7 @@ def compare(
               "reference": reference, "exact_steps": exact_steps, "metrics": wanted,
               "device": device.partition(":")[0], "dtype": dtype}  # fmt: skip
     description = {"format": FORMAT, "settings": common, "versions": manifest.versions()}
-    if worker.index == 0:
-        manifest.enter(out, description)
-    worker.wait()
-    manifest.enter(out, description)
+    worker.lead(lambda: manifest.enter(out, description))
     draws = Draws(loaded, list(seeds), conditions, batch_size)
     bench = Bench(out, draws, extractor, against, Solution(out, Planned(exact)) if "error" in wanted else None)
     bench.measure(cells, worker)

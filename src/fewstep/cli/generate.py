@@ -110,13 +110,11 @@ def generate(
         "versions": manifest.versions(),
         "files": [file.name for shard in shards for file in shard.files],
     }  # fmt: skip
+    worker.lead(lambda: manifest.enter(out, description))
     if worker.index == 0:
-        manifest.enter(out, description)
         remove_parts(out)
-    worker.wait()
-    manifest.enter(out, description)
     missing = [shard for shard in shards if not shard.is_whole()]
-    worker.wait()  # until every process has seen what is missing
+    worker.wait()  # until every process has seen what is missing, and none writes what is removed
     began = time.perf_counter()
     try:
         _Run(loaded, plan, class_, texts, batch_size).fill(missing[worker.index :: worker.count], worker)

@@ -39,6 +39,14 @@ class Workers:
         """What to add to a result, so that people see how many processes made it: nothing for one."""
         return f" in {self.count} processes" if self.count > 1 else ""
 
+    def lead(self, act: Callable[[], None]) -> None:
+        """Call ``act`` in the leading process, and once it is done in every other one."""
+        if self.index == 0:
+            act()
+        self.wait()
+        if self.index > 0:
+            act()
+
 
 def workers(device: str) -> Workers:
     """Return this process's place under ``accelerate launch``; the only one where there was no launch.
