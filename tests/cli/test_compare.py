@@ -41,6 +41,13 @@ def smooth() -> fs.Denoiser:
     return fs.Denoiser(network, process, "x0", shape=(1, 28, 28), num_classes=2)
 
 
+def spoilt() -> fs.Denoiser:
+    """The same model, but at low noise it is not finite."""
+    model = smooth()
+    network = lambda x, time, labels: model.network(x, time, labels) / (time[0] > 200)  # noqa: E731
+    return fs.Denoiser(network, model.process, "x0", shape=model.shape, num_classes=2)
+
+
 def led() -> Model:
     """The same model, whose classes are prompts: dogs are the second."""
     return Model(smooth(), embed=lambda prompts: {"labels": torch.tensor([int("dog" in text) for text in prompts])})
@@ -104,6 +111,10 @@ def test_what_was_measured_is_not_measured_again(tmp_path):
     cells[0].unlink()
     assert compare(tmp_path / "t", *words) == table and sum(CALLS) == 3 * 12
     assert len(compare(tmp_path / "t", *words[:-1], "3,4")["rows"]) == 8
+    page = (tmp_path / "t" / "report.html").read_bytes()
+    (tmp_path / "t" / "exact.npy").unlink()
+    compare(tmp_path / "t", *words[:-1], "3,4")
+    assert (tmp_path / "t" / "report.html").read_bytes() == page  # with the reference solution's images
 
 
 @pytest.mark.parametrize(
@@ -121,25 +132,39 @@ def test_what_was_measured_is_not_measured_again(tmp_path):
         (["--dtype", "bf16"], "unknown dtype 'bf16'"),
         (["--reference", "missing.npz"], "does not exist"),
         (["--features", "torchscript:missing.pt"], "cannot be read"),
+        (["--model", "compared_models:spoilt", "--solvers", "", "--peers", "unipc"], "not finite"),
     ],
 )
-def test_mistakes_are_one_line_and_leave_nothing(words, answer, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["fewstep", *map(str, [*SMALL, "--out", tmp_path / "t", *words])])
-    with pytest.raises(SystemExit) as stop:
-        run()
-    assert stop.value.code == 2
-    printed = capsys.readouterr().err
-    assert answer in printed and printed.count("\n") == 1
-    assert not (tmp_path / "t").exists()
+def test_mistakes_are_one_line_and_leave_nothing(words, answer, tmp_path, fails):
+    assert answer in fails(*SMALL, "--out", tmp_path / "t", *words)
+    assert not list(tmp_path.glob("t/cell-*"))
 
 
-def test_other_settings_are_refused(tmp_path, monkeypatch, capsys):
+def test_features_that_the_reference_has_not_are_refused_before_a_call(tmp_path, fails):
+    torch.jit.save(torch.jit.script(torch.nn.Flatten()), tmp_path / "flat.pt")
+    words = [*SMALL, "--features", f"torchscript:{tmp_path / 'flat.pt'}", "--out", tmp_path / "t"]
+    CALLS.clear()
+    assert "statistics of the same features" in fails(*words)
+    assert not CALLS and not (tmp_path / "t").exists()
+
+
+def test_two_references_are_not_mixed(tmp_path, fails, monkeypatch):
+    reference = tmp_path / "data.npz"
+    images = np.random.default_rng(0).integers(0, 255, (20, 28, 28, 1), np.uint8)
+    monkeypatch.setenv("FEWSTEP_CACHE", str(tmp_path / "cache"))
+    words = ["--grids", "karras", "--steps", "2", "--metrics", "fd", "--reference", reference]
+    np.savez(reference, images=images)
+    compare(tmp_path / "t", *words, "--solvers", "ddim")
+    np.savez(reference, images=images // 2)
+    words += ["--solvers", "ddim,unipc", "--out", tmp_path / "t"]
+    assert "reference_hash was" in fails(*SMALL, *words)
+
+
+def test_other_settings_are_refused(tmp_path, fails):
     words = ["--solvers", "ddim", "--grids", "karras", "--steps", "2", "--metrics", "error"]
     compare(tmp_path / "t", *words)
-    monkeypatch.setattr(sys, "argv", ["fewstep", *map(str, [*SMALL, "--out", tmp_path / "t", *words, "--num", 13])])
-    with pytest.raises(SystemExit):
-        run()
-    assert "seeds was '0-11' and is '0-12' now" in capsys.readouterr().err
+    printed = fails(*SMALL, "--out", tmp_path / "t", *words, "--num", 13)
+    assert "seeds was '0-11' and is '0-12' now" in printed
 
 
 def test_specs_are_split_at_names():

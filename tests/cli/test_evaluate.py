@@ -1,16 +1,18 @@
 """``fewstep evaluate``: the numbers of the library, references that are made once, mistakes that say what to do."""
 
 import json
-import sys
+import os
+import weakref
 
 import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from fewstep.cli.app import app, run
+from fewstep.cli.app import app
 from fewstep.metrics import features, frechet_distance, from_uint8, reference
 from fewstep.metrics.neighbours import prdc
+from fewstep.metrics.references import reference_summary
 
 
 def pixels(count: int, top: int = 255, side: int = 28) -> np.ndarray:
@@ -61,18 +63,46 @@ def test_reference_statistics_are_cached_and_checked(folder):
     (entry,) = (folder / "cache").iterdir()
     written = entry.stat().st_mtime_ns
     assert evaluate("--reference", "data.npz") == first and entry.stat().st_mtime_ns == written
+    whole = bytearray(entry.read_bytes())
+    for place in range(100, len(whole), len(whole) // 40):
+        entry.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        assert reference_summary("data.npz", features("fashion-mnist")).moments.count == 60
     entry.write_bytes(b"damaged")
     assert evaluate("--reference", "data.npz") == first and entry.stat().st_size > 1000
     np.savez(folder / "data.npz", train_images=pixels(50))
     assert evaluate("--reference", "data.npz")["reference_images"] == 50
 
 
+def test_a_folder_is_told_by_its_contents(folder):
+    shard = folder / "real" / "a.npz"
+    shard.parent.mkdir()
+    np.savez(shard, images=pixels(60, top=120))
+    first, times = evaluate("--reference", "real"), (shard.stat().st_atime_ns, shard.stat().st_mtime_ns)
+    np.savez(shard, images=pixels(60, top=200))
+    os.utime(shard, ns=times)
+    assert evaluate("--reference", "real")["metrics"]["fd"] != first["metrics"]["fd"]
+
+
+def test_the_order_of_the_reference_decides_nothing(folder):
+    """PRDC takes as many reference images as there are samples: of a sorted reference, not the first ones."""
+    both = np.concatenate([pixels(100, top=60), pixels(100)])
+    np.savez(folder / "samples" / "a.npz", images=both[::5])
+    (folder / "samples" / "b.npz").unlink()
+    mixed = both[np.random.default_rng(0).permutation(200)]
+    values = []
+    for name, images in (("sorted", both), ("mixed", mixed)):
+        np.savez(folder / f"{name}.npz", images=images)
+        values.append(evaluate("--reference", f"{name}.npz", "--metrics", "prdc")["metrics"])
+    assert values[0] == pytest.approx(values[1], abs=0.2)
+
+
 def test_statistics_of_others_serve_for_the_distance(folder):
     extractor = features("fashion-mnist")
     other = extractor(from_uint8(pixels(60, top=120))).double().numpy()
     np.savez(folder / "fid.npz", mu=other.mean(0), sigma=np.cov(other, rowvar=False))
-    one, two = (evaluate("--reference", name)["metrics"]["fd"] for name in ("fid.npz", "data.npz"))
-    assert one == pytest.approx(two, rel=1e-6)
+    theirs, ours = (evaluate("--reference", name) for name in ("fid.npz", "data.npz"))
+    assert theirs["metrics"]["fd"] == pytest.approx(ours["metrics"]["fd"], rel=1e-6)
+    assert (theirs["reference_images"], ours["reference_images"]) == (None, 60)
 
 
 def cut(path, length: int) -> None:
@@ -97,18 +127,14 @@ def statistics(folder, size: int) -> None:
         (lambda f: np.savez(f / "samples" / "b.npz", images=np.full((4, 28, 28, 1), np.nan)), [], "without NaN"),
         (lambda f: statistics(f, 2), ["--reference", "fid.npz"], "write them anew"),
         (lambda f: statistics(f, 3), ["--reference", "fid.npz"], "dimensions"),
+        (lambda f: np.savez(f / "fid.npz", mu=np.ones(2), sigma=np.nan * np.eye(2)), ["--reference", "fid.npz"], "NaN"),
     ],
 )  # fmt: skip
-def test_mistakes_are_one_line_and_lose_nothing(spoil, words, answer, folder, monkeypatch, capsys):
+def test_mistakes_are_one_line_and_lose_nothing(spoil, words, answer, folder, fails):
     if spoil:
         spoil(folder)
     before = {path.name: path.read_bytes() for path in (folder / "samples").iterdir()}
-    monkeypatch.setattr(sys, "argv", ["fewstep", "evaluate", "samples", *words])
-    with pytest.raises(SystemExit) as stop:
-        run()
-    assert stop.value.code == 2
-    printed = capsys.readouterr().err
-    assert answer in printed and printed.count("\n") == 1
+    assert answer in fails("evaluate", "samples", *words)
     assert {path.name: path.read_bytes() for path in (folder / "samples").iterdir()} == before
     assert not (folder / "result.json").exists()
 
@@ -121,3 +147,27 @@ def test_the_memory_is_bounded_and_the_choice_does_not_depend_on_the_batch():
     assert one.sample.shape == (20, 64) and torch.allclose(one.sample, two.sample, atol=1e-5)
     every = extractor(from_uint8(images))
     assert torch.allclose(one.moments.mean, every.double().mean(0), atol=1e-6)
+
+
+def test_one_batch_of_images_is_in_memory_at_a_time():
+    from fewstep.metrics.summary import summarised
+
+    handed = []
+
+    def batches():
+        for _ in range(6):
+            batch = pixels(10)
+            handed.append(weakref.ref(batch))
+            assert [held() is None for held in handed[:-2]] == [True] * len(handed[:-2])
+            yield batch
+
+    assert summarised(batches(), features("fashion-mnist")).moments.count == 60
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(folder, fails, monkeypatch):
+    def full(**_: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    assert "No space left" in fails("evaluate", "samples", "--out", "result.json")
+    assert not (folder / "result.json").exists()

@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import fewstep as fs
-from fewstep.cli.app import app, run
+from fewstep.cli.app import app
 from fewstep.cli.images import to_uint8
 from fewstep.metrics.images import image_batches
 
@@ -44,17 +44,6 @@ def fewstep(*words: object) -> str:
     result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
-
-
-def fails(monkeypatch, capsys, *words: object) -> str:
-    """Run a command that must end with exit code 2 and one line, and return the line."""
-    monkeypatch.setattr(sys, "argv", ["fewstep", *map(str, words)])
-    with pytest.raises(SystemExit) as stop:
-        run()
-    assert stop.value.code == 2
-    printed = capsys.readouterr().err
-    assert printed.count("\n") == 1
-    return printed
 
 
 def loaded(folder: Path, labels: bool = True) -> tuple[np.ndarray, list[int], list[int]]:
@@ -167,20 +156,20 @@ def test_pictures_are_the_shards_samples(tmp_path, entry):
         assert np.array_equal(np.asarray(picture), arrays[3, ..., 0])
 
 
-def test_other_settings_are_refused_and_nothing_changes(tmp_path, entry, monkeypatch, capsys):
+def test_other_settings_are_refused_and_nothing_changes(tmp_path, entry, fails):
     words = ["generate", "--model", entry, "--num", 4, "--out", tmp_path / "a"]
     fewstep(*words, "--steps", 3)
     before = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
-    assert "steps was 3 and is 4 now" in fails(monkeypatch, capsys, *words, "--steps", 4)
+    assert "steps was 3 and is 4 now" in fails(*words, "--steps", 4)
     assert "all there already" in fewstep(*words, "--steps", 3)
     assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "thesis.txt").write_text("mine")
-    assert "other things" in fails(monkeypatch, capsys, *words[:-1], tmp_path / "b")
+    assert "other things" in fails(*words[:-1], tmp_path / "b")
     assert os.listdir(tmp_path / "b") == ["thesis.txt"]
 
 
-def test_a_full_disk_leaves_whole_shards(tmp_path, entry, monkeypatch, capsys):
+def test_a_full_disk_leaves_whole_shards(tmp_path, entry, fails, monkeypatch):
     from fewstep.cli import shards
 
     words = ["generate", "--model", entry, "--steps", 3, "--num", 6, "--shard-size", 2, "--out", tmp_path / "a"]
@@ -193,24 +182,69 @@ def test_a_full_disk_leaves_whole_shards(tmp_path, entry, monkeypatch, capsys):
         real(number)
 
     monkeypatch.setattr(shards.os, "fsync", full)
-    printed = fails(monkeypatch, capsys, *words)
+    printed = fails(*words)
     assert "No space left" in printed and "2 of 3 shards are whole" in printed
     assert sorted(os.listdir(tmp_path / "a")) == ["manifest.json", "samples-00000.npz", "samples-00001.npz"]
     fewstep(*words)
     assert len(np.concatenate(list(image_batches(tmp_path / "a")))) == 6
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:100], lambda data: b""])
-def test_damaged_shards_are_named(tmp_path, entry, monkeypatch, capsys, damage):
-    words = ["generate", "--model", entry, "--steps", 3, "--num", 6, "--shard-size", 2, "--out", tmp_path / "a"]
+def test_a_full_disk_gives_no_picture_the_name_of_another(tmp_path, entry, fails, monkeypatch):
+    words = ["generate", "--model", entry, "--steps", 3, "--num", 8, "--batch-size", 2, "--format", "png", "--out"]
+    fewstep(*words, tmp_path / "whole")
+    real, calls = Path.write_bytes, []
+
+    def full(path: Path, data: bytes) -> int:
+        calls.append(path)
+        if len(calls) == 1:
+            raise OSError(28, "No space left on device")
+        return real(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert "0 of 1 shards are whole" in fails(*words, tmp_path / "a")
+    fewstep(*words, tmp_path / "a")
+    for path in (tmp_path / "whole").glob("*.png"):
+        assert (tmp_path / "a" / path.name).read_bytes() == path.read_bytes()
+
+
+def flipped(data: bytes, place: int) -> bytes:
+    return data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("samples-00001.npz", lambda data: data[:100]),
+        ("samples-00001.npz", lambda data: b""),
+        ("samples-00001.npz", lambda data: flipped(data, data.index(b"images.npy") + 60)),
+        ("samples-00001.npz", lambda data: flipped(data, data.index(b"seeds.npy") + 60)),
+        ("samples-00001.npz", lambda data: data.replace(b"seeds.npy", b"sheds.npy")),
+        ("00000002.png", lambda data: data[:50]),
+        ("00000002.png", lambda data: b""),
+        ("00000002.png", lambda data: b"a letter"),
+        ("00000002.png", lambda data: flipped(data, data.index(b"IDAT") + 8)),
+    ],
+)
+def test_damaged_shards_are_named(tmp_path, entry, fails, name, damage):
+    words = ["generate", "--model", entry, "--steps", 3, "--num", 6, "--shard-size", 2, "--format", name[-3:]]
+    words += ["--out", tmp_path / "a"]
     fewstep(*words)
-    shard = tmp_path / "a" / "samples-00001.npz"
+    shard = tmp_path / "a" / name
     shard.write_bytes(damage(shard.read_bytes()))
-    printed = fails(monkeypatch, capsys, *words)
-    assert "samples-00001.npz" in printed and "damaged" in printed and "delete it" in printed
+    printed = fails(*words)
+    assert shard.name in printed and "damaged" in printed and "delete it" in printed
     shard.unlink()
     fewstep(*words)
     assert len(np.concatenate(list(image_batches(tmp_path / "a")))) == 6
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path, entry):
+    words = ["generate", "--model", entry, "--steps", 3, "--num", 6, "--out", tmp_path / "a"]
+    (tmp_path / "a" / ".fewstep-xyz").mkdir(parents=True)
+    fewstep(*words)
+    (tmp_path / "a" / ".fewstep-samples-00000.npz.123").write_bytes(b"half")
+    fewstep(*words)
+    assert sorted(os.listdir(tmp_path / "a")) == ["manifest.json", "samples-00000.npz"]
 
 
 @pytest.mark.parametrize(
@@ -228,10 +262,12 @@ def test_damaged_shards_are_named(tmp_path, entry, monkeypatch, capsys, damage):
         (["--num", 2, "--model", "network.pkl"], "add --trust-pickle"),
         (["--num", 2, "--model", "nowhere:model"], "module:function"),
         (["--num", 2, "--model", "measured_models:broken"], "not finite"),
+        (["--num", 2, "--device", "cdua"], "write cpu, or cuda on a GPU"),
+        (["--num", 2, "--device", "meta"], "returned a model on cpu"),
         (["--num", 2, "--out", "missing/folder"], "does not exist"),
     ],
 )
-def test_mistakes_are_one_line(words, answer, tmp_path, entry, monkeypatch, capsys):
+def test_mistakes_are_one_line(words, answer, tmp_path, entry, fails, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert answer in fails(monkeypatch, capsys, "generate", "--model", entry, "--out", "a", "--steps", 2, *words)
-    assert not list(tmp_path.glob("**/*.npz")) and not list(tmp_path.glob("**/*.part"))
+    assert answer in fails("generate", "--model", entry, "--out", "a", "--steps", 2, *words)
+    assert not list(tmp_path.glob("**/*.npz")) and not list(tmp_path.glob("**/.fewstep-*"))

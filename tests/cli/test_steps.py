@@ -1,13 +1,11 @@
 """``fewstep steps``: the table, the file that loads back, the figure."""
 
-import sys
-
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 import fewstep as fs
-from fewstep.cli.app import app, run
+from fewstep.cli.app import app
 
 
 def fewstep(*words: object) -> str:
@@ -56,11 +54,7 @@ def test_the_figure_shows_every_grid(tmp_path, suffix):
         (["--grid", "karas"], "did you mean 'karras'"),
     ],
 )
-def test_mistakes_are_one_line(words, answer, tmp_path, monkeypatch, capsys):
+def test_mistakes_are_one_line(words, answer, tmp_path, fails, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["fewstep", "steps", *words])
-    with pytest.raises(SystemExit) as stop:
-        run()
-    assert stop.value.code == 2
-    assert answer in capsys.readouterr().err
+    assert answer in fails("steps", *words)
     assert list(tmp_path.iterdir()) == []

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import fewstep as fs
 from fewstep.cli.app import app
 from fewstep.errors import InputError
+from fewstep.integrations.fingerprint import model_fingerprint, thresholds
 from fewstep.integrations.pipelines import is_pipeline, load_pipeline
 from fewstep.metrics import from_uint8
 from fewstep.tune.images import chosen_images
@@ -105,8 +106,8 @@ def test_unconditional_pipelines(tmp_path, prediction_type):
     pipe = unconditional(prediction_type)
     model, images = drawn(tmp_path, pipe)
     assert torch.allclose(images.clamp(-1, 1), call(pipe, batch_size=1), atol=2e-4)
-    assert len(model.weights_hash()) == 64
-    assert model.weights_hash() == load_pipeline(tmp_path).weights_hash()
+    assert len(model_fingerprint(model)) == 64
+    assert model_fingerprint(model) == model_fingerprint(load_pipeline(tmp_path))
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
@@ -115,6 +116,11 @@ def test_the_data_prediction_is_the_schedulers(tmp_path, prediction_type, settin
     pipe = unconditional(prediction_type, **settings)
     pipe.save_pretrained(tmp_path)
     model = load_pipeline(tmp_path)
+    clipping = {
+        "clip_sample_range": "StaticThreshold(limit=0.7)",
+        "thresholding": "DynamicThreshold(quantile=0.995, limit=1)",
+    }
+    assert thresholds(model.denoiser) == [text for name, text in clipping.items() if name in settings]
     pipe.scheduler.set_timesteps(10)
     x_t = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
@@ -57,7 +57,7 @@ class Bench:
         ordered = {cell.name: cell for cell in sorted(cells, key=lambda cell: (cell.steps, cell.grid))}.values()
         missing = [cell for cell in ordered if not (self._figures(cell).is_file() and self._pictures(cell).is_file())]
         own = _share(missing, worker)
-        unsolved = self._unsolved(missing)
+        unsolved = self._unsolved(ordered)
         calls = sum(cell.sampler.nfe for cell in own) * len(self.draws.seeds)
         worker.wait()  # until every process has seen what is missing
         with bar(silent=worker.index > 0) as progress:
@@ -75,7 +75,7 @@ class Bench:
         """Return what was measured in each cell."""
         return [_read(self._figures(cell)) for cell in cells]
 
-    def _unsolved(self, cells: Sequence[Cell]) -> int:
+    def _unsolved(self, cells: Iterable[Cell]) -> int:
         """Return the network calls that the reference solution will take, 0 if these cells need none."""
         if self.solution is None or self.solution.path.is_file() or all(cell.sampler.stochastic for cell in cells):
             return 0

@@ -62,11 +62,13 @@ def compare(
     from fewstep.cli.cells import Planned
     from fewstep.cli.conditions import conditions_of, parse_seeds, read_prompts
     from fewstep.cli.draws import Draws
+    from fewstep.cli.leftovers import remove_leftovers
     from fewstep.cli.models import load_model
     from fewstep.cli.results import show, spelled_command, write
     from fewstep.cli.solution import Solution
     from fewstep.cli.workers import workers
-    from fewstep.metrics.evaluate import reference_summary
+    from fewstep.integrations.fingerprint import model_fingerprint, thresholds
+    from fewstep.metrics.references import reference_hash, reference_summary
 
     wanted = [name.strip() for name in metrics.split(",") if name.strip()]
     for name in wanted or [metrics]:
@@ -82,13 +84,17 @@ def compare(
     exact = solver_names.UniPC(order=3).plan(grid_names.uniform_logsnr(loaded.denoiser.process, exact_steps))
     conditions: Any = conditions_of(loaded, seeds, class_, texts)
     extractor = measuring.features(features) if "fd" in wanted else None
-    against = None if extractor is None else reference_summary(reference, extractor, batch_size)
-    common = {"model": model, "model_hash": loaded.weights_hash(), "seeds": manifest.spelled(seeds), "class": class_,
+    against = None if extractor is None else worker.lead(lambda: reference_summary(reference, extractor, batch_size))
+    common = {"model": model, "model_hash": model_fingerprint(loaded), "thresholds": thresholds(loaded.denoiser),
+              "seeds": manifest.spelled(seeds), "class": class_,
               "prompts": texts, "guidance": guidance, "features": extractor.tag if extractor else "",
-              "reference": reference, "exact_steps": exact_steps, "metrics": wanted,
+              "reference": reference, "reference_hash": reference_hash(reference) if extractor else "",
+              "exact_steps": exact_steps, "metrics": wanted,
               "device": device.partition(":")[0], "dtype": dtype}  # fmt: skip
     description = {"format": FORMAT, "settings": common, "versions": manifest.versions()}
     worker.lead(lambda: manifest.enter(out, description))
+    if worker.index == 0:
+        remove_leftovers(out)
     draws = Draws(loaded, list(seeds), conditions, batch_size)
     bench = Bench(out, draws, extractor, against, Solution(out, Planned(exact)) if "error" in wanted else None)
     bench.measure(cells, worker)

@@ -31,8 +31,9 @@ def evaluate(
     from fewstep.cli.images import written_whole
     from fewstep.cli.manifest import versions
     from fewstep.errors import InputError
-    from fewstep.metrics.evaluate import checked_metrics, reference_summary
+    from fewstep.metrics.evaluate import checked_metrics
     from fewstep.metrics.evaluate import evaluate as measured
+    from fewstep.metrics.references import reference_summary
 
     wanted = checked_metrics([name.strip() for name in metrics.split(",") if name.strip()])
     if batch_size < 1:
@@ -57,5 +58,5 @@ def evaluate(
 def _show(result: dict[str, Any], reference: str) -> None:
     for name, value in result["metrics"].items():
         typer.echo(f"{name:14} {value:.5g}")
-    against = f"{result['reference_images']} of {reference}" if result["reference_images"] > 2 else reference
+    against = f"{result['reference_images']} of {reference}" if result["reference_images"] else reference
     typer.echo(f"{result['images']} images against {against}, features {result['features']}")

@@ -77,11 +77,13 @@ def generate(
     from fewstep import grids, solvers
     from fewstep.cli import manifest
     from fewstep.cli.conditions import conditions_of, parse_seeds, read_prompts
+    from fewstep.cli.leftovers import remove_leftovers
     from fewstep.cli.models import load_model
     from fewstep.cli.recipes import recipe_plan, refuse_besides
-    from fewstep.cli.shards import remove_parts, shards_of
+    from fewstep.cli.shards import shards_of
     from fewstep.cli.skip_profile import settings_of, tuned_by
     from fewstep.cli.workers import workers
+    from fewstep.integrations.fingerprint import model_fingerprint, thresholds
 
     if batch_size < 1 or shard_size < 1:
         raise InputError(f"--batch-size is {batch_size}, --shard-size {shard_size}: both must be at least 1.")
@@ -103,7 +105,8 @@ def generate(
     conditions_of(loaded, wanted[:1], class_, texts)
     description = {
         "format": manifest.FORMAT,
-        "settings": {"model": model, "model_hash": loaded.weights_hash(), **sampler,
+        "settings": {"model": model, "model_hash": model_fingerprint(loaded),
+                     "thresholds": thresholds(loaded.denoiser), **sampler,
                      "seeds": manifest.spelled(wanted), "class": class_, "prompts": texts, "guidance": guidance,
                      "shard_size": shard_size, "format": format_, "device": device.partition(":")[0], "dtype": dtype},
         "plan": plan.to_json(),
@@ -112,16 +115,19 @@ def generate(
     }  # fmt: skip
     worker.lead(lambda: manifest.enter(out, description))
     if worker.index == 0:
-        remove_parts(out)
-    missing = [shard for shard in shards if not shard.is_whole()]
+        remove_leftovers(out)
+    missing = [shard for shard in shards if not shard.is_there()]
+    for shard in shards[worker.index :: worker.count]:
+        if shard.is_there():
+            shard.check()
     worker.wait()  # until every process has seen what is missing, and none writes what is removed
     began = time.perf_counter()
     try:
         _Run(loaded, plan, class_, texts, batch_size).fill(missing[worker.index :: worker.count], worker)
     except OSError as error:
         raise InputError(
-            f"{str(out)!r} cannot be written ({error.strerror or error}): {sum(s.is_whole() for s in shards)} of "
-            f"{len(shards)} shards are whole; make room and run the same command again."
+            f"{str(out)!r} cannot be written ({error.strerror or error}): {sum(s.is_there() for s in shards)} of "
+            f"{len(shards)} shards are whole; make room, stop what else writes there, and run the same command again."
         ) from error
     worker.wait()
     if worker.index == 0:
@@ -132,7 +138,7 @@ def generate(
 
 
 def _conclude(shards: list[Shard], out: Path, what: str, speed: str) -> None:
-    missing = sum(not shard.is_whole() for shard in shards)
+    missing = sum(not shard.is_there() for shard in shards)
     if missing:
         raise InputError(f"{missing} of {len(shards)} shards are missing in {str(out)!r}: run the same command again.")
     typer.echo(f"{what}: {sum(len(shard.seeds) for shard in shards)} images, {speed} -> {out}")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fewstep.cli.leftovers import UNFINISHED
 from fewstep.errors import InputError, MissingPackageError
 
 if TYPE_CHECKING:
@@ -65,19 +66,21 @@ def written_whole(out: Path, write: Callable[[Path], None]) -> None:
     Raises:
         InputError: if the disk refuses.
     """
-    folder = _scratch(out.absolute().parent)
+    folder = None
     try:
+        folder = _scratch(out.absolute().parent)
         write(folder / out.name)
         os.replace(folder / out.name, out)
     except OSError as error:
         raise InputError(f"{str(out)!r} cannot be written: {error}.") from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _scratch(parent: Path) -> Path:
     """Return a new empty folder beside what is to be written, so that a rename does not cross disks."""
-    return Path(tempfile.mkdtemp(prefix=".fewstep-", dir=parent))
+    return Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
 
 
 def _sheet(images: np.ndarray) -> np.ndarray:

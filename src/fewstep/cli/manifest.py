@@ -6,9 +6,11 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
+from fewstep.cli.leftovers import UNFINISHED
 from fewstep.errors import InputError
 
 __all__ = ["FILE", "FORMAT", "enter", "spelled", "versions"]
@@ -55,7 +57,7 @@ def enter(folder: Path, manifest: Mapping[str, Any]) -> None:
     if path.exists():
         _compare(path, manifest)
         return
-    if folder.exists() and (not folder.is_dir() or any(not _ours(p) for p in folder.iterdir())):
+    if folder.exists() and not (folder.is_dir() and all(p.name.startswith(UNFINISHED) for p in folder.iterdir())):
         raise InputError(f"--out is {str(folder)!r}, which has other things in it: choose another name or empty it.")
     if not folder.absolute().parent.is_dir():
         raise InputError(f"--out is {str(folder)!r}: the folder above it does not exist; make it first.")
@@ -70,11 +72,6 @@ def enter(folder: Path, manifest: Mapping[str, Any]) -> None:
         part.write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
 
     written_whole(path, write_manifest)
-
-
-def _ours(path: Path) -> bool:
-    """Whether a killed run may have left this before it had written its manifest."""
-    return path.name.startswith(".fewstep-")
 
 
 def _compare(path: Path, manifest: Mapping[str, Any]) -> None:
@@ -101,5 +98,8 @@ def _difference(key: str, held: Any, wanted: Any) -> str:
     if isinstance(held, dict) and isinstance(wanted, dict):
         name = next(k for k in {**held, **wanted} if held.get(k) != wanted.get(k))
         return f"{key} {_difference(name, held.get(name), wanted.get(name))}"
-    shown = [text if len(text) <= 60 else f"{text[:57]}…" for text in (repr(held), repr(wanted))]
-    return f"{key} was {shown[0]} and is {shown[1]} now"
+    before, now = repr(held), repr(wanted)
+    if max(len(before), len(now)) > 60:
+        start = max(0, len(commonprefix([before, now])) - 20)
+        before, now = (f"…{text[start : start + 57]}…" for text in (before, now))
+    return f"{key} was {before} and is {now} now"

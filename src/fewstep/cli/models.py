@@ -33,6 +33,7 @@ def load_model(
 
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
+    _check_device(device)
     path, kind = Path(name), getattr(torch, dtype)
     if is_pipeline(path):
         return load_pipeline(path, guidance_scale=guidance, device=device, dtype=kind)
@@ -50,5 +51,21 @@ def load_model(
             raise InputError(f"{name!r} is a pickle, and loading one runs code: add --trust-pickle if you trust it.")
         return load_edm_pickle(path, device=device)
     if is_entry:
-        return load_entry(name)
+        made = load_entry(name)
+        if made.denoiser.device.type != torch.device(device).type:
+            raise InputError(
+                f"--device is {device}, but {name} returned a model on {made.denoiser.device}: move it there in "
+                "the function, or write its --device."
+            )
+        return made
     return Model(zoo.load(name, guidance_scale=guidance, device=device, dtype=kind))
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"--device is {device!r}: {reason.rstrip('.')}; write cpu, or cuda on a GPU.") from error

@@ -24,7 +24,10 @@ def spelled_command(context: typer.Context) -> str:
         if option.name is None or source is None or source.name != "COMMANDLINE":
             continue
         value = context.params[option.name]
-        words += [option.opts[0]] if isinstance(value, bool) else [option.opts[0], str(value)]
+        if isinstance(value, bool):
+            words.append((option.opts if value else option.secondary_opts)[0])
+        else:
+            words += [option.opts[0], str(value)]
     return shlex.join(words)
 
 

@@ -10,14 +10,16 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from fewstep.cli.leftovers import UNFINISHED
 from fewstep.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Shard", "ShardWriter", "remove_parts", "shards_of"]
+__all__ = ["Shard", "ShardWriter", "shards_of"]
 
-PART = ".part"
+CHECKED = 64
+"""Images of a shard that are in memory while it is checked."""
 
 
 @dataclass(frozen=True)
@@ -27,27 +29,25 @@ class Shard:
     seeds: Sequence[int]
     files: tuple[Path, ...]
 
-    def is_whole(self) -> bool:
-        """Whether all files are there.
+    def is_there(self) -> bool:
+        """Whether all files are there."""
+        return all(file.is_file() for file in self.files)
+
+    def check(self) -> None:
+        """Read the files to the end, and compare their checksums and seeds.
 
         Raises:
-            InputError: if a shard is there and damaged, or holds other seeds.
+            InputError: if one is damaged, or holds other seeds.
         """
-        if not all(file.is_file() for file in self.files):
-            return False
-        if self.files[0].suffix == ".npz":
-            self._check()
-        return True
+        from fewstep.metrics.images import check_picture, npz_array, npz_batches
 
-    def _check(self) -> None:
-        import numpy as np
-
-        from fewstep.metrics.images import npz_shape
-
-        count = npz_shape(self.files[0])[0]
-        with np.load(self.files[0], allow_pickle=False) as data:
-            if count != len(self.seeds) or data["seeds"].tolist() != list(self.seeds):
-                raise InputError(f"{str(self.files[0])!r} holds other seeds than it should: delete it and run again.")
+        for file in self.files:
+            if file.suffix == ".png":
+                check_picture(file)
+                continue
+            count = sum(len(batch) for batch in npz_batches(file, CHECKED))
+            if count != len(self.seeds) or npz_array(file, "seeds").tolist() != list(self.seeds):
+                raise InputError(f"{str(file)!r} holds other seeds than it should: delete it and run again.")
 
 
 def shards_of(folder: Path, seeds: Sequence[int], size: int, pictures: bool) -> list[Shard]:
@@ -58,12 +58,6 @@ def shards_of(folder: Path, seeds: Sequence[int], size: int, pictures: bool) -> 
         names = [f"{seed:08d}.png" for seed in own] if pictures else [f"samples-{index:05d}.npz"]
         shards.append(Shard(own, tuple(folder / name for name in names)))
     return shards
-
-
-def remove_parts(folder: Path) -> None:
-    """Remove what a killed run left half-written."""
-    for path in folder.glob(f".*{PART}"):
-        path.unlink(missing_ok=True)
 
 
 class ShardWriter:
@@ -77,17 +71,21 @@ class ShardWriter:
     """
 
     def __init__(self, shard: Shard, labels: Sequence[int] | None) -> None:
-        self.shard, self.labels, self.done = shard, labels, 0
+        self.shard, self.labels, self.done, self.failed = shard, labels, 0, False
         self._archive: zipfile.ZipFile | None = None
         self._images: IO[bytes] | None = None
 
     def __call__(self, images: np.ndarray) -> None:
-        """Add uint8 images [n, H, W, C]."""
+        """Add uint8 images [n, H, W, C]; after a batch that could not be written, no other one is."""
+        if self.failed:
+            return
+        self.failed = True
         if self.shard.files[0].suffix == ".npz":
             self._to_npz(images)
         else:
             self._to_pictures(images)
         self.done += len(images)
+        self.failed = False
 
     def _to_pictures(self, images: np.ndarray) -> None:
         from fewstep.cli.images import picture
@@ -134,4 +132,4 @@ class ShardWriter:
 
 
 def _part(file: Path) -> Path:
-    return file.with_name(f".{file.name}.{os.getpid()}{PART}")
+    return file.with_name(f"{UNFINISHED}{file.name}.{os.getpid()}")

@@ -47,7 +47,7 @@ class Setting:
 
     def _frechet(self, told: Callable[[], None], batches: int) -> tuple[Objective, int]:
         from fewstep.cli.conditions import conditions_of
-        from fewstep.metrics.evaluate import reference_summary
+        from fewstep.metrics.references import reference_summary
         from fewstep.tune import Frechet
 
         def conditions(seeds: Sequence[int]) -> Any:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fewstep.cli.leftovers import UNFINISHED
 from fewstep.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Solution"]
 
-PART = ".fewstep-exact-"
+PART = f"{UNFINISHED}exact-"
 """How the names of the processes' shares begin, before they are joined."""
 
 
@@ -41,11 +44,10 @@ class Solution:
     def make(self, draws: Draws, worker: Workers, told: Told) -> None:
         """Make it, each process its share of the batches."""
         share = range(draws.batches * worker.index // worker.count, draws.batches * (worker.index + 1) // worker.count)
-        images = [images.float().numpy() for _, images in draws.drawn(self.sampler, told, share)]
-        part = self.folder / f"{PART}{worker.index}.npy"
-        part.unlink(missing_ok=True)  # of a run that was killed
-        if images:
-            _write(part, images)
+        count = min(share.stop * draws.batch_size, len(draws.seeds)) - share.start * draws.batch_size
+        drawn = (images.float().numpy() for _, images in draws.drawn(self.sampler, told, share))
+        if share:
+            _write(self.folder / f"{PART}{worker.index}.npy", count, drawn)
         worker.wait()
         if worker.index == 0:
             self._join(worker.count)
@@ -54,10 +56,11 @@ class Solution:
     def _join(self, count: int) -> None:
         import numpy as np
 
-        parts = [self.folder / f"{PART}{index}.npy" for index in range(count)]
-        _write(self.path, [np.load(part, allow_pickle=False) for part in parts if part.is_file()])
-        for part in self.folder.glob(f"{PART}*.npy"):
-            part.unlink()
+        paths = [self.folder / f"{PART}{index}.npy" for index in range(count)]
+        parts = [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths if path.is_file()]
+        _write(self.path, sum(map(len, parts)), iter(parts))
+        for path in paths:
+            path.unlink(missing_ok=True)
 
     def read(self, count: int) -> np.ndarray:
         """Return it, as a view of the file.
@@ -78,9 +81,18 @@ class Solution:
         return solution
 
 
-def _write(path: Path, images: list[np.ndarray]) -> None:
+def _write(path: Path, count: int, batches: Iterator[np.ndarray]) -> None:
+    """Write ``count`` float32 images, which come a batch at a time."""
     import numpy as np
 
     from fewstep.cli.images import written_whole
 
-    written_whole(path, lambda part: np.save(part, np.concatenate(images), allow_pickle=False))
+    def write(part: Path) -> None:
+        first = next(batches)
+        with part.open("wb") as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": (count, *first.shape[1:])}
+            np.lib.format.write_array_header_1_0(file, header)
+            for batch in chain([first], batches):
+                file.write(np.ascontiguousarray(batch, "<f4").tobytes())
+
+    written_whole(path, write)

@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from fewstep.errors import InputError, MissingPackageError
 
 __all__ = ["Workers", "workers"]
 
+T = TypeVar("T")
 PATIENCE = timedelta(days=30)
 """How long a process waits for another one, which may have more to do; one that stopped is noticed at once."""
 
@@ -39,13 +40,14 @@ class Workers:
         """What to add to a result, so that people see how many processes made it: nothing for one."""
         return f" in {self.count} processes" if self.count > 1 else ""
 
-    def lead(self, act: Callable[[], None]) -> None:
-        """Call ``act`` in the leading process, and once it is done in every other one."""
+    def lead(self, act: Callable[[], T]) -> T:
+        """Call ``act`` in the leading process, and once it is done in every other one; return what it returned here."""
         if self.index == 0:
-            act()
+            made = act()
+            self.wait()
+            return made
         self.wait()
-        if self.index > 0:
-            act()
+        return act()
 
 
 def workers(device: str) -> Workers:

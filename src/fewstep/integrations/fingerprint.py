@@ -11,11 +11,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from fewstep.denoiser import DataPredictor
-from fewstep.guidance import ClassifierFree
-from fewstep.integrations.model import weights_hash
+from fewstep.guidance import ClassifierFree, DynamicThreshold, StaticThreshold, Wrapped
+from fewstep.integrations.model import Model, weights_hash
 from fewstep.recipe import CalibratedPlan
 
-__all__ = ["described", "fingerprint", "network_fingerprint", "warn_if_other_fingerprint", "warn_if_other_model"]
+__all__ = [
+    "described",
+    "fingerprint",
+    "model_fingerprint",
+    "network_fingerprint",
+    "thresholds",
+    "warn_if_other_fingerprint",
+    "warn_if_other_model",
+]
 
 
 def fingerprint(denoiser: DataPredictor | Callable[..., Tensor]) -> str:
@@ -30,11 +38,31 @@ def fingerprint(denoiser: DataPredictor | Callable[..., Tensor]) -> str:
     return network_fingerprint(getattr(inner, "network", None), getattr(inner, "prediction", ""))
 
 
-def network_fingerprint(network: object, prediction: str) -> str:
-    """Return the fingerprint of a network that predicts ``prediction`` ("v", "epsilon", …); "" without any weights."""
+def model_fingerprint(model: Model) -> str:
+    """Return the ``fingerprint`` of the denoiser with the weights of the model's other parts; "" without any."""
+    inner = _innermost(model.denoiser)
+    return network_fingerprint(getattr(inner, "network", inner), getattr(inner, "prediction", ""), *model.parts)
+
+
+def thresholds(denoiser: DataPredictor) -> list[str]:
+    """Return the thresholding around the network as text, such as ["StaticThreshold(limit=1)"]."""
+    found = []
+    while isinstance(denoiser, Wrapped):
+        if isinstance(denoiser, (StaticThreshold, DynamicThreshold)):
+            settings = [f"{name}={value:g}" for name, value in vars(denoiser).items() if isinstance(value, float)]
+            found.append(f"{type(denoiser).__name__}({', '.join(settings)})")
+        denoiser = denoiser.inner
+    return found
+
+
+def network_fingerprint(network: object, prediction: str, *parts: nn.Module) -> str:
+    """Return the fingerprint of a network that predicts ``prediction`` ("v", "epsilon", …); "" without any weights.
+
+    ``parts`` are networks whose weights count too.
+    """
     while isinstance(getattr(network, "network", None), nn.Module):
         network = network.network  # type: ignore[attr-defined]
-    weights = weights_hash(network)
+    weights = weights_hash(network, *parts)
     if not weights:
         return ""
     config = getattr(network, "config", None)

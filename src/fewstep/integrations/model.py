@@ -66,12 +66,12 @@ class Model:
         """Return samples of the process as images [n, C, H, W] in [−1, 1].
 
         Raises:
-            NonFiniteStateError: if a decoded image is not finite.
+            NonFiniteStateError: if an image is not finite.
         """
         images = samples if self.decode is None else self.decode(samples)
-        if self.decode is not None and not bool(torch.isfinite(images).all()):
+        if not bool(torch.isfinite(images).all()):
             raise NonFiniteStateError(
-                "a decoded image is not finite: the decoder overflows in half precision; use float32."
+                "an image is not finite: the network or the decoder overflows in half precision; use float32."
             )
         return images
 
@@ -88,13 +88,6 @@ class Model:
         if self.embed is None:
             raise InputError("this model takes no prompts: leave --prompt and --prompts out.")
         return self.embed([str(prompt) for prompt in conditions])
-
-    def weights_hash(self) -> str:
-        """Return the SHA-256 of all weights, with their names, shapes and types; "" for a model without weights."""
-        inner: Any = self.denoiser
-        while hasattr(inner, "inner"):
-            inner = inner.inner
-        return weights_hash(getattr(inner, "network", inner), *self.parts)
 
 
 def weights_hash(*networks: object) -> str:

@@ -32,7 +32,7 @@ class Extractor:
 
     Attributes:
         name: as it was asked for, without the path.
-        hash: the first 16 hexadecimal digits of the weights' SHA-256.
+        hash: the first 16 hexadecimal digits of the SHA-256 of the weights, and of a folder's ``config.json``.
         network: the function behind it.
     """
 
@@ -114,9 +114,9 @@ def reference(name: str = EMBEDDED) -> Moments:
 
 
 def file_hash(path: Path) -> str:
-    """Return the first 16 hexadecimal digits of the SHA-256 of a file, or of the weights in a folder."""
+    """Return the first 16 hexadecimal digits of the SHA-256 of a file, or of weights and settings in a folder."""
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".bin"))
+        files = sorted(p for p in path.iterdir() if p.suffix == ".safetensors" or p.name == "config.json")
     else:
         files = [path]
     digest = hashlib.sha256()
@@ -126,8 +126,8 @@ def file_hash(path: Path) -> str:
                 while block := stream.read(1 << 20):
                     digest.update(block)
     except OSError as error:
-        raise InputError(f"the weights {str(path)!r} cannot be read: {error}.") from error
-    if not files:
+        raise InputError(f"{str(path)!r} cannot be read: {error}.") from error
+    if path.is_dir() and not any(file.suffix == ".safetensors" for file in files):
         raise InputError(f"there are no weights (.safetensors) in {str(path)!r}: save the model there first.")
     return digest.hexdigest()[:16]
 

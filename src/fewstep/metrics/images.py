@@ -6,6 +6,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,22 @@ import numpy as np
 
 from fewstep.errors import InputError, MissingPackageError
 
-__all__ = ["ARRAYS", "image_batches", "npz_batches", "npz_names", "npz_shape"]
+__all__ = [
+    "ARRAYS",
+    "DAMAGE",
+    "check_picture",
+    "image_batches",
+    "npz_array",
+    "npz_batches",
+    "npz_names",
+    "npz_shape",
+]
 
 ARRAYS = ("images", "train_images", "arr_0")
 """The array of an npz that holds its images: the first of these names that is there."""
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+DAMAGE = (OSError, ValueError, KeyError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged file may raise."""
 
 
 def image_batches(path: Path, batch_size: int = 256) -> Iterator[np.ndarray]:
@@ -31,6 +42,8 @@ def image_batches(path: Path, batch_size: int = 256) -> Iterator[np.ndarray]:
     """
     if not path.exists():
         raise InputError(f"{str(path)!r} does not exist: give an .npz, or a folder of .npz or pictures.")
+    if path.is_file() and path.suffix != ".npz":
+        raise InputError(f"{str(path)!r} is no .npz: give an .npz, or a folder of .npz or pictures.")
     batches = npz_batches(path, batch_size) if path.is_file() else _folder_batches(path, batch_size)
     first: tuple[int, ...] | None = None
     for batch in batches:
@@ -48,11 +61,18 @@ def npz_names(path: Path) -> set[str]:
     Raises:
         InputError: if the file is damaged.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {name.removesuffix(".npy") for name in archive.namelist()}
-    except DAMAGE as error:
-        raise _damaged(path, error) from error
+    with _whole(path), zipfile.ZipFile(path) as archive:
+        return {name.removesuffix(".npy") for name in archive.namelist()}
+
+
+def npz_array(path: Path, name: str) -> np.ndarray:
+    """Return an array of an npz, its checksum compared.
+
+    Raises:
+        InputError: if the file is damaged, or has no such array.
+    """
+    with _whole(path), np.load(path, allow_pickle=False) as data:
+        return data[name]
 
 
 def npz_shape(path: Path) -> tuple[int, ...]:
@@ -61,13 +81,8 @@ def npz_shape(path: Path) -> tuple[int, ...]:
     Raises:
         InputError: if the file is damaged, or has no uint8 images.
     """
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open(_member(archive, path)) as stream:
-            return _header(stream, path)
-    except InputError:
-        raise
-    except DAMAGE as error:
-        raise _damaged(path, error) from error
+    with _whole(path), zipfile.ZipFile(path) as archive, archive.open(_member(archive, path)) as stream:
+        return _header(stream, path)
 
 
 def npz_batches(path: Path, batch_size: int) -> Iterator[np.ndarray]:
@@ -76,27 +91,41 @@ def npz_batches(path: Path, batch_size: int) -> Iterator[np.ndarray]:
     Raises:
         InputError: if the file is damaged, or has no uint8 images.
     """
+    with _whole(path), zipfile.ZipFile(path) as archive, archive.open(_member(archive, path)) as stream:
+        count, *shape = _header(stream, path)
+        for start in range(0, count, batch_size):
+            wanted = (min(batch_size, count - start), *shape)
+            block = stream.read(int(np.prod(wanted)))
+            if len(block) != int(np.prod(wanted)):
+                raise EOFError("it ends too early")
+            yield np.frombuffer(block, np.uint8).reshape(wanted).copy()
+        stream.read(1)  # the end, where the checksum is compared
+
+
+def check_picture(path: Path) -> None:
+    """Read a picture's checksums, without unpacking it.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    from PIL import Image
+
+    with _whole(path), Image.open(path) as picture:
+        picture.verify()
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Turn what reading a damaged file raises into an ``InputError``."""
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(_member(archive, path)) as stream:
-            count, *shape = _header(stream, path)
-            for start in range(0, count, batch_size):
-                wanted = (min(batch_size, count - start), *shape)
-                block = stream.read(int(np.prod(wanted)))
-                if len(block) != int(np.prod(wanted)):
-                    raise EOFError("it ends too early")
-                yield np.frombuffer(block, np.uint8).reshape(wanted).copy()
-            stream.read(1)  # the end, where the checksum is compared
+        yield
     except InputError:
         raise
     except DAMAGE as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(
-        f"{str(path)!r} is damaged ({error or type(error).__name__}): delete it, and make it again; "
-        "the command that made a folder of samples makes what is missing."
-    )
+        raise InputError(
+            f"{str(path)!r} is damaged ({error or type(error).__name__}): delete it, and make it again; "
+            "the command that made a folder of samples makes what is missing."
+        ) from error
 
 
 def _member(archive: zipfile.ZipFile, path: Path) -> str:
@@ -141,10 +170,10 @@ def _check_complete(folder: Path) -> None:
     if not (folder / "manifest.json").is_file():
         return
     try:
-        wanted = json.loads((folder / "manifest.json").read_text())["files"]
-    except DAMAGE as error:
+        wanted = [str(name) for name in json.loads((folder / "manifest.json").read_text("utf-8"))["files"]]
+    except (*DAMAGE, TypeError) as error:
         raise InputError(
-            f"{str(folder / 'manifest.json')!r} is damaged ({error}): run fewstep generate anew."
+            f"{str(folder / 'manifest.json')!r} is no manifest of fewstep generate: give a folder of its samples."
         ) from error
     missing = [name for name in wanted if not (folder / name).is_file()]
     if missing:
@@ -159,9 +188,8 @@ def _pixels(path: Path) -> np.ndarray:
         from PIL import Image
     except ImportError as error:
         raise MissingPackageError("pictures need pillow: pip install 'fewstep[cli]'.") from error
-    try:
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert("L" if picture.mode in ("1", "L", "I;16") else "RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise _damaged(path, error) from error
+    with _whole(path), Image.open(path) as picture:
+        if picture.mode.startswith(("I", "F")):
+            raise InputError(f"{str(path)!r} has more than 8 bits a channel: convert it to 8 first.")
+        pixels = np.asarray(picture.convert("L" if picture.mode in ("1", "L") else "RGB"))
     return pixels[..., None] if pixels.ndim == 2 else pixels

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import InputError
+from fewstep.metrics.images import DAMAGE
 
 __all__ = ["Moments"]
 
@@ -96,10 +96,12 @@ class Moments:
                 else:
                     name, count = str(data["features"]), int(data["count"])
                     mean, covariance = data["mean"], data["covariance"]
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except DAMAGE as error:
             raise InputError(f"the statistics {str(path)!r} cannot be read ({error}): write them anew.") from error
         if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)) or count < 2:
             raise InputError(f"the statistics {str(path)!r} are {mean.shape} and {covariance.shape}: write them anew.")
+        if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+            raise InputError(f"the statistics {str(path)!r} hold NaN or infinity: write them anew.")
         moments = cls(name)
         moments.count = count
         moments._mean = torch.from_numpy(mean.astype(np.float64))

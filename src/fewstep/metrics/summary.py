@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 
 from fewstep.errors import InputError
 from fewstep.metrics.extractor import Extractor, from_uint8
+from fewstep.metrics.images import DAMAGE
 from fewstep.metrics.moments import Moments
 
 __all__ = ["KEPT", "Summary", "summarised"]
@@ -24,6 +24,7 @@ KEPT = 10_000
 class Summary:
     """The moments of all features, and up to ``KEPT`` of the features, float32 [m, d], drawn at random.
 
+    The sample is in random order, so that its first ones are a random draw too, whatever the order of the images.
     ``sample`` is empty where only the moments are known.
     """
 
@@ -46,7 +47,7 @@ class Summary:
         try:
             with np.load(path, allow_pickle=False) as data:
                 sample = data["sample"] if "sample" in data else np.zeros((0, len(moments.mean)), np.float32)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except DAMAGE as error:
             raise InputError(f"the statistics {str(path)!r} cannot be read ({error}): write them anew.") from error
         return cls(moments, torch.from_numpy(sample.astype(np.float32)))
 
@@ -54,8 +55,8 @@ class Summary:
 def summarised(batches: Iterable[np.ndarray], extractor: Extractor, kept: int = KEPT) -> Summary:
     """Return the summary of uint8 images [n, H, W, C], which come a batch at a time, in constant memory.
 
-    Each feature gets a random number, and those with the ``kept`` smallest stay: the choice depends on an image's
-    place alone, not on the batches.
+    Each feature gets a random number; those with the ``kept`` smallest stay, in the order of the numbers. These
+    depend on an image's place alone, not on the batches.
 
     Raises:
         InputError: if the features do not take the images.
@@ -69,8 +70,8 @@ def summarised(batches: Iterable[np.ndarray], extractor: Extractor, kept: int = 
         sample = made if sample is None else torch.cat([sample, made])
         ranks = np.concatenate([ranks, random.random(len(made))])
         if len(ranks) > kept:
-            stay = np.sort(np.argpartition(ranks, kept)[:kept])
+            stay = np.argpartition(ranks, kept)[:kept]
             sample, ranks = sample[torch.from_numpy(stay)], ranks[stay]
     if sample is None:
         raise InputError("there are no images to measure.")
-    return Summary(moments, sample)
+    return Summary(moments, sample[torch.from_numpy(np.argsort(ranks))])

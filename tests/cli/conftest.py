@@ -1,0 +1,26 @@
+"""What the tests of commands share: a command that must fail."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from fewstep.cli.app import run
+
+
+@pytest.fixture
+def fails(monkeypatch, capsys) -> Callable[..., str]:
+    """Runs a command that must end with exit code 2 and one line on stderr, and returns the line."""
+
+    def failing(*words: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["fewstep", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            run()
+        assert stop.value.code == 2
+        printed = capsys.readouterr().err
+        assert printed.count("\n") == 1
+        return printed
+
+    return failing
