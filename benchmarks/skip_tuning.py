@@ -1,6 +1,6 @@
 """What Skip-Tuning does to the Fréchet distance, over ρ of the deepest skip, calls and solvers.
 
-    python -W ignore benchmarks/skip_tuning.py [--num 5000] [--threads 1] [--model NAME]
+    python -W ignore benchmarks/skip_tuning.py [--num 5000] [--threads 1] [--model NAME] [--calls 8 20]
 
 The embedded model, with classes in turn, and where the shared folder is present lfw32-ddpm (both in bfloat16; the state
 is float32) are sampled from the seeds 0, 1, … on the uniform λ grid to the noise-free end with ρ linear from ρ_bottom
@@ -40,6 +40,7 @@ COARSE = RHO[:4]
 SOLVERS = {
     "UniPC-3": fs.UniPC(3),
     "SA(3,3), τ=0.4": fs.SASolver(3, 3, tau=fs.tau.window(0.4, 0.05, 1.0), few_step=True),
+    "UniPC-2": fs.UniPC(2),
 }
 BATCH = 100
 RESAMPLES = 100
@@ -113,9 +114,11 @@ class Bench:
             found.append(self.extractor(images))
         return torch.cat(found).numpy()
 
-    def compute(self, num: int) -> None:
-        """Compute the features of every cell that no other run has begun."""
+    def compute(self, num: int, solvers: list[str], calls: list[int]) -> None:
+        """Compute the features of every cell of these solvers and calls that no other run has begun."""
         for cell in self.cells:
+            if cell != OWN and not (cell.solver in solvers and cell.calls in calls):
+                continue
             path = self.folder / cell.name
             claim = path.with_suffix(".claim")
             if path.exists() or claim.exists():
@@ -196,16 +199,17 @@ def text(row: dict[str, float] | None, best: float | None) -> str:
 
 def plot(found: dict[str, dict[str, list[dict[str, float]]]]) -> None:
     """Draw the change from ρ = 1 over ρ, a row of panels for each model."""
-    size = {"figsize": (10, 3.6 * len(found)), "layout": "constrained", "sharey": "row", "squeeze": False}
+    size = {"figsize": (13, 3.6 * len(found)), "layout": "constrained", "sharey": "row", "squeeze": False}
     figure, panels = plt.subplots(len(found), len(SOLVERS), **size)
     for line, (model, rows) in zip(panels, found.items(), strict=True):
         for panel, (solver, cells) in zip(line, rows.items(), strict=True):
             for calls in CALLS:
                 curve(panel, [row for row in cells if row["calls"] == calls])
+            panel.set_visible(bool(cells))
             panel.axhline(0.0, color="0.6", lw=0.8)
             panel.set(title=f"{model}: {solver}", xlabel="ρ of the deepest skip")
         line[0].set_ylabel("Fréchet distance, change from ρ = 1")
-        line[-1].legend()
+        line[0].legend()
     figure.savefig(FOLDER / "skip_tuning.png", dpi=120)
 
 
@@ -228,6 +232,8 @@ def main() -> None:
     parser.add_argument("--num", type=int, default=5000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--model", choices=available(), help="one model alone")
+    parser.add_argument("--solver", choices=SOLVERS, help="one solver alone")
+    parser.add_argument("--calls", type=int, nargs="*", default=list(CALLS), help="the numbers of calls to compute")
     parser.add_argument("--report", action="store_true", help="only write the report of the cells that are there")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -236,7 +242,7 @@ def main() -> None:
     benches = [Bench(name) for name in ([arguments.model] if arguments.model else available())]
     for bench in benches:
         if not arguments.report:
-            bench.compute(arguments.num)
+            bench.compute(arguments.num, [arguments.solver] if arguments.solver else list(SOLVERS), arguments.calls)
         found[bench.name] = merged(found.get(bench.name, {}), bench.measure())
     shown = {name: found[name] for name in MODELS if any(found.get(name, {}).values())}
     kept.write_text(json.dumps(shown, indent=1) + "\n")

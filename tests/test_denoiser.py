@@ -115,5 +115,7 @@ def test_wrong_classes_are_refused(cond, words):
 def test_unknown_settings_are_refused():
     with pytest.raises(InputError, match="did you mean 'epsilon'"):
         fs.Denoiser(lambda x, t: x, fs.processes.VPLinear(), "epsilonn")
+    with pytest.raises(InputError, match="did you mean 'v'"):
+        fs.Denoiser(lambda x, t: x, fs.processes.VPLinear(), "v_prediction")
     with pytest.raises(InputError, match="VPLinear"):
         fs.Denoiser(lambda x, t: x, "vp")

@@ -65,6 +65,7 @@ def test_samples_follow_the_data_distribution():
         (lambda: fs.SASolver(tau=lambda p: -p.t).plan(fs.grids.karras(VP, 3)), "tau gave"),
         (lambda: fs.solvers.named("unicp"), "did you mean 'unipc'"),
         (lambda: fs.solvers.named("sa:tau=1@5"), "tau=1@0.05:1"),
+        (lambda: fs.solvers.named("sa:order=2"), "did you mean '(predictor|corrector)_order'"),
     ],
 )
 def test_mistakes_are_answered(call, words):

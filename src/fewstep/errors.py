@@ -26,7 +26,8 @@ class MissingPackageError(FewstepError, ImportError):
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:
     """Return the error for a name that is not among ``known``, with the nearest match if there is one."""
-    names = sorted(known)
-    near = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.5)
+    names, wanted = sorted(known), str(name).lower()
+    parts = [one for one in names if len(wanted) > 2 and wanted in one.split("_") or wanted.startswith(f"{one}_")]
+    near = parts or difflib.get_close_matches(wanted, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else "choose one of them."
     return InputError(f"unknown {kind} {name!r}: known are {', '.join(names)}; {hint}")

@@ -67,7 +67,9 @@ def test_the_catalogue_names_everything():
     [
         (["--solver", "unicp"], "did you mean 'unipc'"),
         (["--grid", "karas"], "did you mean 'karras'"),
-        (["--model", "fashion-mnits"], "did you mean 'fashion-mnist'"),
+        (["--model", "fashion-mnits"], "neither an embedded model (fashion-mnist) nor a folder"),
+        (["--model", "stable-diffusion-v1-5/stable-diffusion-v1-5"], "give a folder that save_pretrained wrote"),
+        (["--device", "cdua"], "write cpu, or cuda on a GPU"),
         (["--steps", 0], "steps is 0"),
         (["--num", 0], "--num is 0"),
         (["--class", 12], "classes 0 to 9"),

@@ -174,9 +174,11 @@ def test_typing_errors_are_errors():
     for settings, said in {
         ("solver", "unipcc"): "did you mean 'unipc'",
         ("steps", "optimised"): "did you mean 'optimized'",
+        ("steps", 8): "num_inference_steps",
         ("prediction_type", "v"): "unknown prediction_type",
         ("beta_schedule", "lin"): "did you mean 'linear'",
         ("tau", -1.0): "tau is -1.0",
+        ("tau", "one"): "tau is 'one'",
         ("tau_window", (3.0, 1.0)): "σ/α window",
         ("solver_order", 9): "order is 9",
         ("corrector_order", 1): "corrector_order=1",

@@ -142,6 +142,8 @@ def test_what_is_wrong_leaves_the_pipeline_alone():
         ({"solver": "unipcc"}, "did you mean 'unipc'"),
         ({"gird": "karras"}, "unknown setting 'gird'"),
         ({"steps": 0}, "steps is 0"),
+        ({"steps": "optimized"}, "write grid='optimized'"),
+        ({"solver": fs.UniPC(2)}, "solver='unipc', solver_order=2"),
         ({"skip": 0.5}, "skip"),
     ]
     for settings, said in wrong:

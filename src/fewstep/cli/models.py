@@ -58,6 +58,11 @@ def load_model(
                 "the function, or write its --device."
             )
         return made
+    if name not in zoo.MODELS:
+        raise InputError(
+            f"--model is {name!r}, which is neither an embedded model ({', '.join(zoo.MODELS)}) nor a folder here: "
+            "give a folder that save_pretrained wrote; nothing is downloaded by a hub's name."
+        )
     return Model(zoo.load(name, guidance_scale=guidance, device=device, dtype=kind))
 
 

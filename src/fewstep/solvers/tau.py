@@ -82,7 +82,7 @@ def constant(value: float) -> Tau:
     Raises:
         InputError: if the value is negative or not finite.
     """
-    if not (math.isfinite(value) and value >= 0):
+    if isinstance(value, str) or not (math.isfinite(value) and value >= 0):
         raise InputError(f"tau is {value!r}: give a finite number of at least 0; 0 is the ODE, 1 the standard SDE.")
     return _Constant(float(value))
 

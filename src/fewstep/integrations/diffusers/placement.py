@@ -32,6 +32,11 @@ def check_placement(config: Mapping[str, Any]) -> None:
     Raises:
         InputError: with the nearest match.
     """
+    if isinstance(config["steps"], (int, float)):
+        raise InputError(
+            f"steps is {config['steps']!r}: here it says where the steps are, as 'optimized'; how many there are is "
+            "the pipeline's num_inference_steps, or the steps of fs.enable."
+        )
     if isinstance(config["steps"], str) and config["steps"] not in STEPS:
         raise unknown_name("steps", config["steps"], STEPS)
     known = {

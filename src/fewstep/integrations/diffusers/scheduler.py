@@ -159,7 +159,7 @@ class FewStepScheduler(ScheduledRun):
             settled["tau_window"] = [float(x) for x in config.tau_window]
         if config.recipe is not None:
             settled["steps"] = [float(t) for t in config.recipe["times"]]
-        elif not isinstance(config.steps, str):
+        elif not isinstance(config.steps, (str, int, float)):
             settled["steps"] = [float(t) for t in config.steps]
         if config.solver_type in ("midpoint", "heun", "logrho"):
             settled["solver_type"] = "bh2"

@@ -20,6 +20,10 @@ def solver_of(config: Mapping[str, Any]) -> Solver:
     """
     if config["recipe"] is not None:
         return RecipeSolver.of(config["recipe"])
+    if not isinstance(config["solver"], str):
+        raise InputError(
+            f"solver is {config['solver']!r}: give a name and its settings, as solver='unipc', solver_order=2."
+        )
     if config["solver"] not in SOLVERS:
         raise unknown_name("solver", config["solver"], SOLVERS)
     return SOLVERS[config["solver"]](config)

@@ -88,6 +88,8 @@ def enable(
         settings["solver"] = solver
     if steps is not None and COUNT not in inspect.signature(base.__call__).parameters:
         raise InputError(f"{base.__name__} takes no {COUNT}: leave steps out.")
+    if isinstance(steps, str):
+        raise InputError(f"steps is {steps!r}: here it is the number of steps; write grid={steps!r}.")
     if steps is not None and (isinstance(steps, bool) or int(steps) != steps or steps < 1):
         raise InputError(f"steps is {steps!r}: give a whole number of at least 1.")
     scheduler = FewStepScheduler.from_config(original.config, **{**recommended(original, pipe, steps), **settings})
