@@ -202,7 +202,8 @@ def plot(found: dict[str, dict[str, list[dict[str, float]]]]) -> None:
     size = {"figsize": (13, 3.6 * len(found)), "layout": "constrained", "sharey": "row", "squeeze": False}
     figure, panels = plt.subplots(len(found), len(SOLVERS), **size)
     for line, (model, rows) in zip(panels, found.items(), strict=True):
-        for panel, (solver, cells) in zip(line, rows.items(), strict=True):
+        for panel, solver in zip(line, SOLVERS, strict=True):
+            cells = rows.get(solver, [])
             for calls in CALLS:
                 curve(panel, [row for row in cells if row["calls"] == calls])
             panel.set_visible(bool(cells))
@@ -217,12 +218,12 @@ def curve(panel: plt.Axes, rows: list[dict[str, float]]) -> None:
     """Draw the rows of one number of calls."""
     if len(rows) < 2:
         return
-    rows = sorted(rows, key=lambda row: row["rho"])
+    rows, calls = sorted(rows, key=lambda row: row["rho"]), int(rows[0]["calls"])
     panel.errorbar(
         [row["rho"] for row in rows],
         [row["change"] for row in rows],
         [row["change_pm"] for row in rows],
-        marker="o", ms=3, lw=1.2, capsize=2, label=f"{rows[0]['calls']} calls",
+        marker="o", ms=3, lw=1.2, capsize=2, label=f"{calls} calls", color=f"C{CALLS.index(calls)}",
     )  # fmt: skip
 
 
