@@ -7,7 +7,7 @@ makes the tables and the picture of all that have. All cells have the same seeds
 the network runs in bfloat16, the states in float32. Heun's method calls the network 2n − 1 times in n steps: it stands
 in the columns of 2n − 1 and of 2n calls. Euler's method is DDIM (η = 0), and is left out. uniform_time:end=0 has the
 timesteps that diffusers' schedulers take by default. ``fewstep compare`` keeps its cells, and the report of the last
-comparison, under build/baseline.
+comparison, under build/baseline. UniPC is measured on the grid optimised for latents (error_power=2) too.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ CALLS = (5, 6, 8, 10, 15, 20)
 SA = "sa:few_step=True,tau=0.4@0.05:1"
 SOLVERS = ("ddim", "deis", "dpmpp:order=2", "dpmpp:order=3", "unipc:order=2", "unipc:order=3", SA)
 GRIDS = ("karras", "optimized", "quadratic_time", "uniform_logsnr", "uniform_time", "uniform_time:end=0")
+P2 = "optimized:error_power=2"
 SAME = {"deis": "deis", "dpmpp:order=2": "dpmpp2", "dpmpp:order=3": "dpmpp3", "unipc:order=2": "unipc", SA: "sa"}
 """Which of diffusers' schedulers is each solver's counterpart."""
 PEERS = tuple(sorted(SAME.values()))
@@ -40,15 +41,17 @@ OUT = ROOT / "build" / "baseline"
 RESULTS = Path(__file__).parent / "results"
 
 
-def command(calls: int, num: int, heun: bool = False) -> list[str]:
-    """Return the comparison of one number of calls; Heun's method is a command of its own."""
+def commands(calls: int, num: int) -> list[list[str]]:
+    """Return the comparisons of one number of calls: all on all grids, Heun's in half the steps, UniPC with p = 2."""
+    all_grids = ",".join(GRIDS)
+    asked = [
+        ["--grids", all_grids, "--solvers", ",".join(SOLVERS), "--steps", str(calls), "--peers", ",".join(PEERS)],
+        ["--grids", all_grids, "--solvers", "heun", "--steps", str((calls + 1) // 2)],
+        ["--grids", P2, "--solvers", "unipc:order=2,unipc:order=3", "--steps", str(calls)],
+    ]
     words = ["fewstep", "compare", "--model", "fashion-mnist", "--dtype", "bfloat16", "--num", str(num)]
-    words += ["--exact-steps", "60", "--batch-size", "100", "--grids", ",".join(GRIDS)]
-    if heun:
-        words += ["--solvers", "heun", "--steps", str((calls + 1) // 2)]
-    else:
-        words += ["--solvers", ",".join(SOLVERS), "--steps", str(calls), "--peers", ",".join(PEERS)]
-    return [*words, "--out", str(OUT.relative_to(ROOT))]
+    words += ["--exact-steps", "60", "--batch-size", "100"]
+    return [[*words, *some, "--out", str(OUT.relative_to(ROOT))] for some in asked]
 
 
 def run(words: list[str], processes: int) -> None:
@@ -61,16 +64,16 @@ def run(words: list[str], processes: int) -> None:
     subprocess.run([*start, "fewstep.cli", *words[1:]], check=True, cwd=ROOT, env={**os.environ, **threads})
 
 
-def commands(calls: int, num: int) -> list[str]:
-    """Return what is typed for one number of calls."""
-    return [shlex.join(command(calls, num, heun)) for heun in (False, True)]
+def typed(calls: int, num: int) -> list[str]:
+    """Return the command lines of one number of calls."""
+    return [shlex.join(words) for words in commands(calls, num)]
 
 
 def measure(calls: int, num: int, processes: int) -> dict[str, Any]:
     """Return the figures of one number of calls, with the commands and versions that made them."""
-    found: dict[str, Any] = {"commands": commands(calls, num), "rows": []}
-    for heun in (False, True):
-        run(command(calls, num, heun), processes)
+    found: dict[str, Any] = {"commands": typed(calls, num), "rows": []}
+    for words in commands(calls, num):
+        run(words, processes)
         table = json.loads((OUT / "table.json").read_text())
         found["versions"] = table["versions"]
         found["rows"] += [{k: v for k, v in row.items() if k != "levels"} for row in table["rows"]]
@@ -107,9 +110,10 @@ def text(values: dict[str, float], calls: str, best: dict[str, float]) -> str:
 def plot(results: dict[str, Any]) -> None:
     """Draw the Fréchet distance over calls: a panel for each solver, a line for each grid, dashed for diffusers'."""
     found = cells(results, "fd")
+    drawn = (*GRIDS[:2], P2, *GRIDS[2:])
     figure, panels = plt.subplots(2, 4, figsize=(13, 7), layout="constrained", sharex=True, sharey=True)
     for axes, solver in zip(panels.flat, (*SOLVERS, "heun"), strict=True):
-        for grid in GRIDS:
+        for grid in drawn:
             values = found[solver, grid]
             axes.plot([int(calls) for calls in values], list(values.values()), "o-", label=grid, markersize=4)
         peer = found.get((f"diffusers:{SAME.get(solver)}", "its own"), {})
@@ -122,7 +126,7 @@ def plot(results: dict[str, Any]) -> None:
         axes.set_xlabel("network calls")
     for axes in panels[:, 0]:
         axes.set_ylabel("Fréchet distance")
-    figure.legend(*panels[0][1].get_legend_handles_labels(), loc="outside lower center", ncols=7, frameon=False)
+    figure.legend(*panels[0][1].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(RESULTS / "baseline.png", dpi=110)
 
 
@@ -136,7 +140,7 @@ def main() -> None:
     kept = RESULTS / "baseline.json"
     results = json.loads(kept.read_text()) if kept.exists() else {}
     for calls in arguments.steps:
-        if results.get(str(calls), {}).get("commands") != commands(calls, arguments.num):
+        if results.get(str(calls), {}).get("commands") != typed(calls, arguments.num):
             results[str(calls)] = measure(calls, arguments.num, arguments.processes)
             results = {key: results[key] for key in sorted(results, key=int)}
             kept.write_text(json.dumps(results, indent=1) + "\n")
