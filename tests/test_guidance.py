@@ -52,6 +52,26 @@ def test_guidance_of_named_conditions():
     assert guided(x, T, {"text": text, "size": 1.0}).flatten().tolist() == [4.0, 4.0]
 
 
+@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize(
+    ("cond", "null"),
+    [
+        ({"y": 1.0}, {"y": 0.0}),
+        ({"y": torch.tensor(1.0)}, {"y": torch.tensor(0.0)}),
+        ({"added": {"y": torch.ones(1, 1)}}, {"added": {"y": torch.zeros(1, 1)}}),
+        ({"added": {"y": torch.ones(2, 1), "n": 1}}, {"added": {"y": torch.zeros(1, 1), "n": 1}}),
+    ],
+)
+def test_guidance_of_numbers_and_nested_keywords(cond, null, batched):
+    def network(x, t, *, y=None, added=None):
+        return x + (y if added is None else added["y"])
+
+    inner = fs.Denoiser(network, fs.processes.VPLinear(), "x0")
+    guided = ClassifierFree(inner, 3.0, null, batched=batched)
+    batch = 2 if "n" in cond.get("added", {}) else 1
+    assert guided(torch.zeros(batch, 1), T, cond).flatten().tolist() == [3.0] * batch
+
+
 def test_static_threshold_clamps():
     inner = fs.Denoiser(lambda x, t: 3 * x, fs.processes.VPLinear(), "x0")
     out = StaticThreshold(inner, 1.5)(torch.tensor([[-1.0, 0.2, 1.0]]), T)

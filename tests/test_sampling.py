@@ -65,6 +65,8 @@ def test_samples_follow_the_data_distribution():
         (lambda: fs.SASolver(tau=lambda p: -p.t).plan(fs.grids.karras(VP, 3)), "tau gave"),
         (lambda: fs.solvers.named("unicp"), "did you mean 'unipc'"),
         (lambda: fs.solvers.named("sa:tau=1@5"), "tau=1@0.05:1"),
+        (lambda: fs.solvers.named("unipc:corrector=maybe"), "corrector=true or corrector=false"),
+        (lambda: fs.UniPC(order=2.0), "order is 2.0"),
         (lambda: fs.solvers.named("sa:order=2"), "did you mean '(predictor|corrector)_order'"),
     ],
 )
@@ -78,3 +80,22 @@ def test_solvers_by_name():
     assert fs.solvers.named("sa:predictor_order=2,corrector_order=2,tau=0.5") == fs.SASolver(2, 2, tau=0.5)
     assert fs.solvers.named("sa:tau=1@0.05:1") == fs.SASolver(tau=fs.tau.window(1.0, 0.05, 1.0))
     assert fs.solvers.named("unipc:order=2,variant=bh1") == fs.UniPC(2, "bh1")
+
+
+@pytest.mark.parametrize("word", ["false", "False", "no", "off"])
+def test_words_switch_settings_off(word):
+    assert fs.solvers.named(f"unipc:corrector={word}") == fs.UniPC(corrector=False)
+    assert not fs.solvers.named(f"sa:few_step={word}").few_step
+
+
+def test_seeds_beside_a_generator_serve_for_the_noise_alone():
+    solver, grid = fs.SASolver(few_step=True), fs.grids.karras(VP, 3)
+    model = fs.Denoiser(lambda x, t: 0.5 * x, VP, "x0", shape=(2,))
+    seeds, draw = [3, 4], lambda: torch.Generator().manual_seed(1)
+    found = fs.sample(model, solver, grid, seeds=seeds, generator=draw())
+    x_T = fs.initial_state(grid, (2,), seeds)  # noqa: N806
+    assert torch.equal(found, fs.sample(model, solver, grid, x_T, generator=draw()))
+    with pytest.raises(InputError, match="not both"):
+        fs.sample(model, solver, grid, x_T, seeds=seeds, generator=draw())
+    with pytest.raises(InputError, match="one for each sample"):
+        fs.sample(model, solver, grid, seeds=0)

@@ -100,8 +100,8 @@ class Denoiser(DataPredictor):
     - "edm": o = F(c_in·x̄, c_noise) with x̄ = x/α, σ̄ = σ/α, c_noise = ¼·log σ̄, c_in = (σ̄² + σ_d²)^{−1/2},
       D = σ_d²·c_in²·x̄ + σ̄·σ_d·c_in·o (Karras et al., arXiv 2206.00364, table 1)
 
-    The network is called ``network(x, time, …)`` with time [batch] in ``network_time(t)``'s units. Where it
-    has parameters of a half-precision type, its input is cast to that type; x_t and D keep their own.
+    The network is called ``network(x, time, …)`` with time [batch] in ``network_time(t)``'s units. Its input is cast
+    to the type of its parameters, the time to float32 (float64 for an input of that type); x_t and D keep their own.
     An output that is an object with ``.sample``, or a tuple, is unwrapped.
 
     Args:
@@ -158,10 +158,10 @@ class Denoiser(DataPredictor):
         return (self.sigma_data * c_in) ** 2 * x + (sigma * self.sigma_data * c_in) * output
 
     def _call(self, x: Tensor, time: Tensor, cond: Condition) -> Tensor:
-        times = time.to(torch.float32 if x.dtype != torch.float64 else x.dtype).expand(x.shape[0])
+        inputs = x.to(self._dtype(x.dtype))
+        times = time.to(torch.float64 if inputs.dtype == torch.float64 else torch.float32).expand(x.shape[0])
         if cond is None and self.default_cond is not None:
             cond = torch.full((x.shape[0],), self.default_cond, dtype=torch.long, device=x.device)
-        inputs = x.to(self._dtype(x.dtype))
         if isinstance(cond, Mapping):
             output = self.network(inputs, times, **cond)
         else:

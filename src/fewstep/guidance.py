@@ -43,7 +43,8 @@ class ClassifierFree(Wrapped):
         guidance_scale: a finite number; above 1 strengthens the condition.
         null_cond: the condition that means "none": a number for class labels, a tensor that expands to the
             condition's shape, or the keywords that replace the condition's.
-        batched: one call on both halves (faster on accelerators), or two calls (half the memory).
+        batched: one call on both halves (faster on accelerators), or two calls (half the memory). Conditions that
+            differ in something without a batch, such as a number among the keywords, always take two.
 
     Raises:
         InputError: if the scale is not finite.
@@ -64,7 +65,7 @@ class ClassifierFree(Wrapped):
         if cond is None or self.guidance_scale == 1.0:
             return self.inner(x_t, t, cond)
         null = self._null(cond)
-        if self.batched:
+        if self.batched and _joinable(cond, null):
             both = self.inner(torch.cat([x_t, x_t]), t, _joined(cond, null))
             conditional, unconditional = both.chunk(2)
         else:
@@ -72,14 +73,14 @@ class ClassifierFree(Wrapped):
         return unconditional + self.guidance_scale * (conditional - unconditional)
 
     def _null(self, cond: Condition) -> Condition:
-        if isinstance(cond, Mapping):
-            null = self.null_cond if isinstance(self.null_cond, Mapping) else dict.fromkeys(cond, self.null_cond)
-            return {name: _like(null[name], value) if name in null else value for name, value in cond.items()}
         return _like(self.null_cond, cond)
 
 
 def _like(null: Any, cond: Any) -> Any:
-    """Return ``null`` in the shape of the tensor ``cond``; what is not a tensor is handed on."""
+    """Return ``null`` in the shape of the tensors in ``cond``; keywords that ``null`` has not keep theirs."""
+    if isinstance(cond, Mapping):
+        nulls = null if isinstance(null, Mapping) else dict.fromkeys(cond, null)
+        return {name: _like(nulls[name], value) if name in nulls else value for name, value in cond.items()}
     if not isinstance(cond, Tensor):
         return null
     if isinstance(null, Tensor):
@@ -87,14 +88,20 @@ def _like(null: Any, cond: Any) -> Any:
     return torch.full_like(cond, null)
 
 
-def _joined(cond: Any, null: Any) -> Condition:
+def _joinable(cond: Any, null: Any) -> bool:
+    """Whether what has no batch is the same in both conditions."""
+    if isinstance(cond, Mapping):
+        return all(_joinable(value, null[name]) for name, value in cond.items())
+    if isinstance(cond, Tensor) and cond.ndim:
+        return True
+    return cond is null or (isinstance(cond, (bool, int, float, str)) and type(cond) is type(null) and cond == null)
+
+
+def _joined(cond: Any, null: Any) -> Any:
     """Return both conditions one after the other along the batch."""
     if isinstance(cond, Mapping):
-        return {
-            name: torch.cat([value, null[name]]) if isinstance(value, Tensor) and value.ndim else value
-            for name, value in cond.items()
-        }
-    return torch.cat([cond, null])
+        return {name: _joined(value, null[name]) for name, value in cond.items()}
+    return torch.cat([cond, null]) if isinstance(cond, Tensor) and cond.ndim else cond
 
 
 class StaticThreshold(Wrapped):

@@ -27,7 +27,7 @@ def initial_state(
 ) -> Tensor:
     """Return x_T = σ·ε at the grid's first time, [len(seeds), *shape]; sample i depends on seed i alone.
 
-    ε of seed s is ``torch.randn(shape, generator=torch.Generator().manual_seed(s))``.
+    ε of seed s is ``torch.randn(shape, generator=torch.Generator(device).manual_seed(s), device=device, dtype=dtype)``.
 
     Raises:
         InputError: if a seed is no whole number of at least 0.
@@ -51,8 +51,8 @@ def sample(
 ) -> Tensor:
     """Return the samples at the grid's last time: ``execute(solver.plan(grid), denoiser, x_T, …)``.
 
-    Without ``x_T`` it is drawn from the seeds (``initial_state``), for a denoiser that knows its ``shape``.
-    All arguments are those of ``fs.execute``.
+    Without ``x_T`` it is drawn from the seeds (``initial_state``), for a denoiser that knows its ``shape``; with a
+    ``generator`` the seeds then serve for x_T alone. All other arguments are those of ``fs.execute``.
 
     Raises:
         InputError: as ``fs.execute`` does, and if ``x_T`` is left out without seeds or a known shape.
@@ -69,11 +69,12 @@ def sample(
                 "give x_T, or seeds=range(16) and fs.Denoiser(..., shape=(3, 32, 32))."
             )
         x_T = initial_state(grid, shape, seeds, device=getattr(denoiser, "device", "cpu"))  # noqa: N806
+        seeds = seeds if generator is None else None
     return execute(
         solver.plan(grid),
         denoiser,
         x_T,
-        seeds=seeds if generator is None else None,
+        seeds=seeds,
         generator=generator,
         cond=cond,
         callback=callback,

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from exact import Gaussian, GaussianMixture
 
 import fewstep as fs
 from fewstep.calibration import CalibratedPlan
+from fewstep.calibration.network import CountedNetwork
+from fewstep.calibration.reference import Reference
 from fewstep.errors import InputError, NonFiniteStateError
 
 PROCESSES = [
@@ -255,3 +260,44 @@ def test_predictions_of_another_shape_are_refused():
     grid = fs.grids.karras(PROCESS, 4, end="zero")
     with pytest.raises(InputError, match="must return x0, shaped like x_t"):
         fs.calibrate(lambda x, t: x[:, :1], fs.UniPC(), grid, noises(grid))
+
+
+@pytest.mark.parametrize(
+    ("process", "times"),
+    [
+        (fs.processes.EDM(), [80.0, 20.0, 5.0, 1.0, 0.98, 0.2, 0.0]),
+        (fs.processes.RectifiedFlow(), [1.0, 0.9995, 0.8, 0.5, 0.2, 0.0]),
+    ],
+    ids=str,
+)
+def test_a_grid_whose_times_the_search_may_not_move_is_fitted_where_it_is(process, times):
+    grid = fs.TimeGrid(process, times)
+    plan = fs.calibrate(Predictor(process), fs.UniPC(2), grid, num=16, search=True, budget=1)
+    assert torch.equal(plan.times, grid.times) and plan.report.tried[0][0] == "given"
+
+
+def test_a_search_without_budget_tries_the_given_grid_alone():
+    grid = fs.grids.karras(PROCESS, 4)
+    assert len(fs.calibrate(Predictor(PROCESS), fs.UniPC(2), grid, num=8, search=True, budget=0).report.tried) == 1
+    for settings in ({"budget": -1}, {"budget": 1.5}, {"num": 8.0}):
+        with pytest.raises(InputError, match=next(iter(settings))):
+            fs.calibrate(Predictor(PROCESS), fs.UniPC(2), grid, **{"num": 8, **settings})
+
+
+def test_features_with_parameters_leave_no_graph():
+    grid = fs.grids.karras(PROCESS, 4)
+    plan = fs.calibrate(Predictor(PROCESS), fs.UniPC(2), grid, num=8, features=torch.nn.Linear(2, 3))
+    assert not plan.state.requires_grad and not plan.data.requires_grad
+
+
+def test_the_reference_is_freed_with_the_last_that_knows_it():
+    grid = fs.grids.karras(PROCESS, 20)
+    reference = Reference.solve(CountedNetwork(Predictor(PROCESS), None, 2, 2), grid, noises(grid, 2))
+    reference.state(float(grid.times[1]) * 0.99, torch.arange(2))
+    known = weakref.ref(reference)
+    gc.disable()
+    try:
+        del reference
+        assert known() is None
+    finally:
+        gc.enable()

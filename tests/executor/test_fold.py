@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from exact import GaussianMixture
 
 import fewstep as fs
 from fewstep.executor import folded
+from fewstep.executor.fold import foldable
 
 SOLVERS = [
     fs.Euler(),
@@ -65,3 +68,15 @@ def test_some_correctors_can_be_left_out():
 def test_other_numbers_of_calls_are_refused(solver):
     with pytest.raises(fs.errors.InputError, match="calls in 5 steps"):
         folded(solver.plan(fs.grids.uniform_time(fs.processes.VPDiscrete.from_betas(), 5)))
+
+
+def test_a_plan_whose_rows_have_noise_of_their_own_runs_unfolded():
+    process = PROCESSES[0]
+    plan = fs.SASolver(2, 2, few_step=True).plan(fs.grids.uniform_time(process, 4))
+    noise = plan.noise.clone()
+    noise[torch.searchsorted(plan.step, torch.tensor(0), right=True) - 1] *= 0.5
+    other = replace(plan, noise=noise)
+    assert foldable(plan) and not foldable(other)
+    with pytest.raises(fs.errors.InputError, match="different noise"):
+        folded(other)
+    assert bool(torch.isfinite(run(other, process)).all()) and not torch.equal(run(other, process), run(plan, process))

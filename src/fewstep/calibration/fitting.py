@@ -75,6 +75,8 @@ class Fitting:
     def final(self, rows: FittedRows, *, times: bool, features: Callable[[Tensor], Tensor] | None) -> Plan:
         """Return the plan whose rows, and times if they are free, are fitted to the final samples."""
         plan = rows.table.plan
+        grid = TimeGrid(plan.process, plan.times)
+        placement = self.placement(grid)
         problem = FinalProblem(
             rows,
             self.solver,
@@ -82,7 +84,7 @@ class Fitting:
             self.reference,
             self.which,
             tuple(1 + min(n + 1, self.history) for n in range(plan.steps)),
-            self.placement(TimeGrid(plan.process, plan.times)) if times and plan.steps > 1 else None,
+            placement if times and plan.steps > 1 and placement.holds(grid) else None,
             features,
             some_of(self.which, self.reference.end[0].numel()),
         )

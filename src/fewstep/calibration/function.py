@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from numbers import Integral
 from typing import Any, Literal
 
 import torch
@@ -35,7 +36,7 @@ SEEDS_FROM = 1_000_000_000
 HELD_OUT = 4
 """One in so many noises is held out for the report."""
 LEAST = 8
-"""The least number of noises: two in each fold of the cross-validation, and two held out."""
+"""The least number of noises: two are held out, and six are left for the four folds of the cross-validation."""
 
 
 def calibrate(
@@ -89,7 +90,8 @@ def calibrate(
         reference_steps: calls of the reference solution, well above the grid's.
         search: whether the times between the ends are searched.
         objective: "final", or "local" for the row-by-row fit alone.
-        features: samples [n, …] → [n, …]: the space in which "final" compares samples; None for their own values.
+        features: samples [n, …] → [n, …]: the space in which "final" compares samples; None for their own values. It is
+            given samples on the CPU.
         budget: with ``search``, the network calls after which no new trial begins; None for 5·num·reference_steps.
         batch_size: samples in a network call.
         progress: called as progress(stage, calls so far, best error of the stage or None).
@@ -102,7 +104,7 @@ def calibrate(
     began = time.perf_counter()
     own = _checked_plan(solver, grid)
     checked_predictor(denoiser, grid.process)
-    _check_settings(grid, num, history, reference_steps, batch_size, objective, features)
+    _check_settings(grid, num, history, reference_steps, batch_size, budget, objective, features)
     x_T = _noises(denoiser, grid, x_T, seeds, num, batch_size)  # noqa: N806
     _check_values(x_T, history)
     network = CountedNetwork(denoiser, conditions_for(denoiser, cond, num), num, batch_size)
@@ -114,7 +116,7 @@ def calibrate(
     fitting = Fitting(network, reference, solver, which, history, tell)
     tried: list[tuple[str, float]] = []
     if search:
-        grid, tried = fitting.searched(grid, budget or 5 * num * reference_steps)
+        grid, tried = fitting.searched(grid, 5 * num * reference_steps if budget is None else budget)
     rows = fitting.rows(grid)
     plan = rows.table.finished() if objective == "local" else fitting.final(rows, times=search, features=features)
     gain = gain_of(fitting.errors(own, unseen), fitting.errors(plan, unseen))
@@ -172,6 +174,7 @@ def _check_settings(
     history: int,
     reference_steps: int,
     batch_size: int,
+    budget: int | None,
     objective: str,
     features: Callable[[Tensor], Tensor] | None,
 ) -> None:
@@ -180,8 +183,9 @@ def _check_settings(
         ("history", history, 1),
         ("batch_size", batch_size, 1),
         ("reference_steps", reference_steps, 2 * grid.steps),
+        ("budget", 0 if budget is None else budget, 0),
     ):
-        if isinstance(value, bool) or int(value) != value or value < least:
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
             raise InputError(f"{name} is {value!r}: give a whole number of at least {least}.")
     if objective not in ("final", "local"):
         raise unknown_name("objective", objective, ("final", "local"))

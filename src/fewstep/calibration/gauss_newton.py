@@ -69,6 +69,8 @@ def descend(
             break
         equations = problem.linearise(best)
         mean = float(equations.gram.mean(0).diagonal().mean())
+        if mean == 0.0:  # nothing that could be changed has an effect
+            break
         choice = choose_ridge(equations, tuple(mean * d for d in DAMPINGS), [equations.gram.shape[1]])
         found = _line(problem, best, equations, choice.ridge if choice.width else mean * DAMPINGS[-1])
         if found is None:

@@ -47,6 +47,10 @@ class Placement:
         inner = self.given.process.time(interior)
         return TimeGrid(self.given.process, torch.cat([self.given.times[:1], inner, self.given.times[-1:]]))
 
+    def holds(self, grid: TimeGrid) -> bool:
+        """Whether ``grid`` is one that ``grid(read(…))`` can return: its interior times are far enough apart."""
+        return self.grid(self.read(grid)) is not None
+
     def family(self, last: float, bend: float) -> TimeGrid | None:
         r"""Return λ(u) = λ_first + (λ_last − λ_first)·(e^{bend·u} − 1)/(e^{bend} − 1), u even in [0, 1].
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -35,7 +34,7 @@ class Reference:
 
     def __init__(self, grid: TimeGrid, states: Tensor, data: Tensor) -> None:
         self.grid, self._states, self._data = grid, states, data
-        self._weights = lru_cache(maxsize=1024)(self._dense)
+        self._weights: dict[float, _Dense] = {}
 
     @classmethod
     def solve(cls, network: CountedNetwork, grid: TimeGrid, x_T: Tensor) -> Reference:  # noqa: N803
@@ -60,7 +59,9 @@ class Reference:
 
     def state(self, t: float, which: Tensor) -> Tensor:
         """Return the states of the noises ``which`` at time ``t``, [len(which), …]."""
-        dense = self._weights(float(t))
+        if t not in self._weights:
+            self._weights[t] = self._dense(t)
+        dense = self._weights[t]
         state = scratch((len(which), *self._states.shape[2:]), self._states.dtype)
         for place in torch.arange(len(which)).split(BLOCK):
             part = dense.state * self._states[dense.node][which[place]]

@@ -111,6 +111,7 @@ class FinalProblem:
         network = self.network
         return execute(table.finished(), network.bound(part), x_T.to(network.device)).cpu()
 
+    @torch.no_grad()
     def _compared(self, end: Tensor) -> Tensor:
         return end if self.features is None else self.features(end)
 
@@ -131,6 +132,8 @@ class FinalProblem:
                 table = self._table(other)
                 if table is not None:
                     break
+            if table is None:  # no room on either side: the time stays
+                table = self._table(theta)
             assert table is not None
             tables.append(table)
             steps.append(step)

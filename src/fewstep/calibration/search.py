@@ -81,10 +81,12 @@ def search_times(
         tell(found[-1][1])
     found.sort(key=lambda entry: entry[1].error)
     best = found[0][1]
-    if problem.placement.given.steps > 1:
+    finalists = [p for _, p in found if problem.placement.grid(p.theta) is not None][:FINALISTS]
+    if finalists and problem.placement.given.steps > 1:
         refine = partial(descend, problem, may_go_on=may_go_on, report=tell)
-        refined = [refine(point, FIRST_ROUNDS) for _, point in found[:FINALISTS]]
-        best = refine(min(refined, key=lambda point: point.error), LAST_ROUNDS)
+        refined = [refine(point, FIRST_ROUNDS) for point in finalists]
+        last = refine(min(refined, key=lambda point: point.error), LAST_ROUNDS)
+        best = min(best, last, key=lambda point: point.error)
     plan = best.detail.table.plan
     return TimeGrid(plan.process, plan.times), [(name, point.error**0.5) for name, point in found]
 

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 from torch.nn.functional import pad
 
 from fewstep.errors import InputError
@@ -15,8 +16,26 @@ __all__ = ["foldable", "folded"]
 
 
 def foldable(plan: Plan) -> bool:
-    """Whether the plan calls the network once an interval, at its start."""
+    """Whether the plan calls the network once an interval, at its start, and its rows there share their noise."""
+    return _calls_once(plan) and _shares_noise(plan, *_ends(plan))
+
+
+def _calls_once(plan: Plan) -> bool:
     return plan.nfe == plan.steps and torch.equal(plan.call_times, plan.times[..., :-1])
+
+
+def _ends(plan: Plan) -> tuple[Tensor, Tensor]:
+    """Return the first and the last row of each interval."""
+    intervals = torch.arange(plan.steps)
+    return torch.searchsorted(plan.step, intervals), torch.searchsorted(plan.step, intervals, right=True) - 1
+
+
+def _shares_noise(plan: Plan, first: Tensor, last: Tensor) -> bool:
+    """Whether q = r·p + … holds for each corrected interval: s ≠ 0 and c' = r·c."""
+    first, last = first[last > first], last[last > first]
+    ratio = plan.state[..., last] / plan.state[..., first]
+    apart = (plan.noise[..., last] - ratio * plan.noise[..., first]).abs()
+    return bool(((plan.state[..., first] != 0) & (apart <= 1e-12)).all())
 
 
 def folded(plan: Plan, *, uncorrected: Collection[int] = ()) -> Plan:
@@ -30,26 +49,24 @@ def folded(plan: Plan, *, uncorrected: Collection[int] = ()) -> Plan:
     pipeline's): the correction is then added to that one.
 
     Args:
-        plan: one call an interval, at its start: any plan whose ``nfe`` is ``steps``; not a batch of plans.
+        plan: one call an interval, at its start; not a batch of plans.
         uncorrected: the intervals whose corrector is left out.
 
     Raises:
         InputError: if the plan calls the network more or less than once an interval, or its rows do not share
             their noise.
     """
-    if not foldable(plan):
+    if not _calls_once(plan):
         raise InputError(
             f"{plan.solver or 'the plan'} makes {plan.nfe} calls in {plan.steps} steps: stepping from outside needs "
             "one call at the start of each; take a solver like UniPC, or SASolver(..., few_step=True)."
         )
-    intervals = torch.arange(plan.steps)
-    first = torch.searchsorted(plan.step, intervals)
-    last = torch.searchsorted(plan.step, intervals, right=True) - 1
+    first, last = _ends(plan)
     last = torch.where(torch.tensor([n in uncorrected for n in range(plan.steps)]), first, last)
     corrected = last > first
-    ratio = torch.where(corrected, plan.state[last] / plan.state[first], 1.0)
-    if bool(((plan.noise[last] - ratio * plan.noise[first])[corrected].abs() > 1e-12).any()):
+    if not _shares_noise(plan, first, last):
         raise InputError(f"{plan.solver or 'the plan'}: predictor and corrector of an interval have different noise.")
+    ratio = torch.where(corrected, plan.state[last] / plan.state[first], 1.0)
     # A call later, what a predictor has seen is one place further back in the history.
     seen, older = pad(plan.data, (0, 1)), pad(plan.data, (1, 0))
     increment = torch.where(corrected[:, None], seen[last] - ratio[:, None] * older[first], 0.0)
@@ -59,7 +76,7 @@ def folded(plan: Plan, *, uncorrected: Collection[int] = ()) -> Plan:
     width = 1 + int(torch.nonzero(data)[:, 1].max())
     return replace(
         plan,
-        step=intervals,
+        step=torch.arange(plan.steps),
         state=state,
         data=data[:, :width],
         noise=plan.noise[first],

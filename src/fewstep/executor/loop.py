@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +61,7 @@ def execute(
     _check(plan, denoiser, x_T)
     if isinstance(denoiser, DataPredictor):
         cond = denoiser.check_cond(cond, x_T.shape[0])
-    cond = cond.to(x_T.device) if isinstance(cond, Tensor) else cond
+    cond = _moved(cond, x_T.device)
     arguments = () if cond is None else (cond,)
     tape = _Tape(folded(plan) if foldable(plan) else plan, x_T)
     source = None
@@ -81,6 +81,13 @@ def execute(
                 callback(move.step, move.ends, move.state, prediction)
     tape.check_finite(plan)
     return tape.moves[-1].state.clone()
+
+
+def _moved(cond: Any, device: torch.device) -> Any:
+    """Return a condition with its tensors on the device."""
+    if isinstance(cond, Mapping):
+        return {name: _moved(value, device) for name, value in cond.items()}
+    return cond.to(device) if isinstance(cond, Tensor) else cond
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ def checked_seeds(seeds: Sequence[int] | Tensor, batch: int | None = None) -> li
     Raises:
         InputError: if there are none, not as many as samples, or one is negative or no whole number.
     """
+    if isinstance(seeds, int):
+        raise InputError(f"seeds is {seeds!r}: give one for each sample, such as [{seeds!r}].")
     values = [int(seed) for seed in seeds]
     if any(low != high for low, high in zip(values, seeds, strict=True)) or any(seed < 0 for seed in values):
         raise InputError(f"seeds are {list(seeds)[:8]}: give whole numbers of at least 0.")

@@ -22,7 +22,7 @@ class Placement:
     x holds log h of each step h, which add up to the whole range of λ. Grids to the noise-free end have one step
     fewer and one more variable, the logit of the share of the range that they cover. ``longest`` is the longest step
     that the default method takes to a fixed end: 2.1 times the mean below 10 steps, which lets every bound come below
-    the published method's, and from 10 on 1.5 times but at least 1.5, with 2.3 times for the last. To the noise-free
+    the published method's, and from 10 on 1.5 times but at least 1.5; for the last step 2.3 times. To the noise-free
     end it is 1.8 times the mean of the whole range, with 2.3 times for the last, but at most 3.4, or 1.4 times the mean
     if that is more: methods without a corrector do not forgive longer ones.
     """

@@ -12,10 +12,11 @@ from fewstep.errors import InputError, unknown_name
 __all__ = ["build", "parse"]
 
 Made = TypeVar("Made")
+TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
 def parse(spec: str) -> tuple[str, dict[str, Any]]:
-    """Return the name and settings of ``name:key=value,key=value``; values are Python literals or words.
+    """Return the name and settings of ``name:key=value,key=value``; values are Python literals, true, false or words.
 
     Raises:
         InputError: if a setting has no "=".
@@ -26,26 +27,35 @@ def parse(spec: str) -> tuple[str, dict[str, Any]]:
         key, equals, value = part.partition("=")
         if not equals:
             raise InputError(f"{part!r} in {spec!r} is no setting: write name:key=value,key=value.")
-        try:
-            settings[key.strip()] = ast.literal_eval(value.strip())
-        except (ValueError, SyntaxError):
-            settings[key.strip()] = value.strip()
+        settings[key.strip()] = _value(value.strip())
     return name.strip().lower(), settings
+
+
+def _value(text: str) -> Any:
+    if text.lower() in TRUTH:
+        return TRUTH[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def build(kind: str, name: str, known: Mapping[str, Callable[..., Made]], settings: Mapping[str, Any]) -> Made:
     """Return ``known[name](**settings)``.
 
     Raises:
-        InputError: if there is no such name, or a setting is not one of its own (with the near match).
+        InputError: if there is no such name, a setting is not one of its own (with the near match), or a word stands
+            where it is true or false.
     """
     if name not in known:
         raise unknown_name(kind, name, known)
     keywords = (Parameter.KEYWORD_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-    own = [p.name for p in signature(known[name]).parameters.values() if p.kind in keywords]
-    for key in settings:
+    own = {p.name: p.default for p in signature(known[name]).parameters.values() if p.kind in keywords}
+    for key, value in settings.items():
         if key not in own:
             raise unknown_name(f"setting of {kind} {name!r}", key, own)
+        if isinstance(own[key], bool) and not isinstance(value, bool):
+            raise InputError(f"{key}={value!r} in {kind} {name!r}: write {key}=true or {key}=false.")
     try:
         return known[name](**settings)
     except TypeError as error:

@@ -22,7 +22,7 @@ __all__ = ["Coefficients", "Interval", "adams", "exponential_moments", "interpol
 class Interval:
     """Some intervals n of a grid, with c = 1 + τ² in each: what rules of one order see at once.
 
-    ``alpha``, ``sigma`` and ``half_logsnr`` are the grid's [..., N + 1]; ``n`` is int64 [S]; ``tau`` [..., S].
+    The grid has N intervals; ``n`` is int64 [S]; ``tau`` [..., S].
     """
 
     grid: TimeGrid

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from numbers import Integral
 
 from fewstep.errors import InputError
 from fewstep.grids import TimeGrid
 from fewstep.plan import Plan
 
-__all__ = ["Solver", "checked_order"]
+__all__ = ["Solver", "check_order"]
 
 
 class Solver(ABC):
@@ -19,8 +20,7 @@ class Solver(ABC):
         """Return the table for ``grid``; a batch of grids gives a batch of plans."""
 
 
-def checked_order(name: str, order: int, low: int, high: int) -> int:
-    """Return ``order`` if it is a whole number from ``low`` to ``high``."""
-    if isinstance(order, bool) or order not in range(low, high + 1):
+def check_order(name: str, order: int, low: int, high: int) -> None:
+    """Raise ``InputError`` unless ``order`` is a whole number from ``low`` to ``high``."""
+    if isinstance(order, bool) or not isinstance(order, Integral) or order not in range(low, high + 1):
         raise InputError(f"{name} is {order!r}: give a whole number from {low} to {high}.")
-    return int(order)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fewstep.grids import TimeGrid
 from fewstep.plan import Plan
 from fewstep.solvers.adams import Coefficients, Interval, adams
-from fewstep.solvers.base import Solver, checked_order
+from fewstep.solvers.base import Solver, check_order
 from fewstep.solvers.multistep import Multistep, multistep
 
 __all__ = ["DEIS"]
@@ -37,7 +37,7 @@ class DEIS(Solver):
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        checked_order("order", self.order, 1, 3)
+        check_order("order", self.order, 1, 3)
 
     def plan(self, grid: TimeGrid) -> Plan:
         """Return the table: one row an interval, over a history of noise predictions."""

@@ -11,7 +11,7 @@ from fewstep.errors import unknown_name
 from fewstep.grids import TimeGrid
 from fewstep.plan import Plan
 from fewstep.solvers.adams import Coefficients, Interval, adams, exponential_moments
-from fewstep.solvers.base import Solver, checked_order
+from fewstep.solvers.base import Solver, check_order
 from fewstep.solvers.multistep import Multistep, multistep
 from fewstep.solvers.shortcuts import half_slope
 
@@ -49,7 +49,7 @@ class DPMSolverPP(Solver):
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        checked_order("order", self.order, 1, 3)
+        check_order("order", self.order, 1, 3)
         if self.variant not in ("exact", "published"):
             raise unknown_name("variant", self.variant, ("exact", "published"))
 

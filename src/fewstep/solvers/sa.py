@@ -11,7 +11,7 @@ from fewstep.errors import InputError
 from fewstep.grids import TimeGrid
 from fewstep.plan import Plan, Prediction
 from fewstep.solvers.adams import Coefficients, Interval, adams
-from fewstep.solvers.base import Solver, checked_order
+from fewstep.solvers.base import Solver, check_order
 from fewstep.solvers.multistep import Mode, Multistep, multistep
 from fewstep.solvers.shortcuts import half_slope
 from fewstep.solvers.tau import GridPoint, Tau, as_tau
@@ -66,8 +66,8 @@ class SASolver(Solver):
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        checked_order("predictor_order", self.predictor_order, 1, 4)
-        checked_order("corrector_order", self.corrector_order, 0, 5)
+        check_order("predictor_order", self.predictor_order, 1, 4)
+        check_order("corrector_order", self.corrector_order, 0, 5)
         if self.mode not in ("PEC", "PECE"):
             raise InputError(f"mode is {self.mode!r}: write 'PEC' or 'PECE'.")
         if self.prediction not in ("x0", "noise"):

@@ -12,7 +12,7 @@ from fewstep.errors import unknown_name
 from fewstep.grids import TimeGrid
 from fewstep.plan import Plan
 from fewstep.solvers.adams import Coefficients, Interval, adams
-from fewstep.solvers.base import Solver, checked_order
+from fewstep.solvers.base import Solver, check_order
 from fewstep.solvers.multistep import Multistep, multistep
 from fewstep.solvers.shortcuts import half_slope
 
@@ -53,7 +53,7 @@ class UniPC(Solver):
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        checked_order("order", self.order, 1, 5)
+        check_order("order", self.order, 1, 5)
         if self.variant not in ("bh1", "bh2", "exact"):
             raise unknown_name("variant", self.variant, ("bh1", "bh2", "exact"))
 
