@@ -7,7 +7,8 @@ makes the tables and the picture of all that have. All cells have the same seeds
 the network runs in bfloat16, the states in float32. Heun's method calls the network 2n − 1 times in n steps: it stands
 in the columns of 2n − 1 and of 2n calls. Euler's method is DDIM (η = 0), and is left out. uniform_time:end=0 has the
 timesteps that diffusers' schedulers take by default. ``fewstep compare`` keeps its cells, and the report of the last
-comparison, under build/baseline. UniPC is measured on the grid optimised for latents (error_power=2) too.
+comparison, under build/baseline. UniPC is measured on the grid optimised for latents (error_power=2) too, and SA-Solver
+with the settings that diffusers' scheduler has on Stable Diffusion's process.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ SA = "sa:few_step=True,tau=0.4@0.05:1"
 SOLVERS = ("ddim", "deis", "dpmpp:order=2", "dpmpp:order=3", "unipc:order=2", "unipc:order=3", SA)
 GRIDS = ("karras", "optimized", "quadratic_time", "uniform_logsnr", "uniform_time", "uniform_time:end=0")
 P2 = "optimized:error_power=2"
+SA_2 = "sa:predictor_order=2,corrector_order=2,few_step=True,tau=1@0.57:5.1"
 SAME = {"deis": "deis", "dpmpp:order=2": "dpmpp2", "dpmpp:order=3": "dpmpp3", "unipc:order=2": "unipc", SA: "sa"}
 """Which of diffusers' schedulers is each solver's counterpart."""
 PEERS = tuple(sorted(SAME.values()))
@@ -42,12 +44,13 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def commands(calls: int, num: int) -> list[list[str]]:
-    """Return the comparisons of one number of calls: all on all grids, Heun's in half the steps, UniPC with p = 2."""
+    """Return the comparisons of one number of calls: all on all grids, Heun's in half the steps, and two others."""
     all_grids = ",".join(GRIDS)
     asked = [
         ["--grids", all_grids, "--solvers", ",".join(SOLVERS), "--steps", str(calls), "--peers", ",".join(PEERS)],
         ["--grids", all_grids, "--solvers", "heun", "--steps", str((calls + 1) // 2)],
         ["--grids", P2, "--solvers", "unipc:order=2,unipc:order=3", "--steps", str(calls)],
+        ["--grids", GRIDS[-1], "--solvers", SA_2, "--steps", str(calls)],
     ]
     words = ["fewstep", "compare", "--model", "fashion-mnist", "--dtype", "bfloat16", "--num", str(num)]
     words += ["--exact-steps", "60", "--batch-size", "100"]
