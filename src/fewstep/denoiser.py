@@ -12,11 +12,18 @@ from torch import Tensor, nn
 from fewstep.errors import InputError, unknown_name
 from fewstep.processes import Process
 
-__all__ = ["Condition", "DataPredictor", "Denoiser", "Network", "PREDICTIONS"]
+__all__ = ["Condition", "DataPredictor", "Denoiser", "Network", "PREDICTIONS", "over_tensors"]
 
 Network = Callable[..., Any]
 Condition = Tensor | Mapping[str, Any] | None
 """None, a tensor (the network's third argument, such as class labels) or keywords for the network."""
+
+
+def over_tensors(cond: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return a condition with each tensor in it changed, those in nested keywords too."""
+    if isinstance(cond, Mapping):
+        return {name: over_tensors(value, change) for name, value in cond.items()}
+    return change(cond) if isinstance(cond, Tensor) else cond
 
 
 class DataPredictor(ABC):

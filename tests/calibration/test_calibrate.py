@@ -9,7 +9,7 @@ from exact import Gaussian, GaussianMixture
 
 import fewstep as fs
 from fewstep.calibration import CalibratedPlan
-from fewstep.calibration.network import CountedNetwork
+from fewstep.calibration.network import CountedNetwork, network_device
 from fewstep.calibration.reference import Reference
 from fewstep.errors import InputError, NonFiniteStateError
 
@@ -170,6 +170,63 @@ def test_classes_are_taken_in_turn_unless_told():
     model = Predictor(PROCESS, 3)
     fs.calibrate(model, fs.UniPC(2), grid, num=8, objective="local", cond=[2] * 8, batch_size=5)
     assert {tuple(cond.tolist()) for cond in model.seen} == {(2,) * 5, (2,) * 3, (2,) * 2, (2,)}
+
+
+def test_nested_conditions_are_split_with_the_noises():
+    grid = fs.grids.karras(PROCESS, 3, end="zero")
+    mixture = GaussianMixture.example(PROCESS)
+    shift = 0.1 * torch.arange(8, dtype=torch.float64)[:, None]
+
+    def nested(x, t, cond):
+        return mixture(x - cond["added"]["shift"], t) + cond["added"]["shift"] * cond["scale"]
+
+    def flat(x, t, shift):
+        return mixture(x - shift, t) + shift
+
+    cond = {"added": {"shift": shift}, "scale": 1}
+    settings = {"num": 8, "batch_size": 3, "objective": "local"}
+    plan = fs.calibrate(nested, fs.UniPC(2), grid, noises(grid, 8), cond=cond, **settings)
+    other = fs.calibrate(flat, fs.UniPC(2), grid, noises(grid, 8), cond=shift, **settings)
+    assert torch.equal(plan.data, other.data)
+    with pytest.raises(InputError, match="5 entries for 8 noises"):
+        fs.calibrate(nested, fs.UniPC(2), grid, noises(grid, 8), cond={"added": {"shift": shift[:5]}}, num=8)
+
+
+def test_a_denoiser_that_knows_no_device_is_called_where_the_noises_are():
+    elsewhere = torch.empty(8, 2, device="meta")
+    for unknown in (lambda x, t: x, fs.Denoiser(lambda x, t: x, PROCESS)):
+        assert network_device(unknown, elsewhere) == elsewhere.device
+        assert network_device(unknown, None) == network_device(unknown, torch.empty(8, 2)) == torch.device("cpu")
+    known = fs.Denoiser(torch.nn.Linear(2, 2, device="meta"), PROCESS)
+    assert network_device(known, torch.empty(8, 2)) == elsewhere.device
+
+
+def test_the_noises_device_is_what_calibrate_calls_on(monkeypatch):
+    grid, asked = fs.grids.karras(PROCESS, 3), []
+
+    class Stop(Exception):
+        pass
+
+    def solve(network, fine, x_T):
+        asked.append((network.device, x_T.device))
+        raise Stop
+
+    monkeypatch.setattr(Reference, "solve", solve)
+    monkeypatch.setattr("fewstep.calibration.function.network_device", lambda denoiser, x_T: torch.device("meta"))
+    with pytest.raises(Stop):
+        fs.calibrate(lambda x, t: x, fs.UniPC(), grid, noises(grid, 8), num=8)
+    assert asked == [(torch.device("meta"), torch.device("cpu"))]
+
+
+@pytest.mark.parametrize("width", [0.5, 0.001], ids=["found before", "found in the search"])
+def test_a_search_fits_no_plan_that_adds_noise(width):
+    grid = fs.TimeGrid(fs.processes.EDM(), [80.0, 20.0, 5.0, 1.0, 0.2, 0.0])
+    middle = fs.grids.karras(fs.processes.EDM(), 5).times[2].item()
+    solver = fs.SASolver(2, 2, tau=fs.tau.window(1.0, middle * (1 - width), middle * (1 + width)), few_step=True)
+    assert not solver.plan(grid).stochastic
+    fs.calibrate(Predictor(fs.processes.EDM()), solver, grid, num=8)
+    with pytest.raises(InputError, match="adds noise from t = .*deterministic"):
+        fs.calibrate(Predictor(fs.processes.EDM()), solver, grid, num=8, search=True)
 
 
 def test_features_are_what_final_samples_are_compared_in():

@@ -80,3 +80,26 @@ def test_a_plan_whose_rows_have_noise_of_their_own_runs_unfolded():
     with pytest.raises(fs.errors.InputError, match="different noise"):
         folded(other)
     assert bool(torch.isfinite(run(other, process)).all()) and not torch.equal(run(other, process), run(plan, process))
+
+
+@pytest.mark.parametrize("evaluate", [[True, False, True, False], [True, True, False, False]], ids=str)
+def test_a_plan_with_other_rows_runs_unfolded(evaluate):
+    """One call at the start of each of two intervals, but on a corrected state, or with a correction at the end."""
+    state = torch.tensor([0.5, 0.25, 0.4, 0.1], dtype=torch.float64)
+    plan = fs.Plan(
+        process=fs.processes.EDM(),
+        times=torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64),
+        step=torch.tensor([0, 0, 1, 1]),
+        state=state,
+        data=1.0 - state[:, None],
+        noise=torch.zeros(4, dtype=torch.float64),
+        evaluate=torch.tensor(evaluate),
+    )
+    x = torch.tensor([[0.3], [2.0]], dtype=torch.float64)
+    first = torch.tanh(x)
+    latest = torch.tanh(0.5 * x + 0.5 * first) if evaluate[1] else first
+    middle = 0.25 * x + 0.75 * latest
+    latest = torch.tanh(middle) if evaluate[2] else latest
+    torch.testing.assert_close(fs.execute(plan, lambda x, t: torch.tanh(x), x), 0.1 * middle + 0.9 * latest)
+    with pytest.raises(fs.errors.InputError, match="before a correction"):
+        folded(plan)

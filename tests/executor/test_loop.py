@@ -133,6 +133,23 @@ def test_the_callback_sees_each_interval_once(solver):
     assert all(x0.shape == x_T.shape for *_, x0 in seen)
 
 
+@pytest.mark.parametrize(("solver", "corrected"), [(fs.UniPC(2), False), (fs.SASolver(2, 2, tau=0.0), True)], ids=repr)
+def test_the_callbacks_state_is_the_calls_or_the_corrected_one(solver, corrected):
+    plan = solver.plan(fs.grids.uniform_logsnr(VP, 4))
+    model, called, seen = GaussianMixture.example(VP), [], []
+
+    def denoiser(x, t):
+        called.append(x.clone())
+        return model(x, t)
+
+    fs.execute(plan, denoiser, noises(3, 2), callback=lambda step, t, x_t, x0: seen.append(x_t.clone()))
+    assert torch.equal(seen[0], called[1]) != corrected
+    first = {row.step: row for row in plan.rows}[0]
+    at_first = [model(x, t) for x, t in zip(called[:2], plan.call_times, strict=False)]
+    correction = first.state * called[0] + first.data[0] * at_first[1] + first.data[1] * at_first[0]
+    assert torch.allclose(seen[0], correction) == corrected
+
+
 def test_the_input_is_left_as_it_was():
     x_T = noises(3, 2)
     kept = x_T.clone()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fewstep.denoiser import DataPredictor
+from fewstep.denoiser import DataPredictor, over_tensors
 from fewstep.errors import InputError
 
 __all__ = ["conditions_for"]
@@ -29,8 +29,10 @@ def conditions_for(denoiser: DataPredictor | Callable[..., Tensor], cond: Any, n
         return None if classes is None else torch.arange(num) % classes
     if isinstance(denoiser, DataPredictor):
         cond = denoiser.check_cond(cond, num)
-    tensors = cond.values() if isinstance(cond, Mapping) else [cond]
-    for value in tensors:
-        if isinstance(value, Tensor) and value.ndim and value.shape[0] != num:
+
+    def checked(value: Tensor) -> Tensor:
+        if value.ndim and value.shape[0] != num:
             raise InputError(f"cond has {value.shape[0]} entries for {num} noises: give one for each.")
-    return cond
+        return value
+
+    return over_tensors(cond, checked)

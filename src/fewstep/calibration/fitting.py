@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fewstep.calibration.gauss_newton import descend
 from fewstep.calibration.network import CountedNetwork
+from fewstep.calibration.own_plan import own_plan
 from fewstep.calibration.placement import Placement
 from fewstep.calibration.reference import Reference
 from fewstep.calibration.refine import FinalProblem
@@ -67,7 +68,7 @@ class Fitting:
 
     def rows(self, grid: TimeGrid) -> FittedRows:
         """Return the rows fitted one by one, ridge and width of each chosen by cross-validation."""
-        plan = folded(self.solver.plan(grid))
+        plan = folded(own_plan(self.solver, grid))
         rows = fit_rows(plan, self.network, self.reference, self.which, history=self.history)
         self._tell("rows", rows.fits[-1].fitted)
         return rows

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from fewstep.calibration.conditions import conditions_for
 from fewstep.calibration.fitting import Fitting, Progress, gain_of
-from fewstep.calibration.network import CountedNetwork, checked_predictor
+from fewstep.calibration.network import CountedNetwork, checked_predictor, network_device
+from fewstep.calibration.own_plan import own_plan
 from fewstep.calibration.reference import Reference, reference_grid
 from fewstep.calibration.scratch import scratch
 from fewstep.denoiser import DataPredictor
 from fewstep.errors import InputError, unknown_name
 from fewstep.executor import checked_seeds
-from fewstep.executor.fold import foldable
 from fewstep.grids import TimeGrid
 from fewstep.integrations.fingerprint import described
 from fewstep.plan import Plan
@@ -81,11 +81,12 @@ def calibrate(
         solver: deterministic, with one call a step; fits start from its rows.
         grid: the times; with ``search``, its ends and number of steps stay.
         x_T: noises [num, …] at the grid's first time, in place of ``seeds``: for a callable, whose shape is not known.
+            A denoiser that does not know its device is called on theirs.
         num: how many noises, at least 8.
         seeds: of the noises; the default is ``num`` numbers from 10⁹ on, so that samples are not drawn from them.
         cond: what to calibrate on. None: every class in turn for a model with classes, no condition for others;
             "none": no condition; one class for all; or one condition for each noise: a tensor [num, …], or keywords
-            with such tensors, such as the embeddings of prompts.
+            with such tensors, nested ones too, such as the embeddings of prompts.
         history: predictions whose coefficients are fitted in a row; older ones keep the solver's.
         reference_steps: calls of the reference solution, well above the grid's.
         search: whether the times between the ends are searched.
@@ -97,20 +98,26 @@ def calibrate(
         progress: called as progress(stage, calls so far, best error of the stage or None).
 
     Raises:
-        InputError: if the solver adds noise or calls the network more than once a step, there are too few noises for
-            the fit, or settings, shapes, seeds or conditions do not fit.
+        InputError: if the solver adds noise, on this grid or on one that ``search`` may move to, or calls the network
+            more than once a step, there are too few noises for the fit, or settings, shapes, seeds or conditions do
+            not fit.
         NonFiniteStateError: if the network returns a value that is not finite.
     """
     began = time.perf_counter()
-    own = _checked_plan(solver, grid)
+    own = own_plan(solver, grid)
     checked_predictor(denoiser, grid.process)
     _check_settings(grid, num, history, reference_steps, batch_size, budget, objective, features)
-    x_T = _noises(denoiser, grid, x_T, seeds, num, batch_size)  # noqa: N806
-    _check_values(x_T, history)
-    network = CountedNetwork(denoiser, conditions_for(denoiser, cond, num), num, batch_size)
+    fine = reference_grid(grid, reference_steps)
+    if search:
+        own_plan(solver, fine)  # Where times may move to.
+    noises = _noises(denoiser, grid, x_T, seeds, num, batch_size)
+    _check_values(noises, history)
+    network = CountedNetwork(
+        denoiser, conditions_for(denoiser, cond, num), num, batch_size, network_device(denoiser, x_T)
+    )
     tell: Progress = progress or (lambda stage, calls, best: None)
     tell("reference", 0, None)
-    reference = Reference.solve(network, reference_grid(grid, reference_steps), x_T)
+    reference = Reference.solve(network, fine, noises)
     held_out = num // HELD_OUT
     which, unseen = torch.arange(num - held_out), torch.arange(num - held_out, num)
     fitting = Fitting(network, reference, solver, which, history, tell)
@@ -146,26 +153,6 @@ def calibrate(
     chosen = plan if better else own
     values = {field.name: getattr(chosen, field.name) for field in fields(Plan)}
     return CalibratedPlan(**values, report=report, model=described(denoiser))
-
-
-def _checked_plan(solver: Solver, grid: TimeGrid) -> Plan:
-    """Return the solver's plan if it can be fitted."""
-    if not isinstance(solver, Solver):
-        raise InputError(f"solver is {solver!r}: give one such as fs.UniPC().")
-    if not isinstance(grid, TimeGrid) or grid.times.ndim != 1:
-        raise InputError(f"grid is {grid!r}: give one TimeGrid, such as fs.grids.karras(process, steps=8).")
-    plan = solver.plan(grid)
-    if plan.stochastic:
-        raise InputError(
-            f"{plan.solver} adds noise: its samples have no one solution to be fitted to. Calibrate a deterministic "
-            "solver: fs.UniPC(), or tau=0 or eta=0."
-        )
-    if not foldable(plan):
-        raise InputError(
-            f"{plan.solver} makes {plan.nfe} calls in {plan.steps} steps: calibration fits one row a call. Take "
-            "fs.UniPC(), or SASolver(..., tau=0.0, few_step=True), with as many steps as calls."
-        )
-    return plan
 
 
 def _check_settings(

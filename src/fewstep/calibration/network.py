@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fewstep.calibration.scratch import scratch
-from fewstep.denoiser import DataPredictor
+from fewstep.denoiser import over_tensors
 from fewstep.errors import InputError, NonFiniteStateError
 
-__all__ = ["CountedNetwork"]
+__all__ = ["CountedNetwork", "checked_predictor", "network_device"]
 
 
 class CountedNetwork:
@@ -20,15 +20,22 @@ class CountedNetwork:
 
     Args:
         denoiser: an ``fs.Denoiser`` or a callable (x_t, t) → x0, called with a third argument if ``cond`` is given.
-        cond: the conditions of all noises: None, a tensor [num, …], or keywords, of which tensors [num, …] are
-            split; anything else goes to every block as it is.
+        cond: the conditions of all noises: None, a tensor [num, …], or keywords, nested ones too, of which tensors
+            [num, …] are split; anything else goes to every block as it is.
         num: how many noises there are.
         batch_size: samples in a call.
+        device: where it is called.
     """
 
-    def __init__(self, denoiser: Callable[..., Tensor], cond: Any, num: int, batch_size: int) -> None:
-        self.denoiser, self.cond, self.num, self.batch_size = denoiser, cond, num, batch_size
-        self.device = denoiser.device if isinstance(denoiser, DataPredictor) else torch.device("cpu")
+    def __init__(
+        self,
+        denoiser: Callable[..., Tensor],
+        cond: Any,
+        num: int,
+        batch_size: int,
+        device: torch.device = torch.device("cpu"),  # noqa: B008
+    ) -> None:
+        self.denoiser, self.cond, self.num, self.batch_size, self.device = denoiser, cond, num, batch_size, device
         self.calls = 0
 
     def blocks(self, which: Tensor) -> Iterator[Tensor]:
@@ -37,7 +44,7 @@ class CountedNetwork:
 
     def bound(self, which: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """Return (x, t) → D for the noises ``which``, on the device: what ``fs.execute`` runs."""
-        arguments = () if self.cond is None else (self._cond(which),)
+        arguments = () if self.cond is None else (over_tensors(self.cond, lambda value: self._part(value, which)),)
 
         def call(x: Tensor, t: Tensor) -> Tensor:
             self.calls += len(which)
@@ -63,15 +70,15 @@ class CountedNetwork:
                 )
         return out
 
-    def _cond(self, which: Tensor) -> Any:
-        if isinstance(self.cond, Mapping):
-            return {name: self._part(value, which) for name, value in self.cond.items()}
-        return self._part(self.cond, which)
+    def _part(self, value: Tensor, which: Tensor) -> Tensor:
+        split = value.ndim and value.shape[0] == self.num
+        return (value[which.to(value.device)] if split else value).to(self.device)
 
-    def _part(self, value: Any, which: Tensor) -> Any:
-        if isinstance(value, Tensor) and value.ndim and value.shape[0] == self.num:
-            return value[which.to(value.device)].to(self.device)
-        return value
+
+def network_device(denoiser: object, x_T: Tensor | None) -> torch.device:  # noqa: N803
+    """Return where a denoiser is called: on its own device, or on the noises' where it knows none but the CPU."""
+    own = torch.device(getattr(denoiser, "device", None) or "cpu")
+    return own if x_T is None or own.type != "cpu" else x_T.device
 
 
 def checked_predictor(denoiser: object, process: object) -> None:

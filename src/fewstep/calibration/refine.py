@@ -13,6 +13,7 @@ from fewstep.calibration.features import feature_matrix
 from fewstep.calibration.gauss_newton import Point
 from fewstep.calibration.least_squares import NormalEquations
 from fewstep.calibration.network import CountedNetwork
+from fewstep.calibration.own_plan import own_plan
 from fewstep.calibration.placement import Placement
 from fewstep.calibration.reference import Reference
 from fewstep.calibration.rows import FittedRows
@@ -176,7 +177,7 @@ class FinalProblem:
             grid = self.placement.grid(theta[:used])
             if grid is None:
                 return None
-            table = Table.of(folded(self.solver.plan(grid)), self.rows.table.data.shape[1])
+            table = Table.of(folded(own_plan(self.solver, grid)), self.rows.table.data.shape[1])
         for n, width in enumerate(self.widths):
             row = table.row(n)
             row[:width] += self._matrix(table, n).T @ (theta[used : used + width] / self.rows.units[n].scale[:width])

@@ -10,6 +10,7 @@ from torch import Tensor
 from fewstep.calibration.gauss_newton import Point
 from fewstep.calibration.least_squares import NormalEquations
 from fewstep.calibration.network import CountedNetwork
+from fewstep.calibration.own_plan import own_plan
 from fewstep.calibration.placement import Placement
 from fewstep.calibration.reference import Reference
 from fewstep.calibration.rows import FittedRows, Resume, fit_rows
@@ -44,7 +45,7 @@ class TimesProblem:
 
     def at(self, grid: TimeGrid) -> Point:
         """Return the point of a grid that need not be one of ``placement.grid``."""
-        rows = self._fitted(folded(self.solver.plan(grid)))
+        rows = self._fitted(folded(own_plan(self.solver, grid)))
         error = float((rows.end - self.reference.end[self.which]).double().square().mean())
         return Point(self.placement.read(grid), error, rows)
 
@@ -62,7 +63,7 @@ class TimesProblem:
             if moved is None:  # no room on either side: the time stays
                 columns.append(torch.zeros_like(base.end))
                 continue
-            rows = self._fitted(folded(self.solver.plan(moved)), Resume(base, p))
+            rows = self._fitted(folded(own_plan(self.solver, moved)), Resume(base, p))
             columns.append((rows.end - base.end) / step)
         residual = self.reference.end[self.which] - base.end
         return NormalEquations.of(

@@ -16,12 +16,15 @@ __all__ = ["foldable", "folded"]
 
 
 def foldable(plan: Plan) -> bool:
-    """Whether the plan calls the network once an interval, at its start, and its rows there share their noise."""
+    """Whether the plan calls the network once an interval, on its predictor's state, and its rows there share noise."""
     return _calls_once(plan) and _shares_noise(plan, *_ends(plan))
 
 
 def _calls_once(plan: Plan) -> bool:
-    return plan.nfe == plan.steps and torch.equal(plan.call_times, plan.times[..., :-1])
+    """Whether intervals have at most one corrector, the last none, and calls are made by rows after a predictor."""
+    predicts = pad(plan.step.diff() > 0, (1, 0), value=True)
+    calls = pad(predicts[:-1], (1, 0), value=True)
+    return bool(predicts[-1] and (predicts | calls).all()) and torch.equal(plan.evaluate, calls)
 
 
 def _ends(plan: Plan) -> tuple[Tensor, Tensor]:
@@ -49,17 +52,18 @@ def folded(plan: Plan, *, uncorrected: Collection[int] = ()) -> Plan:
     pipeline's): the correction is then added to that one.
 
     Args:
-        plan: one call an interval, at its start; not a batch of plans.
+        plan: one call an interval, at its start and before any correction there; not a batch of plans.
         uncorrected: the intervals whose corrector is left out.
 
     Raises:
-        InputError: if the plan calls the network more or less than once an interval, or its rows do not share
-            their noise.
+        InputError: if the plan calls the network more or less than once an interval or on a corrected state, or its
+            rows do not share their noise.
     """
     if not _calls_once(plan):
         raise InputError(
             f"{plan.solver or 'the plan'} makes {plan.nfe} calls in {plan.steps} steps: stepping from outside needs "
-            "one call at the start of each; take a solver like UniPC, or SASolver(..., few_step=True)."
+            "one call at the start of each, before a correction; take a solver like UniPC, or "
+            "SASolver(..., few_step=True)."
         )
     first, last = _ends(plan)
     last = torch.where(torch.tensor([n in uncorrected for n in range(plan.steps)]), first, last)

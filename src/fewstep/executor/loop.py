@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fewstep.denoiser import DataPredictor
+from fewstep.denoiser import DataPredictor, over_tensors
 from fewstep.errors import InputError, NonFiniteStateError
 from fewstep.executor.fold import foldable, folded
 from fewstep.executor.noise import STEPS, Generators, NoiseSource
@@ -18,8 +18,9 @@ from fewstep.plan import Plan
 __all__ = ["Callback", "execute"]
 
 Callback = Callable[[int, Tensor, Tensor, Tensor], Any]
-"""callback(step, t, x_t, x0) after each interval: its number from 0, its end, the state that the network is called
-on there (a predictor's, before its correction), and the latest D."""
+"""callback(step, t, x_t, x0) after each interval: its number from 0, its end, the state there, and the latest D. Where
+the network is called once an interval, before its correction, the state is that of the call, the predictor's, and the
+correction is part of the next one; in other plans (Heun, PECE, a correction at the end) it is the corrected state."""
 
 
 @torch.no_grad()
@@ -61,7 +62,7 @@ def execute(
     _check(plan, denoiser, x_T)
     if isinstance(denoiser, DataPredictor):
         cond = denoiser.check_cond(cond, x_T.shape[0])
-    cond = _moved(cond, x_T.device)
+    cond = over_tensors(cond, lambda tensor: tensor.to(x_T.device))
     arguments = () if cond is None else (cond,)
     tape = _Tape(folded(plan) if foldable(plan) else plan, x_T)
     source = None
@@ -81,13 +82,6 @@ def execute(
                 callback(move.step, move.ends, move.state, prediction)
     tape.check_finite(plan)
     return tape.moves[-1].state.clone()
-
-
-def _moved(cond: Any, device: torch.device) -> Any:
-    """Return a condition with its tensors on the device."""
-    if isinstance(cond, Mapping):
-        return {name: _moved(value, device) for name, value in cond.items()}
-    return cond.to(device) if isinstance(cond, Tensor) else cond
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,38 @@
+"""The solver's own plan, which fits start from, if it can be fitted."""
+
+from __future__ import annotations
+
+import torch
+
+from fewstep.errors import InputError
+from fewstep.executor.fold import foldable
+from fewstep.grids import TimeGrid
+from fewstep.plan import Plan
+from fewstep.solvers import Solver
+
+__all__ = ["own_plan"]
+
+
+def own_plan(solver: Solver, grid: TimeGrid) -> Plan:
+    """Return ``solver.plan(grid)``.
+
+    Raises:
+        InputError: if the plan adds noise or cannot be folded to one row a call, or is a batch of plans.
+    """
+    if not isinstance(solver, Solver):
+        raise InputError(f"solver is {solver!r}: give one such as fs.UniPC().")
+    if not isinstance(grid, TimeGrid) or grid.times.ndim != 1:
+        raise InputError(f"grid is {grid!r}: give one TimeGrid, such as fs.grids.karras(process, steps=8).")
+    plan = solver.plan(grid)
+    if plan.stochastic:
+        start, end = grid.times[plan.step[plan.noise != 0][0] + torch.arange(2)].tolist()
+        raise InputError(
+            f"{plan.solver} adds noise from t = {start:.6g} to {end:.6g}: its samples have no one solution to be "
+            "fitted to. Calibrate a deterministic solver: fs.UniPC(), or tau=0 or eta=0."
+        )
+    if not foldable(plan):
+        raise InputError(
+            f"{plan.solver} makes {plan.nfe} calls in {plan.steps} steps: calibration fits one row a call. Take "
+            "fs.UniPC(), or SASolver(..., tau=0.0, few_step=True), with as many steps as calls."
+        )
+    return plan
