@@ -1,5 +1,7 @@
 """Agreement with the installed diffusers on the same sigmas, in float64."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from exact import GaussianMixture
@@ -50,6 +52,24 @@ def distance(scheduler, solver: fs.Solver, steps: int, stop: int) -> float:
 def test_same_sigmas_same_samples(scheduler, order, solver, steps):
     peer = getattr(diffusers, scheduler)(solver_order=order, **SETTINGS)
     assert distance(peer, solver, steps, steps) < 1e-3
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(("steps", "lower"), [(6, True), (14, True), (15, False), (20, False)])
+@pytest.mark.parametrize(
+    ("scheduler", "settings", "solver"),
+    [
+        ("DPMSolverMultistepScheduler", {"final_sigmas_type": "sigma_min"}, fs.DPMSolverPP(2)),
+        ("DPMSolverMultistepScheduler", {"final_sigmas_type": "sigma_min"}, fs.DPMSolverPP(3, "published")),
+        ("DPMSolverMultistepScheduler", {"final_sigmas_type": "zero"}, fs.DPMSolverPP(3, "published")),
+        ("DEISMultistepScheduler", {}, fs.DEIS(2)),
+        ("DEISMultistepScheduler", {}, fs.DEIS(3)),
+    ],
+)
+def test_from_15_steps_on_diffusers_takes_no_lower_order_at_the_end(scheduler, settings, solver, steps, lower):
+    peer = getattr(diffusers, scheduler)(solver_order=solver.order, beta_schedule="linear", **settings)
+    assert distance(peer, replace(solver, lower_order_final=lower), steps, steps) < 1e-3
+    assert distance(peer, replace(solver, lower_order_final=not lower), steps, steps) > 1e-3
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -20,7 +20,8 @@ class DEIS(Solver):
         x_end = (α_end/α)·x − α_end·∫ e^{−λ}·ε̂(λ) dλ, ε̂ a polynomial in λ through past noise predictions.
 
     Equals ``SASolver(order, 0, tau=0, prediction="noise")``; order 1 is ``Euler()``;
-    diffusers' DEISMultistepScheduler ("logrho") on the same sigmas.
+    diffusers' DEISMultistepScheduler ("logrho") on the same sigmas, which from 15 steps on takes no lower order at
+    the end: there it is ``lower_order_final=False``.
 
     Source: Zhang & Chen, DEIS (arXiv 2204.13902), with the polynomial in log ρ = −λ.
 

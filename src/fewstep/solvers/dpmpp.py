@@ -30,7 +30,8 @@ class DPMSolverPP(Solver):
     "exact" integrates the polynomial and converges with order 3. Orders 1 and 2 are the same in both.
 
     Equals: ``order=1`` is ``Euler()``; ``order=2`` is ``UniPC(2, "bh2", corrector=False)``;
-    ``variant="published"`` is diffusers' DPMSolverMultistepScheduler on the same sigmas.
+    ``variant="published"`` is diffusers' DPMSolverMultistepScheduler on the same sigmas, which from 15 steps on takes
+    no lower order at the end but to σ = 0: there it is ``lower_order_final=False``.
 
     Source: Lu et al., DPM-Solver++ (arXiv 2211.01095), algorithm 2 and appendix A.
 
