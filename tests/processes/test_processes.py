@@ -1,6 +1,8 @@
 """Processes: exact inverses, accuracy at both ends, closed forms, and their description as data."""
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -105,6 +107,25 @@ def test_discrete_rebuilds_the_betas_of_diffusers():
         assert torch.allclose(process.alphas_cumprod.float(), peer.alphas_cumprod, rtol=2e-5)
 
 
+def test_discrete_copies_its_knots_to_a_device_once(monkeypatch):
+    process, copied, to = VPDiscrete.from_betas(), [], torch.Tensor.to
+
+    def counted(self, *args, **settings):
+        copied.extend(arg for arg in args if isinstance(arg, torch.device))
+        return to(self, *args, **settings)
+
+    monkeypatch.setattr(torch.Tensor, "to", counted)
+    t = torch.empty(3, device="meta", dtype=torch.float64)
+    for method in (process.alpha, process.time, process.sigma):
+        assert method(t).device == t.device
+    assert copied == [t.device]
+    for twin in (copy.deepcopy(process), pickle.loads(pickle.dumps(process))):
+        assert twin == process and hash(twin) == hash(process)
+        assert torch.equal(twin.alpha(0.3), process.alpha(0.3))
+        assert twin.alpha(t).device == t.device
+    assert len(copied) == 3  # Its copies on devices are not copied or stored with it.
+
+
 def test_flow_shift_bends_the_clock_only():
     plain, shifted = RectifiedFlow(), RectifiedFlow(shift=3.0)
     assert float(shifted.from_clock(0.5)) == pytest.approx(0.75)
@@ -131,6 +152,12 @@ def test_processes_by_name():
         (lambda: VPLinear(beta_min=5.0, beta_max=1.0), "below beta_min"),
         (lambda: EDM(1.0, 0.5), "not above sigma_min"),
         (lambda: RectifiedFlow(0.0), "shift is 0.0"),
+        (lambda: RectifiedFlow(None), "shift is None"),
+        (lambda: named("edm:sigma_min=abc"), "sigma_min is 'abc'"),
+        (lambda: named("edm:sigma_min=true"), "sigma_min is True"),
+        (lambda: named("vp-discrete:beta_start=abc"), "does not take these settings"),
+        (lambda: named("vp-discrete:num=-1"), "does not take these settings"),
+        (lambda: from_dict({"name": "vp-discrete", "alphas_cumprod": ["a"]}), "does not take these settings"),
         (lambda: VPDiscrete([0.9, 0.95]), "fall strictly"),
         (lambda: VPDiscrete([0.9, 0.0]), "zero terminal SNR"),
         (lambda: VPDiscrete.from_betas(schedule="cosine"), "'scaled_linear'"),

@@ -27,9 +27,12 @@ def log_alpha_at(half_logsnr: Tensor) -> Tensor:
     return -0.5 * torch.logaddexp(torch.zeros_like(half_logsnr), -2.0 * half_logsnr)
 
 
-def positive(name: str, value: float) -> float:
-    """Return ``value`` as a float if it is finite and above zero, else raise ``InputError``."""
-    number = float(value)
+def positive(name: str, value: Any) -> float:
+    """Return ``value`` as a float if it is one number, finite and above zero, else raise ``InputError``."""
+    try:
+        number = np.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = np.nan
     if not (np.isfinite(number) and number > 0):
         raise InputError(f"{name} is {value!r}: give a finite number above 0.")
     return number

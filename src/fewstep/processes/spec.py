@@ -44,8 +44,8 @@ def build(kind: str, name: str, known: Mapping[str, Callable[..., Made]], settin
     """Return ``known[name](**settings)``.
 
     Raises:
-        InputError: if there is no such name, a setting is not one of its own (with the near match), or a word stands
-            where it is true or false.
+        InputError: if there is no such name, a setting is not one of its own (with the near match), a word stands
+            where it is true or false, or the values do not fit.
     """
     if name not in known:
         raise unknown_name(kind, name, known)
@@ -58,5 +58,7 @@ def build(kind: str, name: str, known: Mapping[str, Callable[..., Made]], settin
             raise InputError(f"{key}={value!r} in {kind} {name!r}: write {key}=true or {key}=false.")
     try:
         return known[name](**settings)
-    except TypeError as error:
+    except InputError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{kind} {name!r} does not take these settings: {error}.") from error

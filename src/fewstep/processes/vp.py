@@ -141,7 +141,8 @@ class VPDiscrete(_VariancePreserving):
         self.alphas_cumprod = values
         self.num_train_timesteps = values.numel()
         self.t_min = 1.0 / self.num_train_timesteps
-        self._knots = torch.cat([torch.zeros(1, dtype=torch.float64), 0.5 * values.log()])
+        knots = torch.cat([torch.zeros(1, dtype=torch.float64), 0.5 * values.log()])
+        self._knots = {knots.device: knots}
 
     @classmethod
     def from_betas(
@@ -161,16 +162,26 @@ class VPDiscrete(_VariancePreserving):
         betas = torch.linspace(beta_start ** (1 / power), beta_end ** (1 / power), num, dtype=torch.float64) ** power
         return cls(torch.cumprod(1.0 - betas, dim=0))
 
+    def _knots_on(self, device: torch.device) -> Tensor:
+        """Return log α at the training times, copied to each device once."""
+        if device not in self._knots:
+            self._knots[device] = self._knots[torch.device("cpu")].to(device)
+        return self._knots[device]
+
+    def __getstate__(self) -> dict[str, Any]:
+        cpu = torch.device("cpu")
+        return {**self.__dict__, "_knots": {cpu: self._knots[cpu]}}
+
     def _log_alpha(self, t: Tensor) -> Tensor:
         position = t * self.num_train_timesteps
         left = position.detach().floor().long().clamp(0, self.num_train_timesteps - 1)
-        knots = self._knots.to(t.device)
+        knots = self._knots_on(t.device)
         return knots[left] + (position - left) * (knots[left + 1] - knots[left])
 
     def time(self, half_logsnr: Real) -> Tensor:
         """Return the inverse of the interpolation; below the last training value it is extrapolated."""
         log_alpha = log_alpha_at(as_float64(half_logsnr))
-        knots = self._knots.to(log_alpha.device)
+        knots = self._knots_on(log_alpha.device)
         left = torch.searchsorted(-knots, -log_alpha.detach().contiguous(), right=True) - 1
         left = left.clamp(0, self.num_train_timesteps - 1)
         fraction = (log_alpha - knots[left]) / (knots[left + 1] - knots[left])
