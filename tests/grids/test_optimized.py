@@ -1,5 +1,6 @@
 """Optimised time steps: the published bounds, properties over solvers and processes, and mistakes."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -155,14 +156,20 @@ def test_an_error_profile_of_ones_own():
     assert fs.grids.optimized(VP, fs.UniPC(2), 6, error_power=pairs).report.error_power is None
 
 
+@pytest.mark.parametrize("power", [np.int64(2), np.float32(2), torch.tensor(2), torch.tensor(2.0)], ids=repr)
+def test_the_error_power_is_any_number(power):
+    grid = fs.grids.optimized(VP, fs.UniPC(2), 4, error_power=power)
+    assert grid == fs.grids.optimized(VP, fs.UniPC(2), 4, error_power=2) and grid.report.error_power == 2.0
+
+
 @pytest.mark.parametrize(
     ("settings_", "words"),
     [
         ({"process": "vp"}, "VPLinear"),
         ({"solver": "unipc"}, "fs.UniPC"),
         ({"steps": 0}, "steps is 0"),
-        ({"error_power": -1}, "positive number"),
-        ({"error_power": float("nan")}, "positive number"),
+        ({"error_power": -1}, "above 0"),
+        ({"error_power": float("nan")}, "above 0"),
         ({"error_power": [(0.0, 1.0)]}, "two pairs"),
         ({"error_power": [(0.0, 1.0), (0.0, 2.0)]}, "each once"),
         ({"error_power": [(0.0, 1.0), (1.0, 0.0)]}, "above 0"),

@@ -32,6 +32,8 @@ def test_json_gives_the_same_grid_back():
         ([0.2, 0.5], "fall strictly"),
         ([1.0, float("nan"), 0.1], "finite"),
         ([1.0], "at least two"),
+        ("abc", "times is 'abc'"),
+        (None, "sequence of numbers"),
         ([1.0, -0.1], "between 0"),
         ([1.5, 0.5], "between 0"),
     ],
@@ -41,12 +43,48 @@ def test_wrong_times_are_refused(times, words):
         fs.TimeGrid(VP, times)
 
 
+def test_the_given_times_are_copied():
+    times = torch.tensor([1.0, 0.5, 0.1], dtype=torch.float64)
+    grid = fs.TimeGrid(VP, times)
+    times[1] = 0.7
+    assert grid.times.tolist() == [1.0, 0.5, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("process", "times"),
+    [(VP, [[1.0, 0.5, 0.0], [1.0, 0.5, 0.1]]), (fs.processes.RectifiedFlow(), [[1.0, 0.5], [0.9, 0.5]])],
+    ids=["ends", "starts"],
+)
+def test_a_batch_of_grids_has_ends_of_one_kind(process, times):
+    with pytest.raises(InputError, match="two batches"):
+        fs.TimeGrid(process, times)
+    for one in times:
+        assert fs.TimeGrid(process, [one, one]).steps == len(one) - 1
+
+
 def test_times_whose_levels_coincide_are_refused():
     with pytest.raises(InputError, match="further apart"):
         fs.TimeGrid(fs.processes.EDM(), [1e5, math.nextafter(1e5, 0.0)])
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "fewstep-grid/9"}', '{"format": "fewstep-grid/1"}'])
+GRID = '{"format": "fewstep-grid/1", '
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"format": "fewstep-grid/9"}',
+        '{"format": "fewstep-grid/1"}',
+        GRID + '"process": {"name": "edm"}, "times": "abc"}',
+        GRID + '"process": {"name": "edm"}, "times": null}',
+        GRID + '"process": {"name": "edm"}, "times": [[1, 0.5], [1]]}',
+        GRID + '"process": {"name": "edm", "sigma_min": "abc"}, "times": [1, 0.5]}',
+        GRID + '"process": {"name": "vp-discrete", "alphas_cumprod": null}, "times": [1, 0.5]}',
+    ],
+)
 def test_damaged_json_is_refused(text):
     with pytest.raises(InputError):
         fs.TimeGrid.from_json(text)

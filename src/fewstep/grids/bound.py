@@ -12,6 +12,7 @@ from torch import Tensor
 from fewstep.errors import InputError
 from fewstep.grids.time_grid import TimeGrid
 from fewstep.processes import Process
+from fewstep.processes.base import positive
 
 if TYPE_CHECKING:
     from fewstep.plan import Plan
@@ -44,10 +45,9 @@ def error_profile(process: Process, error: ErrorPower) -> Callable[[Tensor], Ten
     """
     if callable(error):
         return lambda t: _positive(torch.as_tensor(error(process.half_logsnr(t)), dtype=torch.float64))
-    if isinstance(error, (int, float)):
-        if isinstance(error, bool) or not (np.isfinite(error) and error > 0):
-            raise InputError(f"error_power is {error!r}: give a positive number; 1 for pixels, 2 for latents.")
-        return lambda t: process.sigma(t) ** error / process.alpha(t)
+    if np.ndim(error) == 0:
+        power = positive("error_power", error)
+        return lambda t: process.sigma(t) ** power / process.alpha(t)
     pairs = np.asarray(error, dtype=np.float64)
     if pairs.ndim != 2 or pairs.shape[-1] != 2 or len(pairs) < 2:
         raise InputError(f"the error profile has shape {pairs.shape}: give at least two pairs (λ, ε̃).")

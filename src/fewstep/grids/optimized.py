@@ -117,7 +117,7 @@ def optimized(
         before=dict(zip(STARTS, before.tolist(), strict=True)),
         after=float(values[best]),
         method=method,
-        error_power=float(error_power) if isinstance(error_power, (int, float)) else None,
+        error_power=None if callable(error_power) or np.ndim(error_power) else float(error_power),  # type: ignore[arg-type]
         iterations=iterations,
         seconds=time.perf_counter() - began,
     )

@@ -23,26 +23,34 @@ class TimeGrid:
     r"""N + 1 falling times of a process, from noise to data.
 
     The last time may be 0, the noise-free end (λ = ∞); the first may be one with α = 0 (λ = −∞), as a
-    flow's t = 1. ``times`` may have leading batch dimensions, [..., N + 1]: a batch of grids.
+    flow's t = 1. ``times`` may have leading batch dimensions, [..., N + 1]: a batch of grids, of which all or none
+    end (start) so.
 
     Args:
         process: the process whose times these are.
-        times: a sequence, array or tensor; kept as a float64 tensor on the CPU.
+        times: a sequence, array or tensor; copied to a float64 tensor on the CPU.
 
     Raises:
-        InputError: if there are fewer than two times, one is not finite or outside [0, ``process.t_limit``],
-            they do not fall strictly, or they are so close that their λ coincide.
+        InputError: if there are fewer than two times, one is no finite number or outside [0, ``process.t_limit``],
+            they do not fall strictly, or they are so close that their λ coincide; or if grids of a batch have ends
+            of both kinds.
     """
 
     def __init__(self, process: Process, times: Any) -> None:
         if not isinstance(process, Process):
             raise InputError(f"process is {process!r}: give one of fewstep.processes, such as VPLinear().")
         self.process = process
-        self.times = _checked(process, torch.as_tensor(times, dtype=torch.float64).cpu())
+        self.times = _checked(process, times)
         if not bool((self.half_logsnr.diff(dim=-1) > 0).all()):
             raise InputError(
                 f"the half log-SNR does not rise along the grid: {self.half_logsnr.tolist()}; "
                 "take times that are further apart."
+            )
+        infinite = torch.isinf(self.half_logsnr[..., [0, -1]]).reshape(-1, 2)
+        if bool((infinite != infinite[:1]).any()):
+            raise InputError(
+                "some grids of the batch end at t = 0 (or start at α = 0) and others do not, so that their plans have "
+                "different rows: make two batches."
             )
 
     @property
@@ -68,12 +76,12 @@ class TimeGrid:
     @cached_property
     def ends_at_zero(self) -> bool:
         """Whether the last time is the noise-free end."""
-        return bool(torch.isinf(self.half_logsnr[..., -1]).any())
+        return bool(torch.isinf(self.half_logsnr[..., -1]).all())
 
     @cached_property
     def starts_at_pure_noise(self) -> bool:
         """Whether the first time has α = 0, so that λ = −∞."""
-        return bool(torch.isinf(self.half_logsnr[..., 0]).any())
+        return bool(torch.isinf(self.half_logsnr[..., 0]).all())
 
     def to_json(self) -> str:
         """Return the grid as JSON; ``from_json`` gives the same grid back, bit for bit."""
@@ -107,8 +115,12 @@ class TimeGrid:
         return f"TimeGrid({self.process!r}, {[float(f'{t:.6g}') for t in self.times.flatten()]})"
 
 
-def _checked(process: Process, times: Tensor) -> Tensor:
-    """Return ``times`` if they can be a grid of ``process``."""
+def _checked(process: Process, given: Any) -> Tensor:
+    """Return the given times as a tensor of their own, if they can be a grid of ``process``."""
+    try:
+        times = torch.as_tensor(given, dtype=torch.float64).to(device="cpu", copy=True)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"times is {given!r}: give a sequence of numbers, such as [1.0, 0.5, 0.1].") from error
     if times.ndim < 1 or times.shape[-1] < 2:
         raise InputError(f"times has shape {tuple(times.shape)}: a grid needs at least two times, noise to data.")
     if not bool(torch.isfinite(times).all()):
