@@ -72,6 +72,31 @@ def test_guidance_of_numbers_and_nested_keywords(cond, null, batched):
     assert guided(torch.zeros(batch, 1), T, cond).flatten().tolist() == [3.0] * batch
 
 
+@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("named", [True, False])
+def test_one_condition_for_all_samples_is_repeated(batched, named):
+    def network(x, t, text):
+        return x + text.mean((1, 2))[:, None]
+
+    guided = ClassifierFree(fs.Denoiser(network, fs.processes.VPLinear(), "x0"), 3.0, 0, batched=batched)
+    text = torch.arange(35.0).view(1, 5, 7)
+    x = torch.randn(4, 1, generator=torch.Generator().manual_seed(0))
+    shared = guided(x, T, {"text": text} if named else text)
+    assert torch.allclose(shared, guided(x, T, text.expand(4, 5, 7)))
+
+
+def test_a_condition_of_another_length_takes_two_calls():
+    calls: list[int] = []
+
+    def network(x, t, *, table):
+        calls.append(len(x))
+        return x + table.sum()
+
+    guided = ClassifierFree(fs.Denoiser(network, fs.processes.VPLinear(), "x0"), 3.0, 0)
+    assert guided(torch.zeros(2, 1), T, {"table": torch.ones(3)}).flatten().tolist() == [9.0, 9.0]
+    assert calls == [2, 2]
+
+
 def test_static_threshold_clamps():
     inner = fs.Denoiser(lambda x, t: 3 * x, fs.processes.VPLinear(), "x0")
     out = StaticThreshold(inner, 1.5)(torch.tensor([[-1.0, 0.2, 1.0]]), T)
@@ -86,6 +111,15 @@ def test_dynamic_threshold_is_its_formula_and_at_limit_one_the_static_one():
         reach = max(1.0, float(torch.quantile(predicted.abs(), 0.9)))
         assert torch.allclose(sample, predicted.clamp(-reach, reach) / reach)
     assert torch.equal(DynamicThreshold(inner, 0.9, limit=1.0)(x, T), StaticThreshold(inner, 1.0)(x, T))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_dynamic_threshold_of_half_precision(dtype):
+    inner = fs.Denoiser(lambda x, t: 3 * x, fs.processes.VPLinear(), "x0")
+    x = torch.randn(3, 50, generator=torch.Generator().manual_seed(0)).to(dtype)
+    out = DynamicThreshold(inner, 0.9)(x, T)
+    assert out.dtype == dtype
+    assert torch.allclose(out.float(), DynamicThreshold(inner, 0.9)(x.float(), T), atol=2e-2)
 
 
 def test_wrappers_keep_what_the_model_knows():

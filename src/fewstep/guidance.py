@@ -43,8 +43,9 @@ class ClassifierFree(Wrapped):
         guidance_scale: a finite number; above 1 strengthens the condition.
         null_cond: the condition that means "none": a number for class labels, a tensor that expands to the
             condition's shape, or the keywords that replace the condition's.
-        batched: one call on both halves (faster on accelerators), or two calls (half the memory). Conditions that
-            differ in something without a batch, such as a number among the keywords, always take two.
+        batched: one call on both halves (faster on accelerators), or two calls (half the memory). A tensor [1, …] is
+            one for all samples. Conditions that differ in something without a batch, such as a number among the
+            keywords, or that hold tensors of another length, always take two.
 
     Raises:
         InputError: if the scale is not finite.
@@ -65,8 +66,8 @@ class ClassifierFree(Wrapped):
         if cond is None or self.guidance_scale == 1.0:
             return self.inner(x_t, t, cond)
         null = self._null(cond)
-        if self.batched and _joinable(cond, null):
-            both = self.inner(torch.cat([x_t, x_t]), t, _joined(cond, null))
+        if self.batched and _joinable(cond, null, len(x_t)):
+            both = self.inner(torch.cat([x_t, x_t]), t, _joined(cond, null, len(x_t)))
             conditional, unconditional = both.chunk(2)
         else:
             conditional, unconditional = self.inner(x_t, t, cond), self.inner(x_t, t, null)
@@ -88,20 +89,22 @@ def _like(null: Any, cond: Any) -> Any:
     return torch.full_like(cond, null)
 
 
-def _joinable(cond: Any, null: Any) -> bool:
-    """Whether what has no batch is the same in both conditions."""
+def _joinable(cond: Any, null: Any, batch: int) -> bool:
+    """Whether tensors have one entry for all samples or one for each, and what has no batch is the same in both."""
     if isinstance(cond, Mapping):
-        return all(_joinable(value, null[name]) for name, value in cond.items())
+        return all(_joinable(value, null[name], batch) for name, value in cond.items())
     if isinstance(cond, Tensor) and cond.ndim:
-        return True
+        return len(cond) in (1, batch)
     return cond is null or (isinstance(cond, (bool, int, float, str)) and type(cond) is type(null) and cond == null)
 
 
-def _joined(cond: Any, null: Any) -> Any:
-    """Return both conditions one after the other along the batch."""
+def _joined(cond: Any, null: Any, batch: int) -> Any:
+    """Return both conditions one after the other along the batch, those for all samples repeated."""
     if isinstance(cond, Mapping):
-        return {name: _joined(value, null[name]) for name, value in cond.items()}
-    return torch.cat([cond, null]) if isinstance(cond, Tensor) and cond.ndim else cond
+        return {name: _joined(value, null[name], batch) for name, value in cond.items()}
+    if isinstance(cond, Tensor) and cond.ndim:
+        return torch.cat([half.expand(batch, *half.shape[1:]) for half in (cond, null)])
+    return cond
 
 
 class StaticThreshold(Wrapped):
@@ -139,8 +142,12 @@ class DynamicThreshold(Wrapped):
 
 
 def dynamically_thresholded(prediction: Tensor, quantile: float | Tensor, limit: float) -> Tensor:
-    """Return ``prediction`` [batch, …] clamped to [−s, s] and divided by s; see ``DynamicThreshold``."""
-    reach = torch.quantile(prediction.abs().flatten(1), quantile, dim=1).clamp(1.0, limit)
+    """Return ``prediction`` [batch, …] clamped to [−s, s] and divided by s, one s a sample; see ``DynamicThreshold``.
+
+    The quantile is a number or a 0-dimensional tensor; that of half precision is taken in float32.
+    """
+    size = prediction.abs().to(torch.promote_types(prediction.dtype, torch.float32))
+    reach = torch.quantile(size.flatten(1), quantile, dim=1).clamp(1.0, limit).to(prediction.dtype)
     reach = reach.view(-1, *[1] * (prediction.ndim - 1))
     return prediction.clamp(-reach, reach) / reach
 
