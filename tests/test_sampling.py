@@ -64,6 +64,8 @@ def test_samples_follow_the_data_distribution():
         (lambda: fs.tau.window(1.0, 1.0, 0.05), "lower end first"),
         (lambda: fs.SASolver(tau=lambda p: -p.t).plan(fs.grids.karras(VP, 3)), "tau gave"),
         (lambda: fs.solvers.named("unicp"), "did you mean 'unipc'"),
+        (lambda: fs.solvers.named("ddim:eta=abc"), "does not take these settings"),
+        (lambda: fs.solvers.named("sa:tau=abc"), "tau is 'abc'"),
         (lambda: fs.solvers.named("sa:tau=1@5"), "tau=1@0.05:1"),
         (lambda: fs.solvers.named("unipc:corrector=maybe"), "corrector=true or corrector=false"),
         (lambda: fs.UniPC(order=2.0), "order is 2.0"),
@@ -73,6 +75,19 @@ def test_samples_follow_the_data_distribution():
 def test_mistakes_are_answered(call, words):
     with pytest.raises(InputError, match=words):
         call()
+
+
+def test_a_window_keeps_every_digit_of_its_value():
+    grid = fs.grids.karras(VP, 5)
+    assert fs.tau.window(0.1, 0.05, 5.0).at(grid).unique().tolist() == [0.0, 0.1]
+
+
+def test_a_tau_is_not_asked_at_the_noise_free_end():
+    grid = fs.grids.karras(fs.processes.EDM(), 4)
+    plans = [fs.SASolver(tau=tau).plan(grid) for tau in (lambda point: 0.1 / point.sigma.clamp(max=0.1), 1.0)]
+    assert torch.isfinite(plans[0].data).all() and plans[0].noise[-1] == 0.0
+    with pytest.raises(InputError, match="tau gave"):
+        fs.SASolver(tau=lambda point: float("inf")).plan(grid)
 
 
 def test_solvers_by_name():

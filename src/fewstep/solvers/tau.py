@@ -41,9 +41,6 @@ class _Constant(Tau):
     def at(self, grid: TimeGrid) -> Tensor:
         return torch.full_like(grid.times[..., 1:], self.value)
 
-    def __str__(self) -> str:
-        return f"{self.value:g}"
-
 
 @dataclass(frozen=True)
 class _Window(Tau):
@@ -54,10 +51,7 @@ class _Window(Tau):
     def at(self, grid: TimeGrid) -> Tensor:
         ratio = (grid.sigma / grid.alpha)[..., 1:]
         inside = (ratio >= self.low) & (ratio <= self.high)
-        return torch.where(inside, self.value, 0.0).to(torch.float64)
-
-    def __str__(self) -> str:
-        return f"{self.value:g} for σ/α in [{self.low:g}, {self.high:g}]"
+        return self.value * inside.to(torch.float64)
 
 
 @dataclass(frozen=True)
@@ -66,14 +60,12 @@ class _Function(Tau):
 
     def at(self, grid: TimeGrid) -> Tensor:
         columns = (x[..., 1:].flatten() for x in (grid.times, grid.alpha, grid.sigma, grid.half_logsnr))
-        values = [float(self.function(GridPoint(*point))) for point in zip(*columns, strict=True)]
+        points = [GridPoint(*point) for point in zip(*columns, strict=True)]
+        values = [0.0 if torch.isinf(point.half_logsnr) else float(self.function(point)) for point in points]
         tau = torch.tensor(values, dtype=torch.float64)
         if not bool((torch.isfinite(tau) & (tau >= 0)).all()):
             raise InputError(f"tau gave {values}: it must be finite and at least 0 at every point of the grid.")
         return tau.view(grid.times[..., 1:].shape)
-
-    def __str__(self) -> str:
-        return getattr(self.function, "__name__", repr(self.function))
 
 
 def constant(value: float) -> Tau:
@@ -101,7 +93,7 @@ def window(value: float, low: float, high: float) -> Tau:
 
 
 def as_tau(tau: float | Tau | Callable[[GridPoint], float | Tensor]) -> Tau:
-    """Return ``tau`` as a ``Tau``: numbers become constants, functions are asked at each grid point."""
+    """Return ``tau`` as a ``Tau``: numbers become constants, functions are asked at each point but a noise-free end."""
     if isinstance(tau, Tau):
         return tau
     if callable(tau):
