@@ -111,6 +111,15 @@ def test_a_wrong_table_is_refused(change, words):
         replace(plan, **change(plan))
 
 
+def test_large_coefficients_may_carry_their_rounding():
+    """After a very short step a multistep method's coefficients are large and opposite."""
+    grid = fs.TimeGrid(fs.processes.EDM(), [80.0, 10.0, 10.0 * (1 - 1e-8), 0.1, 0.01])
+    plan = fs.DPMSolverPP(2, lower_order_final=False).plan(grid)
+    assert float(plan.data.abs().max()) > 1e8
+    with pytest.raises(InputError, match="not consistent"):
+        replace(plan, data=plan.data * (1 + 1e-8))
+
+
 def test_fitted_tables_need_not_reproduce_a_constant():
     plan = example()
     assert replace(plan, state=plan.state * 1.01, fitted=True).fitted

@@ -109,7 +109,8 @@ class Denoiser(DataPredictor):
 
     The network is called ``network(x, time, …)`` with time [batch] in ``network_time(t)``'s units. Its input is cast
     to the type of its parameters, the time to float32 (float64 for an input of that type); x_t and D keep their own.
-    An output that is an object with ``.sample``, or a tuple, is unwrapped.
+    An output that is an object with ``.sample``, or a tuple, is unwrapped. Where α = 0, at a flow's t = 1, "epsilon"
+    and "edm" give no D: start a little later.
 
     Args:
         network: any callable (x, time, cond) → output.

@@ -65,7 +65,8 @@ class Plan:
     Raises:
         InputError: if shapes disagree, a coefficient is not finite, a row looks further back than the
             calls made so far, or (unless ``fitted``) a constant data prediction is not reproduced exactly:
-            state·α_s + Σ_j data_j = α_t for "x0", state·α_s = α_t for "noise".
+            state·α_s + Σ_j data_j = α_t for "x0", state·α_s = α_t for "noise", to 1e-9 of the row's largest
+            data coefficient, or of 1.
     """
 
     process: Process
@@ -121,12 +122,13 @@ class Plan:
         kept = self.state * source
         if self.prediction == "x0":
             kept = kept + self.data.sum(-1)
-        worst = float((kept - target).abs().max())
+        largest = self.data.abs().amax(-1).clamp(min=1.0)
+        worst = float(((kept - target).abs() / largest).max())
         if worst > 1e-9:
             raise InputError(
                 f"plan of {self.solver or 'a solver'} is not consistent: a constant data prediction is "
-                f"reproduced up to {worst:.2e} only; the coefficients of each row must satisfy "
-                "state·α_s + Σ data = α_t."
+                f"reproduced up to {worst:.2e} of the largest coefficient only; the coefficients of each row must "
+                "satisfy state·α_s + Σ data = α_t."
             )
 
     @cached_property

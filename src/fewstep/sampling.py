@@ -30,7 +30,7 @@ def initial_state(
     ε of seed s is ``torch.randn(shape, generator=torch.Generator(device).manual_seed(s), device=device, dtype=dtype)``.
 
     Raises:
-        InputError: if a seed is no whole number of at least 0.
+        InputError: if a seed is no whole number from 0 to below 2⁶⁴.
     """
     chosen = checked_seeds(seeds)
     noise = torch.empty(len(chosen), *shape, device=device, dtype=dtype)

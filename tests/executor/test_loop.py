@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from exact import GaussianMixture
@@ -169,6 +170,14 @@ def test_a_state_that_is_not_finite_names_its_step(bad):
         fs.execute(plan, denoiser, noises(2, 2))
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "edm"])
+def test_a_network_that_says_nothing_of_the_data_in_pure_noise_is_named(prediction):
+    process = fs.processes.RectifiedFlow()
+    denoiser = fs.Denoiser(lambda x, t: x, process, prediction)
+    with pytest.raises(NonFiniteStateError, match="α = 0.*start the grid a little later"):
+        fs.sample(denoiser, fs.UniPC(), fs.TimeGrid(process, [1.0, 0.5, 0.2]), noises(2, 2))
+
+
 def test_from_pure_noise_every_solver_is_finite_and_exact_for_one_point():
     process = fs.processes.RectifiedFlow(shift=3.0)
     grid = fs.TimeGrid(process, process.from_clock(torch.linspace(1, 0, 6, dtype=torch.float64)))
@@ -189,10 +198,17 @@ def test_from_pure_noise_every_solver_is_finite_and_exact_for_one_point():
         ({"denoiser": None}, "denoiser is None"),
         ({"denoiser": lambda x, t: x[:, :1]}, "shaped like x_t"),
         ({"plan": fs.UniPC()}, "solver.plan"),
+        ({"plan": fs.UniPC().plan(fs.TimeGrid(VP, [[1.0, 0.5], [1.0, 0.4]]))}, r"batch of \(2,\) plans"),
         ({"seeds": None}, "either seeds"),
         ({"seeds": [1]}, "1 seeds for 2 samples"),
         ({"seeds": [1, -1]}, "at least 0"),
         ({"seeds": [1, 1.5]}, "whole numbers"),
+        ({"seeds": [1, math.nan]}, "whole numbers"),
+        ({"seeds": [1, math.inf]}, "whole numbers"),
+        ({"seeds": [1, "2"]}, "whole numbers"),
+        ({"seeds": [1, 2**64]}, "below 2"),
+        ({"seeds": np.int64(1)}, "one for each sample"),
+        ({"seeds": torch.tensor(1)}, "one for each sample"),
         ({"generator": torch.Generator()}, "not both"),
         ({"seeds": None, "generator": [torch.Generator()]}, "1 generators for 2"),
     ],

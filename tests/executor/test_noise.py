@@ -1,8 +1,9 @@
 """Noise: streams of a seed, independent of the batch and of each other."""
 
+import numpy as np
 import torch
 
-from fewstep.executor import NoiseSource
+from fewstep.executor import NoiseSource, checked_seeds
 
 CPU = torch.device("cpu")
 
@@ -33,3 +34,9 @@ def test_a_generator_draws_the_batch_and_a_list_each_sample():
     assert torch.equal(whole, torch.randn(3, 40, generator=torch.Generator().manual_seed(1)))
     each = drawn((3, 40), generator=[torch.Generator().manual_seed(s) for s in (1, 2, 3)])
     assert torch.equal(each[2], torch.randn(40, generator=torch.Generator().manual_seed(3)))
+
+
+def test_seeds_are_any_whole_numbers():
+    for seeds in ([np.int64(3), 2**63], torch.tensor([3, 4]), [torch.tensor(3), 2**64 - 1], np.array([3, 4]), range(2)):
+        assert checked_seeds(seeds, 2) == [int(seed) for seed in seeds]
+        assert bool(torch.isfinite(drawn((2, 3), seeds=seeds, stream=1)).all())

@@ -56,7 +56,7 @@ def execute(
 
     Raises:
         InputError: if shapes do not fit, the plan adds noise and neither seeds nor generator are given, or a
-            condition is out of range.
+            condition is out of range; or if the plan is a batch of plans.
         NonFiniteStateError: if a state stops being finite; it names the first such step.
     """
     _check(plan, denoiser, x_T)
@@ -165,6 +165,11 @@ class _Tape:
         broken = torch.nonzero(~torch.isfinite(self.probes)).flatten().tolist()
         if broken:
             n = broken[0]
+            if n == 0 and float(plan.process.alpha(plan.times[0])) == 0.0:
+                raise NonFiniteStateError(
+                    f"the state is not finite after the first step, from t = {float(plan.times[0]):.6g}, where α = 0 "
+                    "and an epsilon or edm network says nothing of the data: start the grid a little later."
+                )
             raise NonFiniteStateError(
                 f"the state is not finite after step {n} of {plan.steps} (t = {float(plan.times[n]):.6g} → "
                 f"{float(plan.times[n + 1]):.6g}): the network returned a value that is not finite, or the state "
@@ -213,6 +218,8 @@ def _remember(move: _Move, prediction: Tensor) -> None:
 def _check(plan: Plan, denoiser: object, x_T: Tensor) -> None:  # noqa: N803
     if not isinstance(plan, Plan):
         raise InputError(f"plan is {type(plan).__name__}: give a Plan, as solver.plan(grid) returns.")
+    if plan.times.ndim != 1:
+        raise InputError(f"plan is a batch of {tuple(plan.times.shape[:-1])} plans: run one, made on a single grid.")
     if not callable(denoiser):
         raise InputError(f"denoiser is {denoiser!r}: give an fs.Denoiser or a callable (x_t, t) -> x0.")
     if not isinstance(x_T, Tensor) or not x_T.is_floating_point() or x_T.ndim < 1 or x_T.numel() == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Number
 
 import numpy as np
 import torch
@@ -19,16 +20,19 @@ INITIAL, STEPS = 0, 1
 
 
 def checked_seeds(seeds: Sequence[int] | Tensor, batch: int | None = None) -> list[int]:
-    """Return the seeds as a list, if they are whole numbers of at least 0, ``batch`` of them.
+    """Return the seeds as a list, if they are whole numbers from 0 to below 2⁶⁴, ``batch`` of them.
 
     Raises:
-        InputError: if there are none, not as many as samples, or one is negative or no whole number.
+        InputError: if there are none, not as many as samples, or one is no such number.
     """
-    if isinstance(seeds, int):
+    if isinstance(seeds, Number) or getattr(seeds, "ndim", None) == 0:
         raise InputError(f"seeds is {seeds!r}: give one for each sample, such as [{seeds!r}].")
-    values = [int(seed) for seed in seeds]
-    if any(low != high for low, high in zip(values, seeds, strict=True)) or any(seed < 0 for seed in values):
-        raise InputError(f"seeds are {list(seeds)[:8]}: give whole numbers of at least 0.")
+    try:
+        values = [int(seed) for seed in seeds]
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise InputError(f"seeds are {seeds!r}: give whole numbers of at least 0.") from error
+    if any(low != high or not 0 <= low < 2**64 for low, high in zip(values, seeds, strict=True)):
+        raise InputError(f"seeds are {list(seeds)[:8]}: give whole numbers of at least 0 and below 2**64.")
     if not values or (batch is not None and len(values) != batch):
         raise InputError(f"there are {len(values)} seeds for {batch or 'no'} samples: give one seed for each sample.")
     return values
