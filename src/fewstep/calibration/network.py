@@ -33,7 +33,7 @@ class CountedNetwork:
         cond: Any,
         num: int,
         batch_size: int,
-        device: torch.device = torch.device("cpu"),  # noqa: B008
+        device: torch.device | str = "cpu",
     ) -> None:
         self.denoiser, self.cond, self.num, self.batch_size, self.device = denoiser, cond, num, batch_size, device
         self.calls = 0

@@ -46,7 +46,12 @@ def error_profile(process: Process, error: ErrorPower) -> Callable[[Tensor], Ten
     if callable(error):
         return lambda t: _positive(torch.as_tensor(error(process.half_logsnr(t)), dtype=torch.float64))
     if np.ndim(error) == 0:
-        power = positive("error_power", error)
+        try:
+            power = positive("error_power", error)
+        except InputError:
+            raise InputError(
+                f"error_power is {error!r}: give a positive number; 1 for pixels, 2 for latents."
+            ) from None
         return lambda t: process.sigma(t) ** power / process.alpha(t)
     pairs = np.asarray(error, dtype=np.float64)
     if pairs.ndim != 2 or pairs.shape[-1] != 2 or len(pairs) < 2:
