@@ -112,6 +112,7 @@ def test_sasolvers_orders_become_ours():
     assert (other.config.solver_order, other.config.corrector_order) == (3, None)
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
 def test_edm_networks_are_recognised():
     ours = FewStepScheduler.from_config(diffusers.EDMDPMSolverMultistepScheduler(sigma_max=40.0).config)
     assert ours.config.sigma_data == 0.5
@@ -155,7 +156,7 @@ def test_betas_are_those_of_diffusers(schedule):
         ("FlowMatchEulerDiscreteScheduler", {"stochastic_sampling": True}, "stochastic_sampling=True"),
         ("DPMSolverMultistepScheduler", {"lambda_min_clipped": -5.1}, "lambda_min_clipped=-5.1"),
         ("LCMScheduler", {"original_inference_steps": 40}, "original_inference_steps=40"),
-        ("DDPMWuerstchenScheduler", {"scaler": 2.0}, "does not know scaler=2.0"),
+        ("FlowMatchLCMScheduler", {"upscale_mode": "nearest"}, "does not know upscale_mode='nearest'"),
         ("UniPCMultistepScheduler", {"sigma_max": 10.0}, "sigma_max=10.0"),
     ],
 )
@@ -164,6 +165,72 @@ def test_what_cannot_be_honoured_is_named(name, settings, said, tmp_path):
     with pytest.warns(UserWarning, match=said.replace("(", r"\(")):
         ours = FewStepScheduler.from_config(theirs.config)
     ours.save_config(tmp_path)
+
+
+FOREIGN = [
+    "CMStochasticIterativeScheduler",
+    "DDPMWuerstchenScheduler",
+    "IPNDMScheduler",
+    "KarrasVeScheduler",
+    "LTXEulerAncestralRFScheduler",
+    "ScoreSdeVeScheduler",
+]
+
+
+@pytest.mark.parametrize("saved", [False, True])
+@pytest.mark.parametrize("name", FOREIGN)
+def test_schedulers_of_other_processes_are_refused(name, saved, tmp_path):
+    theirs = getattr(diffusers, name)()
+    config = theirs.config
+    if saved:
+        theirs.save_config(tmp_path)
+        config = json.loads((tmp_path / "scheduler_config.json").read_text())
+    with pytest.raises(InputError, match="a process that FewStepScheduler does not know"):
+        FewStepScheduler.from_config(config)
+
+
+def test_stable_audios_scheduler_is_refused():
+    """Its network is fed atan(σ)·2/π; the settings are EDM's. diffusers makes one only where torchsde is installed."""
+    settings = {"sigma_data": 1.0, "sigma_min": 0.3, "sigma_max": 500, "solver_order": 2, "solver_type": "midpoint",
+                "prediction_type": "v_prediction", "sigma_schedule": "exponential", "rho": 7.0}  # fmt: skip
+    for name in ({"_class_name": "CosineDPMSolverMultistepScheduler"}, {"_use_default_values": ["rho"]}):
+        with pytest.raises(InputError, match="CosineDPMSolverMultistepScheduler belongs to a process"):
+            FewStepScheduler.from_config({**settings, **name})
+
+
+def test_a_class_that_is_not_known_is_judged_by_its_settings():
+    with pytest.raises(InputError, match="ScoreSdeVpScheduler belongs to a process"):
+        FewStepScheduler.from_config({"_class_name": "ScoreSdeVpScheduler", "beta_min": 0.1, "beta_max": 20})
+    ours = FewStepScheduler.from_config({**STABLE_DIFFUSION, "_class_name": "Mine", "prediction_type": "epsilon"})
+    assert ours.config.beta_start == 0.00085
+
+
+def test_a_saved_unclip_is_refused(tmp_path):
+    diffusers.UnCLIPScheduler().save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="UnCLIPScheduler belongs to a process"):
+        FewStepScheduler.from_pretrained(tmp_path)
+
+
+def test_cosmos_is_refused():
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True)
+    scheduler.register_to_config(sigma_max=80.0, sigma_min=0.002, sigma_data=1.0, final_sigmas_type="sigma_min")
+    with pytest.raises(InputError, match="Cosmos 2"):
+        FewStepScheduler.from_config(scheduler.config)
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_clipping_is_taken_over_even_where_it_is_a_default(saved, tmp_path):
+    def read(theirs):
+        if not saved:
+            return FewStepScheduler.from_config(theirs.config)
+        theirs.save_pretrained(tmp_path)
+        return FewStepScheduler.from_pretrained(tmp_path)
+
+    for name in ("DDPMScheduler", "DDIMScheduler"):
+        assert read(getattr(diffusers, name)(clip_sample_range=1.5)).config.clip_sample
+        assert not read(getattr(diffusers, name)(clip_sample=False)).config.clip_sample
+    # CogVideoX has the setting, and never clips its latents.
+    assert not read(diffusers.CogVideoXDDIMScheduler()).config.clip_sample
 
 
 def test_typing_errors_are_errors():

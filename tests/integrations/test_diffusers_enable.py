@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
 import diffusers
 import pytest
 import tiny_pipelines as tiny
@@ -9,7 +13,7 @@ import torch
 
 import fewstep as fs
 from fewstep.errors import InputError
-from fewstep.integrations.diffusers import FewStepScheduler
+from fewstep.integrations.diffusers import FewStepScheduler, stopwatch
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -92,11 +96,8 @@ def test_recommendations_by_family():
     for make, (steps, power, order) in expected.items():
         config = fs.enable(make()[0]).scheduler.config
         assert (config.solver, config.steps, config.error_power, config.solver_order) == ("unipc", steps, power, order)
-    unet = diffusers.UNet2DModel(sample_size=8, block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1,
-                                 down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2)  # fmt: skip
-    pixels = diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler())
     for steps, order in ((None, 3), (10, 3), (9, 2), (5, 2)):
-        config = fs.enable(pixels, steps=steps).scheduler.config
+        config = fs.enable(pixels(), steps=steps).scheduler.config
         assert (config.steps, config.error_power, config.solver_order) == ("optimized", 1.0, order)
 
 
@@ -119,6 +120,17 @@ def test_a_grid_of_ones_own():
     assert "steps    3 given" in str(fs.summary(pipe))
     with pytest.raises(InputError, match="the grid is of EDM"):
         fs.enable(pipe, grid=fs.grids.karras(fs.processes.EDM(), 3))
+    with pytest.raises(InputError, match="the grid is of VPDiscrete"):
+        fs.enable(pipe, grid=fs.grids.karras(fs.processes.VPDiscrete.from_betas(0.0002, 0.02), 3))
+
+
+def test_a_grid_of_the_same_process_in_other_words():
+    pipe, _ = tiny.dit()
+    rounded = fs.processes.VPDiscrete(pipe.scheduler.alphas_cumprod)  # In float32.
+    assert len(fs.enable(pipe, grid=fs.grids.karras(rounded, 3)).scheduler.config.steps) == 4
+    flow, _ = tiny.flux()
+    grid = fs.grids.uniform_time(fs.processes.RectifiedFlow(2.0), 3)
+    assert fs.enable(flow, grid=grid).scheduler.config.steps == grid.times.tolist()
 
 
 def test_skip_tuning_comes_and_goes():
@@ -133,6 +145,98 @@ def test_skip_tuning_comes_and_goes():
     assert torch.equal(tiny.run(pipe, call, steps=2), tuned)
     fs.enable(pipe, grid="karras")
     assert torch.equal(tiny.run(pipe, call, steps=2), plain)
+
+
+def test_skip_tuning_over_sigma():
+    pipe, call = tiny.stable_diffusion()
+    results = []
+    for window in ((None, None), (1e-4, 1e3), (500.0, None)):
+        fs.enable(pipe, grid="karras", skip=fs.skip.Profile(rho=0.5, sigma_window=window))
+        results.append(tiny.run(pipe, call, steps=2))
+    fs.enable(pipe, grid="karras")
+    torch.testing.assert_close(results[0], results[1])
+    torch.testing.assert_close(results[2], tiny.run(pipe, call, steps=2))
+    assert not torch.allclose(results[0], results[2], atol=1e-4)
+
+
+def pixels():
+    torch.manual_seed(0)
+    unet = diffusers.UNet2DModel(sample_size=8, block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1,
+                                 down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2)  # fmt: skip
+    return diffusers.DDIMPipeline(unet, diffusers.DDIMScheduler())
+
+
+def test_ddims_pipeline_passes_eta():
+    pipe = fs.enable(pixels(), 3, solver="ddim", eta=0.5)
+    pipe.set_progress_bar_config(disable=True)
+    for eta in (0.0, 0.5):
+        assert len(pipe(eta=eta).images) == 1
+    for wrong, said in (({"eta": 0.3}, "solver='ddim', eta=0.3"), ({"use_clipped_model_output": True}, "leave it out")):
+        with pytest.raises(InputError, match=said):
+            pipe(**wrong)
+
+
+def test_a_combined_pipeline_steps_with_it_inside():
+    movq = diffusers.VQModel(block_out_channels=(8,), norm_num_groups=4)
+    nothing = dict.fromkeys(("prior_prior", "prior_image_encoder", "prior_text_encoder", "prior_tokenizer",
+                             "prior_scheduler", "prior_image_processor"))  # fmt: skip
+    scheduler = diffusers.DDPMScheduler()
+    pipe = diffusers.KandinskyV22CombinedPipeline(tiny.unet(), scheduler, movq, **nothing)
+    fs.enable(pipe, grid="karras")
+    assert isinstance(pipe.scheduler, FewStepScheduler) and pipe.decoder_pipe.scheduler is pipe.scheduler
+    assert pipe.prior_pipe.scheduler is None
+    fs.disable(pipe)
+    assert pipe.decoder_pipe.scheduler is pipe.scheduler is scheduler
+
+
+def test_two_threads_share_a_network():
+    (one, call), (two, _) = tiny.stable_diffusion(), tiny.stable_diffusion()
+    two.unet = one.unet
+    for pipe, steps in ((one, 3), (two, 5)):
+        fs.enable(pipe, steps, grid="karras")
+    expected = [tiny.run(pipe, call, steps=steps) for pipe, steps in ((one, 3), (two, 5))]
+    with ThreadPoolExecutor(2) as threads:
+        runs = [
+            threads.submit(lambda pipe, steps: [tiny.run(pipe, call, steps=steps) for _ in range(4)], pipe, steps)
+            for pipe, steps in ((one, 3), (two, 5))
+        ]
+    for run, latents in zip(runs, expected, strict=True):
+        assert all(torch.equal(found, latents) for found in run.result())
+    assert [fs.summary(pipe).calls for pipe in (one, two)] == [{"unet": 3}, {"unet": 5}]
+    assert not {"_call_impl", "_compiled_call_impl"} & {name for name, part in vars(one.unet).items() if part}
+
+
+def test_the_summary_of_a_network_that_moved_during_its_call(monkeypatch):
+    """Offloading brings a network to the GPU inside of its call: only the end has an event."""
+    mark = stopwatch._mark
+    events = iter([None, object()] * 4)
+    monkeypatch.setattr(stopwatch, "_mark", lambda module: mark(module)._replace(event=next(events)))
+    pipe, call = tiny.stable_diffusion()
+    tiny.run(fs.enable(pipe, 2, grid="karras"), call, steps=2)
+    assert 0 < fs.summary(pipe).network_seconds < 60
+
+
+def test_the_last_call_keeps_no_network_alive():
+    pipe, call = tiny.stable_diffusion()
+    fs.enable(pipe, 2, grid="karras")
+    tiny.run(pipe, call, steps=2)
+    network = weakref.ref(pipe.unet)
+    pipe.unet = None
+    gc.collect()
+    assert network() is None and fs.summary(pipe).calls == {"unet": 2}
+
+
+def test_a_profile_changed_during_a_run_compiles_nothing_anew(monkeypatch):
+    pipe, call = tiny.stable_diffusion()
+    handle = fs.skip.tuned(pipe.unet, 0.9)
+    monkeypatch.setattr(torch.compiler, "reset", lambda: pytest.fail("every compiled model would be compiled again"))
+    fs.enable(pipe, grid="karras")
+
+    def change(pipe, step, timestep, state):
+        handle.set(fs.skip.Profile(rho=0.5))
+        return state
+
+    tiny.run(pipe, call, steps=2, callback_on_step_end=change)
 
 
 def test_what_is_wrong_leaves_the_pipeline_alone():

@@ -101,6 +101,40 @@ def test_what_the_recipe_decides_is_not_given_again(calibrated, settings):
         FewStepScheduler.from_recipe(calibrated[1], **settings)
 
 
+def test_settings_given_later_replace_it(calibrated):
+    pipe, path, _ = calibrated
+    kept = FewStepScheduler.from_recipe(path, pipe.scheduler.config)
+    other = FewStepScheduler.from_config(kept.config, solver="dpmpp")
+    assert isinstance(other.solver, fs.DPMSolverPP) and other.config.recipe is None and other.config.steps == "simple"
+    same = FewStepScheduler.from_config(kept.config, clip_sample=True)
+    assert same.config.recipe == kept.config.recipe and same.config.steps == kept.config.steps
+
+
+def test_a_damaged_recipe_is_answered():
+    with pytest.raises(InputError):
+        FewStepScheduler(recipe={"x": 1})
+
+
+def test_a_refused_call_leaves_the_last_one(calibrated):
+    scheduler = FewStepScheduler.from_recipe(calibrated[1])
+    scheduler.set_timesteps(STEPS)
+    grid = scheduler.grid
+    with pytest.raises(InputError, match="runs its own"):
+        scheduler.set_timesteps(timesteps=[900, 500, 20])
+    assert scheduler.grid is grid
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_wrapped_and_offloaded_networks_are_the_same_model(calibrated):
+    pipe, path, _ = calibrated
+    compiled = diffusers.DDPMPipeline(pipe.unet, pipe.scheduler)
+    compiled.unet = torch.compile(pipe.unet, backend="eager")
+    fs.disable(fs.enable(compiled, recipe=path))
+    offloaded = pipeline(pipe.scheduler.config.prediction_type)
+    offloaded.unet.to("meta")
+    fs.enable(offloaded, recipe=path)
+
+
 def test_enable_takes_no_steps_beside_it(calibrated):
     pipe, path, _ = calibrated
     with pytest.raises(InputError, match="decides steps, solver and grid"):

@@ -132,11 +132,42 @@ def test_a_pipelines_own_sigmas_leave_the_placement_to_us():
     named.set_timesteps(6)
     passed.set_timesteps(sigmas=np.linspace(1.0, 1 / 6, 6))
     assert torch.equal(named.sigmas, passed.sigmas)
-    passed.set_timesteps(sigmas=[1.0, 0.7, 0.3])
+    with pytest.warns(UserWarning, match="3 sigmas are given.*steps='karras' is not"):
+        passed.set_timesteps(sigmas=[1.0, 0.7, 0.3])
     torch.testing.assert_close(passed.sigmas[1:3], torch.tensor([2.1 / 2.4, 0.9 / 1.6]))
     simple = FewStepScheduler(**FLOW)
     simple.set_timesteps(sigmas=np.linspace(1.0, 1 / 6, 6))
     assert float(simple.sigmas[-2]) == pytest.approx(3 / 6 / (1 + 2 / 6))
+
+
+@pytest.mark.parametrize("flag", ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"])
+@pytest.mark.parametrize("sigmas", [np.linspace(1.0, 1 / 7, 7), np.array([0.95, 0.6, 0.5, 0.1])], ids=["own", "given"])
+@pytest.mark.parametrize("inverted", [False, True])
+def test_a_flows_flags_place_what_the_pipeline_passes(flag, sigmas, inverted):
+    settings = {"shift": 3.0, "shift_terminal": 0.05, "invert_sigmas": inverted, flag: True}
+    theirs = diffusers.FlowMatchEulerDiscreteScheduler(**settings)
+    ours = FewStepScheduler.from_config(theirs.config)
+    for one in (ours, theirs):
+        one.set_timesteps(sigmas=sigmas)
+    torch.testing.assert_close(ours.sigmas, theirs.sigmas, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours.timesteps.float(), theirs.timesteps, rtol=1e-4, atol=1e-2)
+
+
+def test_above_a_hundred_steps_nothing_is_searched():
+    many, even = (FewStepScheduler(**VP, steps=steps) for steps in ("optimized", "uniform_logsnr"))
+    for one in (many, even):
+        one.set_timesteps(1000)
+    assert torch.equal(many.grid.times, even.grid.times)
+
+
+def test_whole_timesteps_of_an_inverted_flow():
+    scheduler = FewStepScheduler(**FLOW, invert_sigmas=True, integer_timesteps=True)
+    for num in (1, 3, 8, 60):
+        scheduler.set_timesteps(num)
+        assert scheduler.timesteps.dtype == torch.int64 and bool((scheduler.timesteps.diff() > 0).all())
+        torch.testing.assert_close(scheduler.sigmas[:-1], scheduler.timesteps / 1000, atol=2e-6, rtol=0)
+    with pytest.raises(InputError, match="an EDM network is fed"):
+        FewStepScheduler(sigma_data=0.5, integer_timesteps=True).set_timesteps(4)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import pickle
 import sys
@@ -26,15 +27,19 @@ def load_entry(text: str) -> Model:
     The module may lie in the working directory.
 
     Raises:
-        InputError: if the module or the function is missing, or the function returns something else.
+        InputError: if the module or the function is missing, or the function returns something else. What goes wrong
+            inside of the function is raised as it is.
     """
     module, _, function = text.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        made = getattr(importlib.import_module(module), function)()
+        make = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise InputError(f"--model is {text!r}: {error}; write module:function, importable from here.") from error
+    if not callable(make):
+        raise InputError(f"--model is {text!r}, which is {type(make).__name__}: name a function that takes nothing.")
+    made = make()
     if isinstance(made, Model):
         return made
     if not isinstance(made, DataPredictor) or made.shape is None:
@@ -66,7 +71,7 @@ def load_edm_pickle(path: Path, *, device: str = "cpu") -> Model:
         raise InputError(f"{str(path)!r} holds {type(network).__name__}: an EDM network with img_resolution is needed.")
     network = network.to(device).eval().requires_grad_(False)
     classes = int(getattr(network, "label_dim", 0))
-    low, high = max(0.002, float(network.sigma_min)), min(80.0, float(network.sigma_max))
+    low, high = max(0.002, getattr(network, "sigma_min", 0.0)), min(80.0, getattr(network, "sigma_max", math.inf))
     return Model(
         Denoiser(
             _OneHot(network, classes),

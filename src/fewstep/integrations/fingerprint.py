@@ -14,6 +14,7 @@ from fewstep.denoiser import DataPredictor
 from fewstep.guidance import ClassifierFree, DynamicThreshold, StaticThreshold, Wrapped
 from fewstep.integrations.model import Model, weights_hash
 from fewstep.recipe import CalibratedPlan
+from fewstep.skip.find import bare
 
 __all__ = [
     "described",
@@ -58,10 +59,10 @@ def thresholds(denoiser: DataPredictor) -> list[str]:
 def network_fingerprint(network: object, prediction: str, *parts: nn.Module) -> str:
     """Return the fingerprint of a network that predicts ``prediction`` ("v", "epsilon", …); "" without any weights.
 
-    ``parts`` are networks whose weights count too.
+    ``torch.compile`` and parallel wrappers around the network are not part of it. ``parts`` are networks whose weights
+    count too.
     """
-    while isinstance(getattr(network, "network", None), nn.Module):
-        network = network.network  # type: ignore[attr-defined]
+    network = _unwrapped(network)
     weights = weights_hash(network, *parts)
     if not weights:
         return ""
@@ -122,3 +123,10 @@ def _innermost(denoiser: Any) -> Any:
     while hasattr(denoiser, "inner"):
         denoiser = denoiser.inner
     return denoiser
+
+
+def _unwrapped(network: object) -> object:
+    """Return the network inside of compilation, parallel wrappers and preconditioning."""
+    plain = bare(network)[0] if isinstance(network, nn.Module) else network
+    inner = getattr(plain, "network", None)
+    return _unwrapped(inner) if isinstance(inner, nn.Module) else plain

@@ -91,12 +91,17 @@ class Model:
 
 
 def weights_hash(*networks: object) -> str:
-    """Return the SHA-256 of the weights of those that are networks, with names, shapes and types; "" without any."""
+    """Return the SHA-256 of the weights of those that are networks, with names, shapes and types.
+
+    It is "" without any, and where some are not in memory (on the meta device, as under sequential offloading).
+    """
     digest, found = hashlib.sha256(), False
     for network in networks:
         if isinstance(network, nn.Module):
             found = True
             for name, value in sorted(network.state_dict().items()):
+                if value.is_meta:
+                    return ""
                 digest.update(f"{name} {tuple(value.shape)} {value.dtype};".encode())
                 digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest() if found else ""

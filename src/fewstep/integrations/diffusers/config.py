@@ -6,12 +6,16 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from fewstep.integrations.diffusers.origin import class_of_config
+
 __all__ = ["adopted"]
 
 Config = dict[str, Any]
 
 PROCESS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "snr_shift_scale")
 """Settings of the training process: taken over even where they are only a default of the other class."""
+CLIPPING = ("clip_sample", "clip_sample_range")
+"""Taken over likewise, from schedulers that never had our settings."""
 EDM = ("sigma_data", "sigma_min", "sigma_max", "sigma_schedule", "rho", "prediction_type")
 FOR_PIPELINES = ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len", "shift")
 """Read by pipelines from ``scheduler.config``: kept."""
@@ -54,11 +58,18 @@ def adopted(config: Mapping[str, Any], overrides: Mapping[str, Any], own: Mappin
         config: a scheduler's configuration, as ``scheduler.config`` or from a file.
         overrides: what the user gives besides.
         own: our settings and their defaults.
+
+    Raises:
+        InputError: if the scheduler's process is not known here.
     """
+    origin = class_of_config(config)
+    if origin.startswith("CogVideoX"):
+        config = {key: value for key, value in config.items() if key not in CLIPPING}
     defaults = set(config.get("_use_default_values", ()))
     given = {key for key in config if key not in defaults and not key.startswith("_")}
     taken: Config = {key: config[key] for key in FOR_PIPELINES if key in config}
-    taken |= {key: config[key] for key in PROCESS if key in config and key not in given and config[key] != own[key]}
+    kept = PROCESS if "solver" in config else (*PROCESS, *CLIPPING)
+    taken |= {key: config[key] for key in kept if key in config and key not in given and config[key] != own[key]}
     taken |= _flow(config, given) or _edm(config, given)
     if "predictor_order" in given and "solver_order" not in given:
         taken["solver_order"] = config["predictor_order"]
@@ -68,17 +79,12 @@ def adopted(config: Mapping[str, Any], overrides: Mapping[str, Any], own: Mappin
     foreign = {"corrector_order"} if "predictor_order" in config and solver != "sa" else set()
     foreign |= {key for key, value in config.items() if callable(value)}
     understood = set(taken) if config.get("sigma_data") is None else {*taken, *EDM}
+    understood |= {"timestep_type"} if _continuous(config) else set()
     for key in sorted(given - understood):
         _warn(key, config[key], own)
-    result = {"_class_name": _class_name(config), **config, **taken}
+    result = {"_class_name": origin, **config, **taken}
     defaults -= set(taken)
     return {**{key: value for key, value in result.items() if key not in foreign}, "_use_default_values": [*defaults]}
-
-
-def _class_name(config: Mapping[str, Any]) -> str:
-    """Return the class of a configuration that was never saved: diffusers then knows whose settings these are."""
-    signs = {"predictor_order": "SASolverScheduler", "base_shift": "FlowMatchEulerDiscreteScheduler"}
-    return next((name for key, name in signs.items() if key in config), "FewStepScheduler")
 
 
 def _flow(config: Mapping[str, Any], given: set[str]) -> Config:

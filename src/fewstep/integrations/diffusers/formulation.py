@@ -203,15 +203,21 @@ def formulation_of(config: Mapping[str, Any], alphas_cumprod: Tensor, mu: float 
         mu: the shift that the pipeline asks for, under dynamic shifting.
 
     Raises:
-        InputError: for an unknown prediction, or where ``mu`` is needed and missing.
+        InputError: for an unknown prediction, where ``mu`` is needed and missing, or for a flow with EDM's levels.
     """
     if config["prediction_type"] not in OUTPUTS:
         raise unknown_name("prediction_type", config["prediction_type"], OUTPUTS)
     prediction = OUTPUTS[config["prediction_type"]]
+    is_flow = bool(config["use_flow_sigmas"]) or prediction == "flow"
+    if is_flow and config["sigma_data"] is not None:
+        raise InputError(
+            f"a flow with sigma_data={config['sigma_data']!r} is Cosmos 2's: its pipeline computes with EDM's levels "
+            "in place of a flow's, which FewStepScheduler cannot follow; keep its own scheduler."
+        )
     if config["sigma_data"] is not None:
         process = EDM(config["sigma_min"] or 0.002, config["sigma_max"] or 80.0)
         return EDMFormulation(process, prediction, config["sigma_data"])
-    if config["use_flow_sigmas"] or prediction == "flow":
+    if is_flow:
         flow = RectifiedFlow(_shift(config, mu))
         return FlowFormulation(flow, prediction, config["num_train_timesteps"], config["invert_sigmas"])
     return VPFormulation(VPDiscrete(alphas_cumprod), prediction)

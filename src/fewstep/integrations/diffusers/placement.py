@@ -8,20 +8,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 from fewstep import grids
 from fewstep.errors import InputError, unknown_name
 from fewstep.grids import TimeGrid
 from fewstep.integrations.diffusers.formulation import EDMFormulation, FlowFormulation, Formulation
+from fewstep.integrations.diffusers.levels import beta_quantiles, flagged, times_of
 from fewstep.processes import Process
 from fewstep.solvers import Solver
 
-__all__ = ["STEPS", "check_placement", "custom_grid", "grid_of", "is_pipelines_own", "on_whole_indices", "stretched"]
+__all__ = ["STEPS", "check_placement", "custom_grid", "grid_of", "is_pipelines_own", "on_whole_indices"]
 
 ALMOST_ONE = 1.0 - 1e-6
 """Where a flow starts: at t = 1 nothing of the data is left, and λ = −∞."""
+MOST_OPTIMIZED = 100
+"""Above so many steps the search costs seconds (it grows with their cube), and there is nothing left to gain."""
 
 Make = Callable[[Formulation, Mapping[str, Any], int, Solver], TimeGrid]
 
@@ -82,16 +84,20 @@ def on_whole_indices(formulation: Formulation, times: Tensor) -> Tensor:
     """Return ``times`` moved to where the network is fed whole numbers, no two the same.
 
     Raises:
-        InputError: if there are more steps than whole numbers.
+        InputError: if there are more steps than whole numbers, or the network has a continuous level for a time.
     """
-    indices = formulation.network_time(times).round()
+    if not formulation.indices:
+        raise InputError("integer_timesteps=True: an EDM network is fed ¼·log σ, no whole number; leave it False.")
+    lowest, sign = (1.0, 1.0) if isinstance(formulation, FlowFormulation) else (0.0, 1.0)
+    if isinstance(formulation, FlowFormulation) and formulation.inverted:
+        lowest, sign = 1.0 - formulation.indices, -1.0
+    indices = sign * formulation.network_time(times).round()
     for n in range(1, len(indices)):
         indices[n] = torch.minimum(indices[n], indices[n - 1] - 1)
-    lowest = 1.0 if isinstance(formulation, FlowFormulation) else 0.0
     for n in range(len(indices) - 1, -1, -1):
         indices[n] = torch.clamp(indices[n], min=lowest)
         lowest = float(indices[n]) + 1.0
-    moved = formulation.time(indices)
+    moved = formulation.time(sign * indices)
     if float(moved[0]) > formulation.process.t_limit:
         raise InputError(f"integer_timesteps=True: there are no {len(times)} different whole timesteps.")
     return moved
@@ -112,20 +118,13 @@ def _ended(formulation: Formulation, config: Mapping[str, Any], times: Tensor) -
 
 
 def _simple(formulation: Formulation, config: Mapping[str, Any], num: int, solver: Solver) -> TimeGrid:
-    """Return what diffusers' UniPC would take from the same configuration."""
-    flags = {
-        "use_karras_sigmas": "karras",
-        "use_exponential_sigmas": "exponential",
-        "use_beta_sigmas": "beta",
-        "use_lu_lambdas": "uniform_logsnr",
-    }
-    named = [placement for flag, placement in flags.items() if config[flag]]
-    if len(named) > 1:
-        raise InputError(f"{' and '.join(flag for flag in flags if config[flag])} are set: choose one.")
+    """Return what diffusers' UniPC would take from the same configuration, or FlowMatchEuler if it is a flow's."""
+    named = flagged(config)
     if isinstance(formulation, EDMFormulation):
-        named = named or [config["sigma_schedule"]]
-    spacing = "linspace" if isinstance(formulation, FlowFormulation) else config["timestep_spacing"]
-    return STEPS[named[0] if named else spacing](formulation, config, num, solver)
+        named = named or config["sigma_schedule"]
+    if isinstance(formulation, FlowFormulation):
+        named = named if named == "uniform_logsnr" else "linspace"
+    return STEPS[named or config["timestep_spacing"]](formulation, config, num, solver)
 
 
 def _spaced(spacing: str) -> Make:
@@ -143,7 +142,8 @@ def _spaced(spacing: str) -> Make:
         else:
             exact = (last - 1) * (1.0 - count / num)
         if isinstance(formulation, FlowFormulation):
-            return _shifted(formulation, config, torch.from_numpy((exact + 1.0) / last))
+            clock = torch.from_numpy((exact + 1.0) / last)
+            return custom_grid(formulation, config, times_of(formulation, config, clock))
         whole = exact.round()
         if (np.diff(whole) >= 0).any() or whole[-1] < 0 or whole[0] > last - 1:
             whole = (last - 1) * (1.0 - count / num)
@@ -152,26 +152,12 @@ def _spaced(spacing: str) -> Make:
     return make
 
 
-def _shifted(formulation: FlowFormulation, config: Mapping[str, Any], clock: Tensor) -> TimeGrid:
-    """Return the grid of a flow at the even clock's values ``clock``: shifted, and stretched to its last value."""
-    return custom_grid(formulation, config, stretched(formulation.from_level(clock), config["shift_terminal"]))
-
-
-def stretched(times: Tensor, terminal: float | None) -> Tensor:
-    """Return a flow's times with 1 − t scaled so that the last one is ``terminal``; a lone 1 stays where it is."""
-    rest = 1.0 - times
-    if not terminal or float(rest[-1]) == 0.0:
-        return times
-    return 1.0 - rest * ((1.0 - terminal) / rest[-1])
-
-
 def _beta(formulation: Formulation, config: Mapping[str, Any], num: int, solver: Solver) -> TimeGrid:
     """Return levels at the quantiles of Beta(0.6, 0.6) (arXiv 2407.12173), as diffusers reads it: over sigma."""
     process = formulation.process
     low, high = (formulation.level(torch.tensor(t, dtype=torch.float64)) for t in (process.t_min, process.t_max))
     count = num if config["final_sigmas_type"] == "zero" else num + 1
-    quantiles = torch.from_numpy(stats.beta.ppf(1.0 - np.linspace(0.0, 1.0, count), 0.6, 0.6))
-    levels = low + quantiles * (high - low)
+    levels = low + beta_quantiles(count) * (high - low)
     if isinstance(formulation, FlowFormulation):
         times = levels if not formulation.inverted else 1.0 - levels
     else:
@@ -193,6 +179,8 @@ def _karras(formulation: Formulation, config: Mapping[str, Any], num: int, solve
 
 
 def _optimized(formulation: Formulation, config: Mapping[str, Any], num: int, solver: Solver) -> TimeGrid:
+    if num > MOST_OPTIMIZED:
+        return STEPS["uniform_logsnr"](formulation, config, num, solver)
     return _optimized_grid(formulation.process, solver, num, config["error_power"], _end(config, formulation))
 
 

@@ -18,7 +18,7 @@ from fewstep.processes import Process, RectifiedFlow, VPDiscrete
 from fewstep.recipe import CalibratedPlan, load_recipe
 from fewstep.solvers import Solver
 
-__all__ = ["DECIDED", "RecipeSolver", "process_settings", "recipe_settings"]
+__all__ = ["DECIDED", "RecipeSolver", "agree", "process_settings", "recipe_settings"]
 
 DECIDED = (
     "solver",
@@ -60,7 +60,7 @@ class RecipeSolver(Solver):
                 f"a recipe runs its own {own.steps} steps from the first to the last: leave timesteps, sigmas and "
                 "strength out, or take a scheduler without a recipe."
             )
-        if not _agree(grid.process, own.process, own.times):
+        if not agree(grid.process, own.process, own.times):
             raise InputError(f"the recipe was calibrated for {own.process!r}, the pipeline is of {grid.process!r}.")
         return own
 
@@ -94,9 +94,9 @@ def process_settings(plan: CalibratedPlan) -> dict[str, Any]:
     )
 
 
-def _agree(one: Process, other: Process, times: torch.Tensor) -> bool:
-    """Return whether two processes are the same at ``times``, but for rounding."""
+def agree(one: Process, other: Process, times: torch.Tensor) -> bool:
+    """Return whether α² and σ² of two processes are the same at ``times``, but for rounding to float32 of either."""
     return all(
-        torch.allclose(getattr(one, name)(times), getattr(other, name)(times), rtol=1e-6, atol=1e-9)
+        torch.allclose(getattr(one, name)(times) ** 2, getattr(other, name)(times) ** 2, rtol=1e-5, atol=2e-6)
         for name in ("alpha", "sigma")
     )

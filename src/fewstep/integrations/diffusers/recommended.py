@@ -8,6 +8,7 @@ from typing import Any
 from diffusers import DiffusionPipeline, SchedulerMixin
 
 from fewstep.integrations.diffusers.formulation import EDMFormulation, FlowFormulation
+from fewstep.integrations.diffusers.origin import config_of
 from fewstep.integrations.diffusers.scheduler import FewStepScheduler
 
 __all__ = ["recommended"]
@@ -38,7 +39,7 @@ def recommended(scheduler: SchedulerMixin, pipe: DiffusionPipeline, steps: int |
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        formulation = FewStepScheduler.from_config(scheduler.config).formulation
+        formulation = FewStepScheduler.from_config(config_of(scheduler)).formulation
     if isinstance(formulation, (EDMFormulation, FlowFormulation)):
         return {"solver": "unipc", "solver_order": 2, "steps": "simple"}
     if all(getattr(pipe, name, None) is None for name in DECODERS):

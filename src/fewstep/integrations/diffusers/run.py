@@ -115,8 +115,8 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
         """
         formulation = formulation_of(self.config, self._alphas_cumprod, mu)
         table = timetable_of(formulation, self.config, self._solver, num_inference_steps, timesteps, sigmas)
-        self._timetable, self._formulation = table, formulation
-        self._plan = self._solver.plan(table.grid)
+        plan = self._solver.plan(table.grid)
+        self._timetable, self._formulation, self._plan = table, formulation, plan
         scale = formulation.input_scale(table.grid.times[:-1])
         self._input_scale = None if scale is None else scale.to(torch.float32).to(device)
         self.timesteps, self.sigmas = table.timesteps.to(device), table.sigmas
@@ -149,6 +149,10 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
         sample: Tensor,
         generator: Generators | None = None,
         return_dict: bool = True,
+        *,
+        eta: float = 0.0,
+        use_clipped_model_output: bool | None = None,
+        per_token_timesteps: Tensor | None = None,
     ) -> SchedulerOutput | tuple[Tensor]:
         """Return the sample at the end of this step.
 
@@ -159,10 +163,19 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
             generator: where the noise of a stochastic solver comes from, or one generator for each image; without
                 one it is the setting ``seed``.
             return_dict: whether to return a ``SchedulerOutput``, or a tuple.
+            eta: what DDIM's pipeline passes; only 0 and the setting ``eta`` are understood.
+            use_clipped_model_output: as above; only None and False.
+            per_token_timesteps: what LTX's pipeline for conditions passes; only None.
 
         Raises:
-            InputError: before ``set_timesteps``, after the last step, or if the shape changes during a run.
+            InputError: before ``set_timesteps``, after the last step, if the shape changes during a run, or for what is
+                not understood.
         """
+        if eta not in (0.0, self.config.eta):
+            raise InputError(f"eta is {eta!r}: write FewStepScheduler(solver='ddim', eta={eta!r}), or another solver.")
+        if use_clipped_model_output or per_token_timesteps is not None:
+            given = "use_clipped_model_output=True" if use_clipped_model_output else "per_token_timesteps"
+            raise InputError(f"{given} is not supported: leave it out, or keep the pipeline's own scheduler.")
         following = self._stepped(model_output, timestep, sample, generator)
         return SchedulerOutput(prev_sample=following) if return_dict else (following,)
 

@@ -20,7 +20,7 @@ from fewstep.integrations.diffusers.config import adopted
 from fewstep.integrations.diffusers.formulation import alphas_cumprod_of, formulation_of
 from fewstep.integrations.diffusers.limit import limit_of
 from fewstep.integrations.diffusers.placement import check_placement
-from fewstep.integrations.diffusers.recipe import DECIDED, process_settings, recipe_settings
+from fewstep.integrations.diffusers.recipe import DECIDED, RecipeSolver, process_settings, recipe_settings
 from fewstep.integrations.diffusers.run import ScheduledRun
 from fewstep.integrations.diffusers.solver import solver_of
 from fewstep.integrations.diffusers.timetable import training_timesteps
@@ -29,7 +29,7 @@ __all__ = ["FewStepScheduler"]
 
 
 class FewStepScheduler(ScheduledRun):
-    r"""A scheduler for any diffusers pipeline: a fewstep solver on a fewstep grid.
+    r"""A scheduler for diffusers pipelines: a fewstep solver on a fewstep grid.
 
     ``pipe.scheduler = FewStepScheduler.from_config(pipe.scheduler.config, solver="sa", steps="optimized")`` is all
     that changes. The network is called once a step. Coefficients are made in float64 in ``set_timesteps``; the state
@@ -57,8 +57,8 @@ class FewStepScheduler(ScheduledRun):
         eta: the noise of "ddim", from 0 to 1.
         seed: image b of a pipeline that passes no generator draws the noise of its steps from ``seed + b``.
         steps: where the steps are: "simple" (what UniPC takes from this configuration, or what the pipeline passes),
-            "optimized", "uniform_logsnr", "uniform_time", "karras", "exponential", "beta", "trailing", "leading",
-            "linspace"; or a list of the times of one ``fs.TimeGrid``.
+            "optimized" (above 100 steps "uniform_logsnr"), "uniform_logsnr", "uniform_time", "karras", "exponential",
+            "beta", "trailing", "leading", "linspace"; or a list of the times of one ``fs.TimeGrid``.
         error_power: p of "optimized": 1 for networks in pixel space, 2 in latent space.
         integer_timesteps: move every step to where the network is fed a whole number, σ with it; for networks
             that look their time up. By default timesteps may be fractional.
@@ -158,7 +158,7 @@ class FewStepScheduler(ScheduledRun):
         if config.tau_window is not None:
             settled["tau_window"] = [float(x) for x in config.tau_window]
         if config.recipe is not None:
-            settled["steps"] = [float(t) for t in config.recipe["times"]]
+            settled["steps"] = RecipeSolver.of(config.recipe).fitted.times.tolist()
         elif not isinstance(config.steps, (str, int, float)):
             settled["steps"] = [float(t) for t in config.steps]
         if config.solver_type in ("midpoint", "heun", "logrho"):
@@ -177,10 +177,12 @@ class FewStepScheduler(ScheduledRun):
         """Return a scheduler with the settings of another one's ``config``, and those given besides.
 
         The config may be of any member of KarrasDiffusionSchedulers, of DDPM, DDIM, PNDM, SASolver, CogVideoX's, the
-        EDM ones, or of a flow's (FlowMatchEuler, FlowMatchHeun). A setting that cannot be honoured is warned about.
+        EDM ones, or of a flow's (FlowMatchEuler, FlowMatchHeun). A setting that cannot be honoured is warned about. A
+        recipe in the config gives way to settings that it would decide.
 
         Raises:
-            InputError: if ``config`` is not a mapping, or a setting given besides is unknown.
+            InputError: if ``config`` is not a mapping, it is of a process that is not known here, or a setting given
+                besides is unknown.
         """
         if not isinstance(config, Mapping):
             raise InputError(f"config is {config!r}: give pipe.scheduler.config; for a folder write from_pretrained.")
@@ -189,6 +191,8 @@ class FewStepScheduler(ScheduledRun):
         for name in kwargs if not return_unused_kwargs else ():
             if name not in own:
                 raise unknown_name("setting", name, own)
+        if config.get("recipe") is not None and "recipe" not in kwargs and not kwargs.keys().isdisjoint(DECIDED):
+            config = {key: value for key, value in config.items() if key not in ("recipe", "steps")}
         return super().from_config(adopted(config, kwargs, own), return_unused_kwargs, **kwargs)
 
     @classmethod

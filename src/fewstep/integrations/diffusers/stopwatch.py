@@ -2,42 +2,48 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 __all__ = ["Stopwatch"]
 
-SLOT = "_compiled_call_impl"
-"""Where a module keeps what ``module(...)`` runs in place of its own forward: outside of its hooks and its graph."""
+COMPILED = "_compiled_call_impl"
+PLAIN = "_call_impl"
+"""What ``module(...)`` runs, hooks and all: the first where ``module.compile()`` was called, else the second."""
+
+_running = threading.local()
+_lock = threading.Lock()
 
 
 class Stopwatch(AbstractContextManager["Stopwatch"]):
-    """Counts and times the calls of modules while it is entered.
+    """Counts and times the calls of modules while it is entered, in the thread that entered it.
 
     It wraps the outermost call, so it sees neither the inside of ``torch.compile`` nor of hooks and caches, and
     changes nothing there. On CUDA it records events, which are read when the result is asked for.
 
     Args:
-        networks: modules by name.
+        networks: modules by name; they are forgotten at the end.
     """
 
     def __init__(self, networks: Mapping[str, nn.Module]) -> None:
         self.networks = dict(networks)
         self.calls = dict.fromkeys(self.networks, 0)
         self.seconds = 0.0
-        self._marks: list[tuple[Any, Any]] = []
+        self._spans: list[tuple[_Mark, _Mark]] = []
         self._entered = 0.0
 
     def __enter__(self) -> Stopwatch:
-        self._before = {name: vars(module).get(SLOT) for name, module in self.networks.items()}
-        for name, module in self.networks.items():
-            vars(module)[SLOT] = self._timed(name, module, self._before[name] or module._call_impl)
+        with _lock:
+            for module in self.networks.values():
+                _watch(module)
+        _of_thread().append(self)
         self._entered = time.perf_counter()
         return self
 
@@ -45,39 +51,93 @@ class Stopwatch(AbstractContextManager["Stopwatch"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.seconds = time.perf_counter() - self._entered
-        for name, module in self.networks.items():
-            vars(module).pop(SLOT)
-            if self._before[name] is not None:
-                vars(module)[SLOT] = self._before[name]
+        _of_thread().remove(self)
+        with _lock:
+            for module in self.networks.values():
+                _unwatch(module)
+        self.networks.clear()
 
-    def _timed(self, name: str, module: nn.Module, call: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            self.calls[name] += 1
-            begin = _mark(module)
-            try:
-                return call(*args, **kwargs)
-            finally:
-                self._marks.append((begin, _mark(module)))
-
-        return timed
+    def count(self, module: nn.Module, begin: _Mark, end: _Mark) -> None:
+        """Note a call of ``module``, if it is one of the networks."""
+        for name, network in self.networks.items():
+            if network is module:
+                self.calls[name] += 1
+                self._spans.append((begin, end))
 
     @property
     def network_seconds(self) -> float:
         """The time in the networks; waits for the device if they ran on one."""
-        return sum(_between(begin, end) for begin, end in self._marks)
+        return sum(_between(begin, end) for begin, end in self._spans)
 
 
-def _mark(module: nn.Module) -> Any:
+class _Watched:
+    """A module's call while stopwatches are entered: it tells those of the calling thread."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.name = PLAIN if vars(module).get(COMPILED) is None else COMPILED
+        self.before = vars(module).get(self.name)
+        self.call: Callable[..., Any] = getattr(module, self.name)
+        self.watches = 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        begin = _mark(self.module)
+        try:
+            return self.call(*args, **kwargs)
+        finally:
+            end = _mark(self.module)
+            for watch in _of_thread():
+                watch.count(self.module, begin, end)
+
+
+class _Mark(NamedTuple):
+    """A moment on the host, and on the device if the network is on one then: offloading may move it."""
+
+    seconds: float
+    event: torch.cuda.Event | None
+
+
+def _of_thread() -> list[Stopwatch]:
+    if not hasattr(_running, "watches"):
+        _running.watches = []
+    return _running.watches
+
+
+def _watched(module: nn.Module) -> _Watched | None:
+    calls = (vars(module).get(name) for name in (COMPILED, PLAIN))
+    return next((call for call in calls if isinstance(call, _Watched)), None)
+
+
+def _watch(module: nn.Module) -> None:
+    watched = _watched(module)
+    if watched is None:
+        watched = _Watched(module)
+        vars(module)[watched.name] = watched
+    watched.watches += 1
+
+
+def _unwatch(module: nn.Module) -> None:
+    watched = _watched(module)
+    if watched is None:
+        return
+    watched.watches -= 1
+    if watched.watches == 0:
+        vars(module).pop(watched.name)
+        if watched.before is not None:
+            vars(module)[watched.name] = watched.before
+
+
+def _mark(module: nn.Module) -> _Mark:
     parameter = next(module.parameters(), None)
-    if parameter is None or parameter.device.type != "cuda":
-        return time.perf_counter()
-    event = torch.cuda.Event(enable_timing=True)
-    event.record(torch.cuda.current_stream(parameter.device))
-    return event
+    event = None
+    if parameter is not None and parameter.device.type == "cuda":
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(parameter.device))
+    return _Mark(time.perf_counter(), event)
 
 
-def _between(begin: Any, end: Any) -> float:
-    if isinstance(begin, float):
-        return end - begin
-    end.synchronize()
-    return begin.elapsed_time(end) / 1000.0
+def _between(begin: _Mark, end: _Mark) -> float:
+    if begin.event is None or end.event is None:
+        return end.seconds - begin.seconds
+    end.event.synchronize()
+    return begin.event.elapsed_time(end.event) / 1000.0

@@ -15,6 +15,8 @@ from fewstep.errors import InputError
 from fewstep.grids import TimeGrid
 from fewstep.integrations.diffusers.formulation import EDMFormulation
 from fewstep.integrations.diffusers.last_call import Summary
+from fewstep.integrations.diffusers.origin import config_of
+from fewstep.integrations.diffusers.recipe import agree
 from fewstep.integrations.diffusers.recommended import recommended
 from fewstep.integrations.diffusers.scheduler import FewStepScheduler
 from fewstep.integrations.diffusers.stopwatch import Stopwatch
@@ -73,10 +75,11 @@ def enable(
     before = _state(pipe)
     original = pipe.scheduler if before is None else before.scheduler
     base = type(pipe) if before is None else before.pipeline_class
+    config = config_of(original)
     if recipe is not None:
         if (steps, solver, grid) != (None, None, None):
             raise InputError(f"the recipe {str(recipe)!r} decides steps, solver and grid: leave them out.")
-        scheduler = FewStepScheduler.from_recipe(recipe, original.config, **settings)
+        scheduler = FewStepScheduler.from_recipe(recipe, config, **settings)
         _warn_if_other_model(pipe, scheduler, load_recipe(recipe))
         return _put(pipe, scheduler, len(scheduler.config.steps) - 1, skip)
     if isinstance(grid, TimeGrid):
@@ -92,8 +95,8 @@ def enable(
         raise InputError(f"steps is {steps!r}: here it is the number of steps; write grid={steps!r}.")
     if steps is not None and (isinstance(steps, bool) or int(steps) != steps or steps < 1):
         raise InputError(f"steps is {steps!r}: give a whole number of at least 1.")
-    scheduler = FewStepScheduler.from_config(original.config, **{**recommended(original, pipe, steps), **settings})
-    if isinstance(grid, TimeGrid) and scheduler.formulation.process != grid.process:
+    scheduler = FewStepScheduler.from_config(config, **{**recommended(original, pipe, steps), **settings})
+    if isinstance(grid, TimeGrid) and not agree(scheduler.formulation.process, grid.process, grid.times):
         raise InputError(f"the grid is of {grid.process!r}, the pipeline of {scheduler.formulation.process!r}.")
     return _put(pipe, scheduler, None if steps is None else int(steps), skip)
 
@@ -102,11 +105,11 @@ def _put(
     pipe: DiffusionPipeline, scheduler: FewStepScheduler, steps: int | None, skip: float | Profile | None
 ) -> DiffusionPipeline:
     """Return ``pipe`` with the scheduler in it, its network tuned, and its calls watched."""
-    skips = [] if skip is None else _tuned(pipe, skip)
+    skips = [] if skip is None else _tuned(pipe, skip, scheduler)
     disable(pipe)
     base: type = type(pipe)
     pipe._fewstep = _Enabled(pipe.scheduler, base, steps, skips)
-    pipe.scheduler = scheduler
+    _put_scheduler(pipe, scheduler)
     pipe.__class__ = _watched(base)
     return pipe
 
@@ -125,7 +128,7 @@ def disable(pipe: DiffusionPipeline) -> DiffusionPipeline:
     if state is not None:
         for handle in state.skips:
             handle.remove()
-        pipe.scheduler = state.scheduler
+        _put_scheduler(pipe, state.scheduler)
         pipe.__class__ = state.pipeline_class
         del pipe._fewstep
     return pipe
@@ -144,6 +147,14 @@ def summary(pipe: DiffusionPipeline) -> Summary:
     return Summary.of(pipe, scheduler, watch, state is not None and bool(state.skips))
 
 
+def _put_scheduler(pipe: DiffusionPipeline, scheduler: Any) -> None:
+    """Replace the scheduler of ``pipe``, and of the pipelines that it is combined of, where they share it."""
+    for part in vars(pipe).values():
+        if isinstance(part, DiffusionPipeline) and getattr(part, "scheduler", None) is pipe.scheduler:
+            part.scheduler = scheduler
+    pipe.scheduler = scheduler
+
+
 def _state(pipe: Any) -> _Enabled | None:
     return vars(pipe).get("_fewstep")
 
@@ -153,13 +164,21 @@ def _networks(pipe: DiffusionPipeline) -> dict[str, nn.Module]:
     return {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
 
 
-def _tuned(pipe: DiffusionPipeline, skip: float | Profile) -> list[Tuned]:
+def _tuned(pipe: DiffusionPipeline, skip: float | Profile, scheduler: FewStepScheduler) -> list[Tuned]:
     """Return the handles of the tuned networks; none stays tuned if one cannot be."""
     handles: list[Tuned] = []
+    formulation, profile = scheduler.formulation, skip if isinstance(skip, Profile) else Profile(skip)
     try:
         for name, network in _networks(pipe).items():
             if name != "controlnet":
-                handles.append(tuned(network, profile=skip) if isinstance(skip, Profile) else tuned(network, skip))
+                handles.append(
+                    tuned(
+                        network,
+                        profile=profile,
+                        process=formulation.process,
+                        network_time=formulation.network_time,
+                    )
+                )
     except InputError:
         for handle in handles:
             handle.remove()

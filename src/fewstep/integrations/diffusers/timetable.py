@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +15,12 @@ from fewstep import grids
 from fewstep.errors import InputError
 from fewstep.grids import TimeGrid
 from fewstep.integrations.diffusers.formulation import FlowFormulation, Formulation, VPFormulation
+from fewstep.integrations.diffusers.levels import times_of
 from fewstep.integrations.diffusers.placement import (
     custom_grid,
     grid_of,
     is_pipelines_own,
     on_whole_indices,
-    stretched,
 )
 from fewstep.solvers import Solver
 
@@ -91,7 +92,8 @@ def timetable_of(
     if levels is not None and config["steps"] != "simple" and is_pipelines_own(levels):
         levels = None
     if levels is not None:
-        grid = _from_levels(formulation, config, levels)
+        _warn_if_placed(formulation, config, levels)
+        grid = custom_grid(formulation, config, _falling("sigmas", times_of(formulation, config, levels)))
     elif fed is not None:
         grid = custom_grid(formulation, config, _falling("timesteps", formulation.time(fed)))
     else:
@@ -104,11 +106,15 @@ def timetable_of(
     return Timetable(formulation, grid, _as_fed(formulation, config, fed), paired=True)
 
 
-def _from_levels(formulation: Formulation, config: Mapping[str, Any], levels: Tensor) -> TimeGrid:
-    times = formulation.from_level(levels)
-    if isinstance(formulation, FlowFormulation):
-        times = stretched(times, config["shift_terminal"])
-    return custom_grid(formulation, config, _falling("sigmas", times))
+def _warn_if_placed(formulation: Formulation, config: Mapping[str, Any], levels: Tensor) -> None:
+    """Warn if a flow's steps are placed by a setting and by sigmas too: some pipelines always pass their own."""
+    if isinstance(formulation, FlowFormulation) and config["steps"] != "simple" and config["recipe"] is None:
+        warnings.warn(
+            f"{len(levels)} sigmas are given, by you or by the pipeline: they are used, and the setting "
+            f"steps={config['steps']!r} is not.",
+            UserWarning,
+            stacklevel=5,
+        )
 
 
 def _as_fed(formulation: Formulation, config: Mapping[str, Any], fed: Tensor) -> Tensor:
