@@ -48,6 +48,11 @@ def spoilt() -> fs.Denoiser:
     return fs.Denoiser(network, model.process, "x0", shape=model.shape, num_classes=2)
 
 
+def coloured() -> fs.Denoiser:
+    """Three channels, which the embedded features do not take."""
+    return fs.Denoiser(smooth().network, smooth().process, "x0", shape=(3, 28, 28), num_classes=2)
+
+
 def led() -> Model:
     """The same model, whose classes are prompts: dogs are the second."""
     return Model(smooth(), embed=lambda prompts: {"labels": torch.tensor([int("dog" in text) for text in prompts])})
@@ -61,9 +66,13 @@ def entry(monkeypatch):
 SMALL = ["compare", "--model", "compared_models:smooth", "--num", 12, "--batch-size", 5, "--exact-steps", 40]
 
 
-def compare(out, *words) -> dict:
-    done = CliRunner().invoke(app, [*map(str, [*SMALL, "--out", out, *words])], catch_exceptions=False)
+def fewstep(*words) -> None:
+    done = CliRunner().invoke(app, [*map(str, words)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
+
+
+def compare(out, *words) -> dict:
+    fewstep(*SMALL, "--out", out, *words)
     return json.loads((out / "table.json").read_text())
 
 
@@ -138,6 +147,25 @@ def test_what_was_measured_is_not_measured_again(tmp_path):
 def test_mistakes_are_one_line_and_leave_nothing(words, answer, tmp_path, fails):
     assert answer in fails(*SMALL, "--out", tmp_path / "t", *words)
     assert not list(tmp_path.glob("t/cell-*"))
+
+
+def test_cells_that_are_not_finite_are_named_and_the_others_kept(tmp_path, fails):
+    words = ["--grids", "uniform_time:end=0", "--metrics", "fd", "--solvers", "ddim,unipc", "--out", tmp_path / "t"]
+    words = [*SMALL, "--model", "compared_models:spoilt", *words]
+    printed = fails(*words, "--steps", "8,2")
+    assert "2 of 4 cells" in printed and "unipc on uniform_time:end=0, 8 steps" in printed and "2 steps" not in printed
+    assert len(list(tmp_path.glob("t/cell-*.json"))) == 2
+    CALLS.clear()
+    fewstep(*words, "--steps", "2")
+    assert not CALLS and (tmp_path / "t" / "report.html").is_file()
+
+
+def test_features_that_the_images_do_not_fit_are_refused_before_a_call(tmp_path, fails):
+    CALLS.clear()
+    words = [*SMALL, "--model", "compared_models:coloured", "--out", tmp_path / "t"]
+    assert "grey images" in fails(*words)
+    assert "at least 2 images" in fails(*SMALL, "--num", 1, "--out", tmp_path / "t")
+    assert not CALLS and not (tmp_path / "t").exists()
 
 
 def test_features_that_the_reference_has_not_are_refused_before_a_call(tmp_path, fails):

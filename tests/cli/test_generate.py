@@ -1,11 +1,13 @@
 """``fewstep generate``: a sample depends on its seed alone, whatever happens to the run."""
 
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,9 @@ from typer.testing import CliRunner
 import fewstep as fs
 from fewstep.cli.app import app
 from fewstep.cli.images import to_uint8
+from fewstep.cli.shards import Shard, ShardWriter
+from fewstep.errors import InputError
+from fewstep.integrations.model import Model
 from fewstep.metrics.images import image_batches
 
 COMMAND = [sys.executable, "-m", "fewstep.cli", "generate"]
@@ -238,6 +243,43 @@ def test_damaged_shards_are_named(tmp_path, entry, fails, name, damage):
     assert len(np.concatenate(list(image_batches(tmp_path / "a")))) == 6
 
 
+def test_no_flipped_byte_of_a_shard_goes_unnoticed(tmp_path):
+    shard = Shard([3, 5], (tmp_path / "samples-00000.npz",))
+    ShardWriter(shard, [1, 0])(np.arange(32, dtype=np.uint8).reshape(2, 4, 4, 1))
+    shard.check([1, 0], (4, 4, 1))
+    for labels, size in (([1, 1], None), (None, None), ([1, 0], (4, 4, 3)), ([1, 0], (5, 4, 1))):
+        with pytest.raises(InputError, match="damaged or holds other samples"):
+            shard.check(labels, size)
+    whole, kept = shard.files[0].read_bytes(), np.load(shard.files[0])
+    arrays = {name: kept[name] for name in ("images", "seeds", "labels")}
+    for place in range(len(whole)):
+        shard.files[0].write_bytes(flipped(whole, place))
+        try:
+            shard.check([1, 0], (4, 4, 1))
+        except InputError:
+            continue
+        read = np.load(shard.files[0])  # The dates in a zip, and their like, are nothing that anyone reads.
+        assert all(np.array_equal(read[name], values) for name, values in arrays.items())
+
+
+def test_one_batch_of_images_is_alive_at_a_time(tmp_path, monkeypatch):
+    made: list[weakref.ref] = []
+    draw = Model.draw
+
+    def watched(*args):
+        gc.collect()
+        assert not any(images() is not None for images in made)
+        images = draw(*args)
+        made.append(weakref.ref(images))
+        return images
+
+    monkeypatch.setattr(Model, "draw", watched)
+    fewstep(
+        "generate", "--model", "fashion-mnist", "--steps", 1, "--num", 6, "--batch-size", 2, "--out", tmp_path / "a"
+    )
+    assert len(made) == 3
+
+
 def test_what_a_killed_run_left_is_removed(tmp_path, entry):
     words = ["generate", "--model", entry, "--steps", 3, "--num", 6, "--out", tmp_path / "a"]
     (tmp_path / "a" / ".fewstep-xyz").mkdir(parents=True)
@@ -254,6 +296,8 @@ def test_what_a_killed_run_left_is_removed(tmp_path, entry):
         (["--num", 3, "--seeds", "0-3"], "leave one of them out"),
         (["--seeds", "5-3"], "whole numbers"),
         (["--seeds", "1,1"], "repeated"),
+        (["--seeds", 2**63], "below 2**63"),
+        (["--num", 2, "--model", "fashion-mnist", "--class=--3"], "give a number from 0 to 9"),
         (["--num", 2, "--format", "jpg"], "npz or png"),
         (["--num", 2, "--batch-size", 0], "at least 1"),
         (["--num", 2, "--prompt", "a cat"], "takes no prompts"),

@@ -63,9 +63,10 @@ def test_an_edm_pickle_is_an_exact_denoiser_of_its_classes(pickled):
 def test_pickles_without_a_network_are_answered(pickled, tmp_path):
     with pytest.raises(InputError, match="holds dict"):
         load_edm_pickle(pickled({"ema": {}}))
-    (tmp_path / "network.pkl").write_bytes(b"no pickle")
-    with pytest.raises(InputError, match="cannot be read as a pickle"):
-        load_edm_pickle(tmp_path / "network.pkl")
+    for damaged in (b"no pickle", b"I am\n"):
+        (tmp_path / "network.pkl").write_bytes(damaged)
+        with pytest.raises(InputError, match="cannot be read as a pickle"):
+            load_edm_pickle(tmp_path / "network.pkl")
     with pytest.raises(InputError, match="cannot be read"):
         load_edm_pickle(tmp_path / "missing.pkl")
 
@@ -86,6 +87,8 @@ def test_an_entry_of_the_working_directory(tmp_path, monkeypatch):
         ("own_models_of_tests:shapeless", "shape="),
         ("own_models_of_tests:missing", "module:function"),
         ("own_models_of_tests:number", "name a function"),
+        ("./own_models_of_tests.py:good", "module:function"),
+        (":good", "module:function"),
     ):
         with pytest.raises(InputError, match=answer):
             load_entry(text)

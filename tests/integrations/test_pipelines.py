@@ -216,6 +216,14 @@ def test_a_trained_pipeline(shared):
     assert float((denoised - images).square().mean()) < 0.25 * 0.2**2
 
 
+def test_a_model_of_classes_asks_for_one(tmp_path):
+    pipe = unconditional("epsilon")
+    pipe.register_modules(unet=diffusers.UNet2DModel(**{**pipe.unet.config, "num_class_embeds": 3}))
+    with pytest.raises(InputError, match="needs a class for each image"):
+        drawn(tmp_path, pipe)
+    assert bool(torch.isfinite(drawn(tmp_path, pipe, [2])[1]).all())
+
+
 def test_mistakes_are_answered(tmp_path):
     pipe = unconditional("epsilon")
     pipe.save_pretrained(tmp_path)

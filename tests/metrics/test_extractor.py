@@ -4,6 +4,7 @@ from importlib import resources
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from fewstep.errors import InputError
@@ -72,6 +73,14 @@ def test_dinov2_from_a_folder(tmp_path):
     mean, deviation = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).view(2, 3, 1, 1)
     expected = model.eval()(((images + 1) / 2 - mean) / deviation).last_hidden_state[:, 0]
     assert torch.allclose(made, expected, atol=1e-5)
+    weights = tmp_path / "model.safetensors"
+    whole = weights.read_bytes()
+    safetensors.torch.save_file({"other": torch.zeros(2)}, weights, metadata={"format": "pt"})
+    with pytest.raises(InputError, match="no weights that fit"):
+        features(f"dinov2:{tmp_path}")
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="holds no model of transformers"):
+        features(f"dinov2:{tmp_path}")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
@@ -11,7 +12,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fewstep.errors import InputError
+from fewstep.errors import InputError, NonFiniteStateError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,6 +52,9 @@ class Bench:
         """Measure the cells that were not measured before, each process its share.
 
         Cells of one grid are measured one after the other: they have calls in common.
+
+        Raises:
+            InputError: if cells are not finite, which it names, once all others are measured.
         """
         from fewstep.cli.progress import bar
 
@@ -68,8 +72,16 @@ class Bench:
             for number, cell in enumerate(own, start=1):
                 name = f"cell {number} of {len(own)}: {cell.solver}, {cell.grid}, {cell.steps} steps"
                 progress.update(task, description=name)
-                self._measure(cell, told)
+                with suppress(NonFiniteStateError):  # The others are kept; all such cells are named at the end.
+                    self._measure(cell, told)
         worker.wait()
+        broken = [cell for cell in ordered if not self._figures(cell).is_file()]
+        if broken:
+            names = "; ".join(f"{cell.solver} on {cell.grid}, {cell.steps} steps" for cell in broken)
+            raise InputError(
+                f"{len(broken)} of {len(ordered)} cells have no figures, for a state or an image was not finite: "
+                f"{names}. Leave them out, or compute in float32; the other cells are kept."
+            )
 
     def rows(self, cells: Sequence[Cell]) -> list[dict[str, Any]]:
         """Return what was measured in each cell."""

@@ -54,6 +54,8 @@ def compare(
 
     Example: fewstep compare --solvers unipc,dpmpp,ddim --grids karras --steps 5,8,10 --num 1000 --out table
     """
+    import torch
+
     from fewstep import grids as grid_names
     from fewstep import metrics as measuring
     from fewstep import solvers as solver_names
@@ -81,9 +83,13 @@ def compare(
     worker = workers(device)
     loaded = load_model(model, guidance=guidance, device=worker.device, dtype=dtype, trust_pickle=trust_pickle)
     cells = _cells(loaded, solvers, grids, counts, recipes, peers)
+    if "fd" in wanted and len(seeds) < 2:
+        raise InputError(f"--num is {len(seeds)}: fd needs at least 2 images.")
     exact = solver_names.UniPC(order=3).plan(grid_names.uniform_logsnr(loaded.denoiser.process, exact_steps))
     conditions: Any = conditions_of(loaded, seeds, class_, texts)
     extractor = measuring.features(features) if "fd" in wanted else None
+    if extractor is not None and loaded.denoiser.shape is not None and loaded.decode is None:
+        extractor(torch.zeros(1, *loaded.denoiser.shape))  # Refuses images that it does not take before any call.
     against = None if extractor is None else worker.lead(lambda: reference_summary(reference, extractor, batch_size))
     common = {"model": model, "model_hash": model_fingerprint(loaded), "thresholds": thresholds(loaded.denoiser),
               "seeds": manifest.spelled(seeds), "class": class_,

@@ -31,7 +31,10 @@ def parse_seeds(text: str | None, num: int | None) -> range | list[int]:
         low, dash, high = part.strip().partition("-")
         if not low.isdigit() or (dash and not high.isdigit()) or (dash and int(high) < int(low)):
             raise InputError(f"--seeds is {text!r}: write whole numbers of at least 0, as 0-49999 or 3,5,8-10.")
-        seeds.extend(range(int(low), int(high if dash else low) + 1))
+        last = int(high if dash else low)
+        if last >= 2**63:
+            raise InputError(f"--seeds is {text!r}: seeds are below 2**63.")
+        seeds.extend(range(int(low), last + 1))
     if len(set(seeds)) != len(seeds):
         raise InputError(f"--seeds is {text!r}: a seed is repeated, and would give the same sample twice.")
     if num is not None and num != len(seeds):
@@ -51,7 +54,7 @@ def class_numbers(text: str, seeds: Sequence[int], num_classes: int | None) -> l
         raise InputError(f"--class is {text!r}, but this model has no classes: leave it out.")
     if text == "each":
         return [seed % num_classes for seed in seeds]
-    if not text.lstrip("-").isdigit():
+    if not text.removeprefix("-").isdigit():
         raise InputError(f"--class is {text!r}: give a number from 0 to {num_classes - 1}, 'each' or 'none'.")
     if not 0 <= int(text) < num_classes:
         raise InputError(f"--class is {text}: the model has the classes 0 to {num_classes - 1}.")

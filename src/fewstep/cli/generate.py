@@ -119,7 +119,8 @@ def generate(
     missing = [shard for shard in shards if not shard.is_there()]
     for shard in shards[worker.index :: worker.count]:
         if shard.is_there():
-            shard.check()
+            labels: Any = None if texts else conditions_of(loaded, shard.seeds, class_, texts)
+            shard.check(labels, _size(loaded))
     worker.wait()  # until every process has seen what is missing, and none writes what is removed
     began = time.perf_counter()
     try:
@@ -135,6 +136,12 @@ def generate(
         speed = sum(len(shard.seeds) for shard in missing) / (time.perf_counter() - began)
         _conclude(shards, out, what, f"{speed:.1f} images/s{worker.among}" if missing else "all there already")
     worker.leave()
+
+
+def _size(model: Model) -> tuple[int, ...] | None:
+    """Return [H, W, C] of the model's images, None behind a decoder."""
+    shape = model.denoiser.shape
+    return None if shape is None or model.decode is not None else (*shape[1:], shape[0])
 
 
 def _conclude(shards: list[Shard], out: Path, what: str, speed: str) -> None:
@@ -182,7 +189,9 @@ class _Run:
                 waiting.append(writer.submit(write, to_uint8(images)))
                 while len(waiting) > QUEUE:
                     waiting.popleft().result()
-                yield len(images)
+                count = len(images)
+                del images  # One batch at a time.
+                yield count
             while waiting:
                 waiting.popleft().result()
         except BaseException:

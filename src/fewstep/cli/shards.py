@@ -33,21 +33,28 @@ class Shard:
         """Whether all files are there."""
         return all(file.is_file() for file in self.files)
 
-    def check(self) -> None:
-        """Read the files to the end, and compare their checksums and seeds.
+    def check(self, labels: Sequence[int] | None, size: tuple[int, ...] | None) -> None:
+        """Read the files to the end, and compare their checksums, seeds and labels, and the size of their images.
+
+        Args:
+            labels: the class of each sample, or None.
+            size: [H, W, C] of an image; None where it is not known.
 
         Raises:
-            InputError: if one is damaged, or holds other seeds.
+            InputError: if one is damaged, or holds other samples.
         """
-        from fewstep.metrics.images import check_picture, npz_array, npz_batches
+        from fewstep.metrics.images import check_picture, npz_array, npz_batches, npz_names
 
+        wanted = {"seeds": self.seeds, **({} if labels is None else {"labels": labels})}
         for file in self.files:
             if file.suffix == ".png":
                 check_picture(file)
                 continue
-            count = sum(len(batch) for batch in npz_batches(file, CHECKED))
-            if count != len(self.seeds) or npz_array(file, "seeds").tolist() != list(self.seeds):
-                raise InputError(f"{str(file)!r} holds other seeds than it should: delete it and run again.")
+            sizes = [batch.shape for batch in npz_batches(file, CHECKED)]
+            same = sum(shape[0] for shape in sizes) == len(self.seeds) and npz_names(file) == {"images", *wanted}
+            same = same and all(size is None or shape[1:] == size for shape in sizes)
+            if not same or any(npz_array(file, name).tolist() != list(values) for name, values in wanted.items()):
+                raise InputError(f"{str(file)!r} is damaged or holds other samples: delete it and run again.")
 
 
 def shards_of(folder: Path, seeds: Sequence[int], size: int, pictures: bool) -> list[Shard]:

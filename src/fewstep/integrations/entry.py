@@ -31,6 +31,8 @@ def load_entry(text: str) -> Model:
             inside of the function is raised as it is.
     """
     module, _, function = text.partition(":")
+    if not module or module[0] == "." or "/" in module:
+        raise InputError(f"--model is {text!r}: write module:function, as mine.models:load for mine/models.py.")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -64,7 +66,7 @@ def load_edm_pickle(path: Path, *, device: str = "cpu") -> Model:
             held = pickle.load(file)
     except ImportError as error:
         raise InputError(f"{str(path)!r} needs {error.name!r}: put EDM's repository on PYTHONPATH.") from error
-    except (OSError, EOFError, pickle.UnpicklingError, AttributeError) as error:
+    except (OSError, EOFError, pickle.UnpicklingError, AttributeError, ValueError, IndexError, KeyError) as error:
         raise InputError(f"{str(path)!r} cannot be read as a pickle: {error}.") from error
     network: Any = held.get("ema") if isinstance(held, dict) else held
     if not isinstance(network, nn.Module) or not hasattr(network, "img_resolution"):

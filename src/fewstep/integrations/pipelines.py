@@ -131,9 +131,15 @@ class _Called(nn.Module):
         self.network, self.channels = network, channels
 
     def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None, **keywords: Any) -> Tensor:
-        """Return the prediction, shaped like ``x``."""
+        """Return the prediction, shaped like ``x``.
+
+        Raises:
+            InputError: without labels, if the network needs a class.
+        """
         if labels is not None:
             keywords["class_labels"] = labels
+        elif getattr(self.network, "class_embedding", None) is not None:
+            raise InputError("this model needs a class for each image: give --class N or each (cond=… in Python).")
         return self.network(x, time, **keywords).sample[:, : self.channels]
 
 

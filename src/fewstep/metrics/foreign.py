@@ -9,6 +9,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -37,11 +38,17 @@ def dinov2(path: Path) -> Network:
         kind = AutoConfig.from_pretrained(path, local_files_only=True).model_type
         if not kind.startswith("dinov2"):
             raise InputError(f"{str(path)!r} holds a {kind!r} model, not DINOv2.")
-        model: Any = AutoModel.from_pretrained(path, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError) as error:
+        model: Any
+        model, loaded = AutoModel.from_pretrained(
+            path, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{str(path)!r} holds no model of transformers: {str(error).splitlines()[0]}") from error
+    absent = sorted(map(str, [*loaded["missing_keys"], *loaded["mismatched_keys"]]))
+    if absent:
+        raise InputError(f"{str(path)!r} has no weights that fit for {', '.join(absent[:3])}, …: save the model again.")
     model = model.eval().requires_grad_(False)
     mean, deviation = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).view(2, 3, 1, 1)
     size = 224 if model.config.image_size >= 224 else model.config.image_size

@@ -28,7 +28,7 @@ __all__ = [
 ARRAYS = ("images", "train_images", "arr_0")
 """The array of an npz that holds its images: the first of these names that is there."""
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-DAMAGE = (OSError, ValueError, KeyError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error)
+DAMAGE = (OSError, ValueError, KeyError, EOFError, SyntaxError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What reading a damaged file may raise."""
 
 
