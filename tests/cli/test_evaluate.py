@@ -103,6 +103,8 @@ def test_statistics_of_others_serve_for_the_distance(folder):
     theirs, ours = (evaluate("--reference", name) for name in ("fid.npz", "data.npz"))
     assert theirs["metrics"]["fd"] == pytest.approx(ours["metrics"]["fd"], rel=1e-6)
     assert (theirs["reference_images"], ours["reference_images"]) == (None, 60)
+    assert (theirs["reference_features"], ours["reference_features"]) == ("unknown", ours["features"])
+    assert len(theirs["reference_hash"]) == 16 and theirs["reference_hash"] != ours["reference_hash"]
 
 
 def cut(path, length: int) -> None:

@@ -10,6 +10,9 @@ import typer
 
 __all__ = ["evaluate"]
 
+UNKNOWN = "unknown"
+"""The features of statistics that do not say theirs."""
+
 
 def evaluate(
     images: Annotated[Path, typer.Argument(help="A folder of fewstep generate or of pictures, or an .npz.")],
@@ -33,7 +36,7 @@ def evaluate(
     from fewstep.errors import InputError
     from fewstep.metrics.evaluate import checked_metrics
     from fewstep.metrics.evaluate import evaluate as measured
-    from fewstep.metrics.references import reference_summary
+    from fewstep.metrics.references import reference_hash, reference_summary
 
     wanted = checked_metrics([name.strip() for name in metrics.split(",") if name.strip()])
     if batch_size < 1:
@@ -46,17 +49,25 @@ def evaluate(
     against = reference_summary(reference, extractor, batch_size)
     result = measured(images, against, extractor, wanted, batch_size)
     if out is not None:
-        record = {**result, "path": str(images), "reference": reference, "versions": versions()}
+        record = {
+            **result,
+            "path": str(images),
+            "reference": reference,
+            "reference_hash": reference_hash(reference),
+            "reference_features": against.moments.features or UNKNOWN,
+            "versions": versions(),
+        }
 
         def write(path: Path) -> None:
             path.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 
         written_whole(out, write)
-    _show(result, reference)
+    _show(result, reference, against.moments.features or UNKNOWN)
 
 
-def _show(result: dict[str, Any], reference: str) -> None:
+def _show(result: dict[str, Any], reference: str, features: str) -> None:
     for name, value in result["metrics"].items():
         typer.echo(f"{name:14} {value:.5g}")
     against = f"{result['reference_images']} of {reference}" if result["reference_images"] else reference
-    typer.echo(f"{result['images']} images against {against}, features {result['features']}")
+    other = "" if features == result["features"] else f" (the reference's are {features})"
+    typer.echo(f"{result['images']} images against {against}, features {result['features']}{other}")
