@@ -12,6 +12,7 @@ from fewstep.calibration import CalibratedPlan
 from fewstep.calibration.network import CountedNetwork, network_device
 from fewstep.calibration.reference import Reference
 from fewstep.errors import InputError, NonFiniteStateError
+from fewstep.guidance import ClassifierFree
 
 PROCESSES = [
     fs.processes.VPLinear(),
@@ -199,6 +200,9 @@ def test_a_denoiser_that_knows_no_device_is_called_where_the_noises_are():
         assert network_device(unknown, None) == network_device(unknown, torch.empty(8, 2)) == torch.device("cpu")
     known = fs.Denoiser(torch.nn.Linear(2, 2, device="meta"), PROCESS)
     assert network_device(known, torch.empty(8, 2)) == elsewhere.device
+    here = fs.Denoiser(torch.nn.Linear(2, 2), PROCESS)
+    for known in (here, ClassifierFree(here, 2.0, 0)):
+        assert network_device(known, elsewhere) == torch.device("cpu")
 
 
 def test_the_noises_device_is_what_calibrate_calls_on(monkeypatch):
@@ -212,9 +216,15 @@ def test_the_noises_device_is_what_calibrate_calls_on(monkeypatch):
         raise Stop
 
     monkeypatch.setattr(Reference, "solve", solve)
-    monkeypatch.setattr("fewstep.calibration.function.network_device", lambda denoiser, x_T: torch.device("meta"))
+    given = noises(grid, 8)
+
+    def device(denoiser, x_T):
+        assert x_T is given
+        return torch.device("meta")
+
+    monkeypatch.setattr("fewstep.calibration.function.network_device", device)
     with pytest.raises(Stop):
-        fs.calibrate(lambda x, t: x, fs.UniPC(), grid, noises(grid, 8), num=8)
+        fs.calibrate(lambda x, t: x, fs.UniPC(), grid, given, num=8)
     assert asked == [(torch.device("meta"), torch.device("cpu"))]
 
 

@@ -201,7 +201,9 @@ def test_stable_audios_scheduler_is_refused():
 def test_a_class_that_is_not_known_is_judged_by_its_settings():
     with pytest.raises(InputError, match="ScoreSdeVpScheduler belongs to a process"):
         FewStepScheduler.from_config({"_class_name": "ScoreSdeVpScheduler", "beta_min": 0.1, "beta_max": 20})
-    ours = FewStepScheduler.from_config({**STABLE_DIFFUSION, "_class_name": "Mine", "prediction_type": "epsilon"})
+    ours = FewStepScheduler.from_config(
+        {**STABLE_DIFFUSION, "_class_name": ["mine", "Mine"], "prediction_type": "epsilon"}
+    )
     assert ours.config.beta_start == 0.00085
 
 

@@ -153,6 +153,26 @@ def test_a_flows_flags_place_what_the_pipeline_passes(flag, sigmas, inverted):
     torch.testing.assert_close(ours.timesteps.float(), theirs.timesteps, rtol=1e-4, atol=1e-2)
 
 
+@pytest.mark.parametrize("flag", ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"])
+@pytest.mark.parametrize("num", [1, 4, 8])
+@pytest.mark.parametrize("mu", [None, 0.7])
+def test_a_flows_flags_where_only_the_number_is_passed(flag, num, mu):
+    theirs = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=mu is not None, **{flag: True})
+    ours = FewStepScheduler.from_config(theirs.config)
+    for one in (ours, theirs):
+        one.set_timesteps(num, mu=mu)
+    torch.testing.assert_close(ours.sigmas, theirs.sigmas, rtol=1e-4, atol=1e-5)
+
+
+def test_unipcs_flags_for_a_flow_are_over_its_noise_to_signal_ratio():
+    flags = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+    flagged = FewStepScheduler(**flags, use_karras_sigmas=True)
+    named = FewStepScheduler(**flags, steps="karras")
+    for one in (flagged, named):
+        one.set_timesteps(8)
+    assert torch.equal(flagged.grid.times, named.grid.times)
+
+
 def test_above_a_hundred_steps_nothing_is_searched():
     many, even = (FewStepScheduler(**VP, steps=steps) for steps in ("optimized", "uniform_logsnr"))
     for one in (many, even):

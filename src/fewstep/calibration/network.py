@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewstep.calibration.scratch import scratch
 from fewstep.denoiser import over_tensors
@@ -76,9 +76,13 @@ class CountedNetwork:
 
 
 def network_device(denoiser: object, x_T: Tensor | None) -> torch.device:  # noqa: N803
-    """Return where a denoiser is called: on its own device, or on the noises' where it knows none but the CPU."""
+    """Return where a denoiser is called: where its parameters are, or where the noises are if it has none."""
     own = torch.device(getattr(denoiser, "device", None) or "cpu")
-    return own if x_T is None or own.type != "cpu" else x_T.device
+    while hasattr(denoiser, "inner"):
+        denoiser = denoiser.inner
+    network = getattr(denoiser, "network", denoiser)
+    fixed = isinstance(network, nn.Module) and next(network.parameters(), None) is not None
+    return own if x_T is None or fixed or own.type != "cpu" else x_T.device
 
 
 def checked_predictor(denoiser: object, process: object) -> None:

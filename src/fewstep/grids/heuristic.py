@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Integral
 from typing import Literal
 
 import torch
@@ -59,9 +58,13 @@ def karras(process: Process, steps: int, *, rho: float = 7.0, end: End = None) -
 
 def checked_steps(steps: int) -> int:
     """Return ``steps`` if it is a whole number of at least 1."""
-    if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 1:
+    try:
+        whole = 0 if isinstance(steps, bool) or int(steps) != steps else int(steps)
+    except (TypeError, ValueError, OverflowError):
+        whole = 0
+    if whole < 1:
         raise InputError(f"steps is {steps!r}: give a whole number of at least 1.")
-    return int(steps)
+    return whole
 
 
 def span(process: Process, end: End) -> tuple[float, bool]:

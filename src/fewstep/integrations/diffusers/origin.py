@@ -44,6 +44,7 @@ def class_of_config(config: Mapping[str, Any]) -> str:
         InputError: if its process is not known here.
     """
     name = config.get("_class_name") or _by_settings(config)
+    name = name if isinstance(name, str) else name[-1]  # A class of one's own is saved as [module, name].
     if name not in READ and (hasattr(diffusers, name) or config.keys().isdisjoint(("prediction_type", "shift"))):
         raise InputError(
             f"{name} belongs to a process that FewStepScheduler does not know: keep the pipeline's own scheduler."

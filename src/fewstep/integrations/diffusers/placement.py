@@ -123,8 +123,18 @@ def _simple(formulation: Formulation, config: Mapping[str, Any], num: int, solve
     if isinstance(formulation, EDMFormulation):
         named = named or config["sigma_schedule"]
     if isinstance(formulation, FlowFormulation):
-        named = named if named == "uniform_logsnr" else "linspace"
+        if named and named != "uniform_logsnr" and not config["use_flow_sigmas"]:
+            return _flagged_flow(formulation, config, num)
+        named = named or "linspace"
     return STEPS[named or config["timestep_spacing"]](formulation, config, num, solver)
+
+
+def _flagged_flow(formulation: FlowFormulation, config: Mapping[str, Any], num: int) -> TimeGrid:
+    """Return FlowMatchEuler's levels: from 1 to what its shift makes of the smallest training level."""
+    low = torch.tensor([1.0 / formulation.indices], dtype=torch.float64)
+    low = low if config["use_dynamic_shifting"] else formulation.from_level(low)
+    clock = torch.lerp(torch.ones(1, dtype=torch.float64), low, torch.linspace(0.0, 1.0, num, dtype=torch.float64))
+    return custom_grid(formulation, config, times_of(formulation, config, clock))
 
 
 def _spaced(spacing: str) -> Make:

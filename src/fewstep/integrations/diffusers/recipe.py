@@ -14,7 +14,7 @@ from fewstep.errors import InputError
 from fewstep.grids import TimeGrid
 from fewstep.integrations.diffusers.formulation import OUTPUTS
 from fewstep.plan import Plan
-from fewstep.processes import Process, RectifiedFlow, VPDiscrete
+from fewstep.processes import EDM, Process, RectifiedFlow, VPDiscrete
 from fewstep.recipe import CalibratedPlan, load_recipe
 from fewstep.solvers import Solver
 
@@ -95,7 +95,12 @@ def process_settings(plan: CalibratedPlan) -> dict[str, Any]:
 
 
 def agree(one: Process, other: Process, times: torch.Tensor) -> bool:
-    """Return whether α² and σ² of two processes are the same at ``times``, but for rounding to float32 of either."""
+    """Return whether two processes have the same α² and σ² at ``times``, but for rounding to float32 of either.
+
+    EDM's networks must start at the same level too, since σ = t in all of them.
+    """
+    if isinstance(one, EDM) and abs(float(times[0]) / one.t_max - 1.0) > 1e-3:
+        return False
     return all(
         torch.allclose(getattr(one, name)(times) ** 2, getattr(other, name)(times) ** 2, rtol=1e-5, atol=2e-6)
         for name in ("alpha", "sigma")

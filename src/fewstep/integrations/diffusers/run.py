@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -163,7 +164,7 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
             generator: where the noise of a stochastic solver comes from, or one generator for each image; without
                 one it is the setting ``seed``.
             return_dict: whether to return a ``SchedulerOutput``, or a tuple.
-            eta: what DDIM's pipeline passes; only 0 and the setting ``eta`` are understood.
+            eta: what pipelines pass for DDIM's sake; the setting ``eta`` decides, with a warning if they differ.
             use_clipped_model_output: as above; only None and False.
             per_token_timesteps: what LTX's pipeline for conditions passes; only None.
 
@@ -172,7 +173,8 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
                 not understood.
         """
         if eta not in (0.0, self.config.eta):
-            raise InputError(f"eta is {eta!r}: write FewStepScheduler(solver='ddim', eta={eta!r}), or another solver.")
+            message = f"eta={eta!r} is not used: write FewStepScheduler(solver='ddim', eta={eta!r})."
+            warnings.warn(message, UserWarning, stacklevel=2)
         if use_clipped_model_output or per_token_timesteps is not None:
             given = "use_clipped_model_output=True" if use_clipped_model_output else "per_token_timesteps"
             raise InputError(f"{given} is not supported: leave it out, or keep the pipeline's own scheduler.")

@@ -38,6 +38,7 @@ class _Enabled:
     pipeline_class: type
     steps: int | None
     skips: list[Tuned] = field(default_factory=list)
+    parts: list[DiffusionPipeline] = field(default_factory=list)
     watch: Stopwatch | None = None
 
 
@@ -108,8 +109,11 @@ def _put(
     skips = [] if skip is None else _tuned(pipe, skip, scheduler)
     disable(pipe)
     base: type = type(pipe)
-    pipe._fewstep = _Enabled(pipe.scheduler, base, steps, skips)
-    _put_scheduler(pipe, scheduler)
+    parts = [part for part in vars(pipe).values() if isinstance(part, DiffusionPipeline)]
+    parts = [part for part in parts if getattr(part, "scheduler", None) is pipe.scheduler]
+    pipe._fewstep = _Enabled(pipe.scheduler, base, steps, skips, parts)
+    for owner in (pipe, *parts):  # A combined pipeline's parts share its scheduler.
+        owner.scheduler = scheduler
     pipe.__class__ = _watched(base)
     return pipe
 
@@ -128,7 +132,8 @@ def disable(pipe: DiffusionPipeline) -> DiffusionPipeline:
     if state is not None:
         for handle in state.skips:
             handle.remove()
-        _put_scheduler(pipe, state.scheduler)
+        for owner in (pipe, *state.parts):
+            owner.scheduler = state.scheduler
         pipe.__class__ = state.pipeline_class
         del pipe._fewstep
     return pipe
@@ -145,14 +150,6 @@ def summary(pipe: DiffusionPipeline) -> Summary:
         raise InputError(f"fewstep is not active in this {type(pipe).__name__}: call fs.enable(pipe, steps=8) first.")
     watch = None if state is None else state.watch
     return Summary.of(pipe, scheduler, watch, state is not None and bool(state.skips))
-
-
-def _put_scheduler(pipe: DiffusionPipeline, scheduler: Any) -> None:
-    """Replace the scheduler of ``pipe``, and of the pipelines that it is combined of, where they share it."""
-    for part in vars(pipe).values():
-        if isinstance(part, DiffusionPipeline) and getattr(part, "scheduler", None) is pipe.scheduler:
-            part.scheduler = scheduler
-    pipe.scheduler = scheduler
 
 
 def _state(pipe: Any) -> _Enabled | None:
