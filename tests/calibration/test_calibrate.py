@@ -200,6 +200,8 @@ def test_a_denoiser_that_knows_no_device_is_called_where_the_noises_are():
         assert network_device(unknown, None) == network_device(unknown, torch.empty(8, 2)) == torch.device("cpu")
     known = fs.Denoiser(torch.nn.Linear(2, 2, device="meta"), PROCESS)
     assert network_device(known, torch.empty(8, 2)) == elsewhere.device
+    for given in (None, torch.empty(8, 2), elsewhere):
+        assert network_device(torch.nn.Linear(2, 2, device="meta"), given) == elsewhere.device
     here = fs.Denoiser(torch.nn.Linear(2, 2), PROCESS)
     for known in (here, ClassifierFree(here, 2.0, 0)):
         assert network_device(known, elsewhere) == torch.device("cpu")

@@ -81,8 +81,10 @@ def network_device(denoiser: object, x_T: Tensor | None) -> torch.device:  # noq
     while hasattr(denoiser, "inner"):
         denoiser = denoiser.inner
     network = getattr(denoiser, "network", denoiser)
-    fixed = isinstance(network, nn.Module) and next(network.parameters(), None) is not None
-    return own if x_T is None or fixed or own.type != "cpu" else x_T.device
+    parameter = next(network.parameters(), None) if isinstance(network, nn.Module) else None
+    if parameter is not None:
+        return parameter.device
+    return own if x_T is None or own.type != "cpu" else x_T.device
 
 
 def checked_predictor(denoiser: object, process: object) -> None:
