@@ -118,7 +118,7 @@ def _ended(formulation: Formulation, config: Mapping[str, Any], times: Tensor) -
 
 
 def _simple(formulation: Formulation, config: Mapping[str, Any], num: int, solver: Solver) -> TimeGrid:
-    """Return what diffusers' UniPC would take from the same configuration, or FlowMatchEuler if it is a flow's."""
+    """Return what diffusers' UniPC would take from the same configuration; of a flow's with a flag, FlowMatchEuler."""
     named = flagged(config)
     if isinstance(formulation, EDMFormulation):
         named = named or config["sigma_schedule"]
