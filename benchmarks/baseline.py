@@ -1,6 +1,6 @@
 """FD and error of every solver on every grid, and of diffusers' own schedulers, by ``fewstep compare``.
 
-    python -W ignore benchmarks/baseline.py [--steps 5 6 8 10 15 20] [--num 5000] [--processes 2]
+    python -W ignore benchmarks/baseline.py [--steps 5 6 8 10 15 20] [--num 5000] [--processes 2 | --device cuda]
 
 Runs ``fewstep compare`` on the embedded model for each number of calls that has no figures of these commands yet, and
 makes the tables and the picture of all that have. All cells have the same seeds and, seed by seed, the same classes;
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import shlex
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import torch
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
@@ -37,13 +39,14 @@ SA_2 = "sa:predictor_order=2,corrector_order=2,few_step=True,tau=1@0.57:5.1"
 SAME = {"deis": "deis", "dpmpp:order=2": "dpmpp2", "dpmpp:order=3": "dpmpp3", "unipc:order=2": "unipc", SA: "sa"}
 """Which of diffusers' schedulers is each solver's counterpart."""
 PEERS = tuple(sorted(SAME.values()))
+ON_A_GPU = ["--batch-size", "1000", "--device", "cuda"]
 METRICS = {"fd": "Fréchet distance", "error": "error (RMSE)"}
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "build" / "baseline"
 RESULTS = Path(__file__).parent / "results"
 
 
-def commands(calls: int, num: int) -> list[list[str]]:
+def commands(calls: int, num: int, device: str) -> list[list[str]]:
     """Return the comparisons of one number of calls: all on all grids, Heun's in half the steps, and two others."""
     all_grids = ",".join(GRIDS)
     asked = [
@@ -53,7 +56,7 @@ def commands(calls: int, num: int) -> list[list[str]]:
         ["--grids", GRIDS[-1], "--solvers", SA_2, "--steps", str(calls)],
     ]
     words = ["fewstep", "compare", "--model", "fashion-mnist", "--dtype", "bfloat16", "--num", str(num)]
-    words += ["--exact-steps", "60", "--batch-size", "100"]
+    words += ["--exact-steps", "60", *(["--batch-size", "100"] if device == "cpu" else ON_A_GPU)]
     return [[*words, *some, "--out", str(OUT.relative_to(ROOT))] for some in asked]
 
 
@@ -67,15 +70,16 @@ def run(words: list[str], processes: int) -> None:
     subprocess.run([*start, "fewstep.cli", *words[1:]], check=True, cwd=ROOT, env={**os.environ, **threads})
 
 
-def typed(calls: int, num: int) -> list[str]:
+def typed(calls: int, num: int, device: str) -> list[str]:
     """Return the command lines of one number of calls."""
-    return [shlex.join(words) for words in commands(calls, num)]
+    return [shlex.join(words) for words in commands(calls, num, device)]
 
 
-def measure(calls: int, num: int, processes: int) -> dict[str, Any]:
+def measure(calls: int, num: int, processes: int, device: str) -> dict[str, Any]:
     """Return the figures of one number of calls, with the commands and versions that made them."""
-    found: dict[str, Any] = {"commands": typed(calls, num), "rows": []}
-    for words in commands(calls, num):
+    where = platform.processor() or platform.machine() if device == "cpu" else torch.cuda.get_device_name()
+    found: dict[str, Any] = {"commands": typed(calls, num, device), "on": where, "rows": []}
+    for words in commands(calls, num, device):
         run(words, processes)
         table = json.loads((OUT / "table.json").read_text())
         found["versions"] = table["versions"]
@@ -138,13 +142,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, nargs="*", default=list(CALLS), help="the numbers of calls to measure")
     parser.add_argument("--num", type=int, default=5000)
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="on the CPU")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     arguments = parser.parse_args()
     kept = RESULTS / "baseline.json"
     results = json.loads(kept.read_text()) if kept.exists() else {}
     for calls in arguments.steps:
-        if results.get(str(calls), {}).get("commands") != typed(calls, arguments.num):
-            results[str(calls)] = measure(calls, arguments.num, arguments.processes)
+        if results.get(str(calls), {}).get("commands") != typed(calls, arguments.num, arguments.device):
+            processes = arguments.processes if arguments.device == "cpu" else 1
+            results[str(calls)] = measure(calls, arguments.num, processes, arguments.device)
             results = {key: results[key] for key in sorted(results, key=int)}
             kept.write_text(json.dumps(results, indent=1) + "\n")
     report = "\n\n".join(f"### {title}\n\n{table(results, metric)}" for metric, title in METRICS.items())

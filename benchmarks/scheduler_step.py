@@ -1,15 +1,17 @@
 """Time of one `FewStepScheduler.step` beside the schedulers of the installed diffusers, in one run.
 
-    python benchmarks/scheduler_step.py
+    python benchmarks/scheduler_step.py [--device cuda]
 
 Every scheduler runs the same number of steps on latents of the same shape with a ready network output. Step n of all
 of them is timed before step n + 1 of any, so that what else the machine does falls on all alike; the first step,
 which allocates, is left out. Figures are medians over steps and repeats. Noise is drawn by torch on both sides, and
-no arithmetic can save that: its time stands beside, and diffusers' SASolver draws it in every step.
+no arithmetic can save that: its time stands beside, and diffusers' SASolver draws it in every step. On a GPU a step
+ends when the device has done it.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -54,24 +56,27 @@ PAIRS: dict[str, tuple[Make, Make]] = {
 NOISE = "the noise of a step (torch.randn)"
 
 
-def measured(shape: tuple[int, ...], repeats: int) -> dict[str, float]:
+def measured(shape: tuple[int, ...], repeats: int, device: str) -> dict[str, float]:
     """Return the median time of a step in microseconds, by scheduler, over interleaved runs."""
-    sample, output = torch.randn(shape), torch.randn(shape)
+    sample, output = torch.randn(shape, device=device), torch.randn(shape, device=device)
+    wait: Callable[[], None] = (lambda: None) if device == "cpu" else torch.cuda.synchronize
     makes = {f"{side}: {name}": pair[i] for name, pair in PAIRS.items() for i, side in enumerate(("peer", "ours"))}
     times: dict[str, list[float]] = {name: [] for name in [*makes, NOISE]}
     for _ in range(repeats):
         schedulers = {name: make() for name, make in makes.items()}
         for scheduler in schedulers.values():
-            scheduler.set_timesteps(STEPS)
+            scheduler.set_timesteps(STEPS, device=device)
         for n in range(STEPS):
             for name, scheduler in schedulers.items():
                 t = scheduler.timesteps[n]
                 begin = time.perf_counter()
                 scheduler.step(output, t, sample, return_dict=False)
+                wait()
                 if n:
                     times[name].append(time.perf_counter() - begin)
             begin = time.perf_counter()
-            torch.randn(shape)
+            torch.randn(shape, device=device)
+            wait()
             times[NOISE].append(time.perf_counter() - begin)
     return {name: 1e6 * statistics.median(values) for name, values in times.items()}
 
@@ -89,8 +94,12 @@ def table(results: dict[str, dict[str, float]]) -> str:
 
 def main() -> None:
     """Measure, print the table, and write it and the figures."""
-    results = {"×".join(map(str, shape)): measured(shape, repeats) for shape, repeats in SHAPES.items()}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    device = parser.parse_args().device
+    results = {"×".join(map(str, shape)): measured(shape, repeats, device) for shape, repeats in SHAPES.items()}
     about = {
+        "on": "the CPU" if device == "cpu" else torch.cuda.get_device_name(),
         "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 1),
         "torch": torch.__version__,
@@ -100,11 +109,12 @@ def main() -> None:
     text = table(results)
     print(text)
     (FOLDER / "results").mkdir(exist_ok=True)
+    name, options = ("scheduler_step", "") if device == "cpu" else (f"scheduler_step-{device}", f" --device {device}")
     record = {"about": about, "microseconds": results}
-    (FOLDER / "results" / "scheduler_step.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    shown = ", ".join(f"{name} {value}" for name, value in about.items())
-    heading = "Time of one `step`, float32 on the CPU, medians (`python benchmarks/scheduler_step.py`; "
-    (FOLDER / "results" / "scheduler_step.md").write_text(f"{heading}{shown}).\n\n{text}\n")
+    (FOLDER / "results" / f"{name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    shown = ", ".join(f"{name} {value}" for name, value in about.items() if name != "on")
+    heading = f"Time of one `step`, float32 on {about['on']}, medians (`python benchmarks/scheduler_step.py{options}`; "
+    (FOLDER / "results" / f"{name}.md").write_text(f"{heading}{shown}).\n\n{text}\n")
 
 
 if __name__ == "__main__":

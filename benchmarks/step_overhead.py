@@ -1,16 +1,17 @@
 """Time of one sampling step without the network, beside diffusers' schedulers, in one run.
 
-    python benchmarks/step_overhead.py
+    python benchmarks/step_overhead.py [--device cuda]
 
 Each sampler runs whole trajectories with a network that returns a ready tensor, so that what is measured is
 the sampler alone: a step is the slope between 20 and 60 steps, setting up is what remains. Runs of all samplers
 are interleaved; figures are medians of the slopes. Two yardsticks: one matrix-vector product over as many
 tensors as a step of ours reads (the state and the history, and the noise of a stochastic solver), and drawing the
-noise itself, which no arithmetic can save.
+noise itself, which no arithmetic can save. On a GPU the clock is read once the device has done all of a run.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import statistics
@@ -30,23 +31,28 @@ METHODS = ("UniPC-3", "UniPC-2", "SA(3,3), τ=0", "SA(3,3), τ=1")
 Run = Callable[[int], object]
 
 
-def ours(solver: fs.Solver, shape: tuple[int, ...]) -> Run:
+def generator_on(device: str) -> torch.Generator:
+    """Return a generator of that device."""
+    return torch.Generator(device).manual_seed(0)
+
+
+def ours(solver: fs.Solver, shape: tuple[int, ...], device: str) -> Run:
     """Return a run of ``fs.execute`` whose denoiser costs nothing."""
     process = fs.processes.VPDiscrete.from_betas()
     plans = {steps: solver.plan(fs.grids.uniform_logsnr(process, steps)) for steps in (SHORT, LONG)}
-    x_T, ready = torch.randn(shape), torch.randn(shape)
-    generator = torch.Generator().manual_seed(0)
+    x_T, ready = torch.randn(shape, device=device), torch.randn(shape, device=device)
+    generator = generator_on(device)
     return lambda steps: fs.execute(plans[steps], lambda x, t: ready, x_T, generator=generator)
 
 
-def peer(name: str, shape: tuple[int, ...], **settings: object) -> Run:
+def peer(name: str, shape: tuple[int, ...], device: str, **settings: object) -> Run:
     """Return a run over a diffusers scheduler's steps."""
     scheduler = getattr(diffusers, name)(beta_schedule="linear", prediction_type="sample", **settings)
-    x_T, ready = torch.randn(shape), torch.randn(shape)
-    extra = {"generator": torch.Generator().manual_seed(0)} if name == "SASolverScheduler" else {}
+    x_T, ready = torch.randn(shape, device=device), torch.randn(shape, device=device)
+    extra = {"generator": generator_on(device)} if name == "SASolverScheduler" else {}
 
     def run(steps: int) -> torch.Tensor:
-        scheduler.set_timesteps(steps)
+        scheduler.set_timesteps(steps, device=device)
         x = x_T
         for t in scheduler.timesteps:
             x = scheduler.step(ready, t, x, return_dict=False, **extra)[0]
@@ -55,15 +61,15 @@ def peer(name: str, shape: tuple[int, ...], **settings: object) -> Run:
     return run
 
 
-def sa_peer(tau: float, shape: tuple[int, ...]) -> Run:
+def sa_peer(tau: float, shape: tuple[int, ...], device: str) -> Run:
     """Return a run over diffusers' SASolver with a constant τ."""
-    return peer("SASolverScheduler", shape, predictor_order=3, corrector_order=3, tau_func=lambda t: tau)
+    return peer("SASolverScheduler", shape, device, predictor_order=3, corrector_order=3, tau_func=lambda t: tau)
 
 
-def products(tensors: int, shape: tuple[int, ...]) -> Run:
+def products(tensors: int, shape: tuple[int, ...], device: str) -> Run:
     """Return matrix-vector products over ``tensors`` tensors of ``shape``."""
-    rows = torch.randn(tensors, torch.Size(shape).numel())
-    out, weights = torch.empty(rows.shape[1]), torch.randn(tensors)
+    rows = torch.randn(tensors, torch.Size(shape).numel(), device=device)
+    out, weights = torch.empty(rows.shape[1], device=device), torch.randn(tensors, device=device)
 
     def run(steps: int) -> None:
         for _ in range(steps):
@@ -72,9 +78,9 @@ def products(tensors: int, shape: tuple[int, ...]) -> Run:
     return run
 
 
-def noise(shape: tuple[int, ...]) -> Run:
+def noise(shape: tuple[int, ...], device: str) -> Run:
     """Return drawing as much normal noise as a stochastic step needs."""
-    out, generator = torch.empty(shape), torch.Generator().manual_seed(0)
+    out, generator = torch.empty(shape, device=device), generator_on(device)
 
     def run(steps: int) -> None:
         for _ in range(steps):
@@ -83,16 +89,18 @@ def noise(shape: tuple[int, ...]) -> Run:
     return run
 
 
-def measure(runs: dict[str, Run], repeats: int) -> dict[str, dict[str, float]]:
+def measure(runs: dict[str, Run], repeats: int, wait: Callable[[], None]) -> dict[str, dict[str, float]]:
     """Return the median microseconds of a step, and of setting up, of each run; all runs in turn."""
     slopes: dict[str, list[float]] = {name: [] for name in runs}
     setups: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(repeats + 2):
         for name, run in runs.items():
             run(SHORT)  # into the caches
+            wait()
             marks = [time.perf_counter()]
             for steps in (SHORT, LONG):
                 run(steps)
+                wait()
                 marks.append(time.perf_counter())
             short, long = marks[1] - marks[0], marks[2] - marks[1]
             if repeat >= 2:
@@ -120,26 +128,32 @@ def ratios(results: dict[str, dict[str, dict[str, float]]]) -> None:
 
 def main() -> None:
     """Measure, print the table, and write it down."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    device = parser.parse_args().device
+    wait, where = (lambda: None), platform.processor() or platform.machine()
+    if device != "cpu":
+        wait, where = torch.cuda.synchronize, torch.cuda.get_device_name()
     results = {}
     for shape in SHAPES:
         runs = {
-            "fewstep UniPC-3": ours(fs.UniPC(3), shape),
-            "fewstep UniPC-2": ours(fs.UniPC(2), shape),
-            "fewstep DPM++2": ours(fs.DPMSolverPP(2), shape),
-            "fewstep SA(3,3), τ=0": ours(fs.SASolver(3, 3, tau=0.0, few_step=True), shape),
-            "fewstep SA(3,3), τ=1": ours(fs.SASolver(3, 3, tau=1.0, few_step=True), shape),
-            "diffusers UniPC-3": peer("UniPCMultistepScheduler", shape, solver_order=3),
-            "diffusers UniPC-2": peer("UniPCMultistepScheduler", shape, solver_order=2),
-            "diffusers DPM++2M": peer("DPMSolverMultistepScheduler", shape, solver_order=2),
-            "diffusers SA(3,3), τ=0": sa_peer(0.0, shape),
-            "diffusers SA(3,3), τ=1": sa_peer(1.0, shape),
-            "drawing the noise": noise(shape),
-            "product over 5 tensors": products(5, shape),
+            "fewstep UniPC-3": ours(fs.UniPC(3), shape, device),
+            "fewstep UniPC-2": ours(fs.UniPC(2), shape, device),
+            "fewstep DPM++2": ours(fs.DPMSolverPP(2), shape, device),
+            "fewstep SA(3,3), τ=0": ours(fs.SASolver(3, 3, tau=0.0, few_step=True), shape, device),
+            "fewstep SA(3,3), τ=1": ours(fs.SASolver(3, 3, tau=1.0, few_step=True), shape, device),
+            "diffusers UniPC-3": peer("UniPCMultistepScheduler", shape, device, solver_order=3),
+            "diffusers UniPC-2": peer("UniPCMultistepScheduler", shape, device, solver_order=2),
+            "diffusers DPM++2M": peer("DPMSolverMultistepScheduler", shape, device, solver_order=2),
+            "diffusers SA(3,3), τ=0": sa_peer(0.0, shape, device),
+            "diffusers SA(3,3), τ=1": sa_peer(1.0, shape, device),
+            "drawing the noise": noise(shape, device),
+            "product over 5 tensors": products(5, shape, device),
         }
-        results["×".join(map(str, shape))] = measure(runs, REPEATS[shape])
+        results["×".join(map(str, shape))] = measure(runs, REPEATS[shape], wait)
     print(
         f"torch {torch.__version__}, diffusers {diffusers.__version__}, {torch.get_num_threads()} threads, "
-        f"{platform.processor() or platform.machine()}; microseconds a step (slope), medians"
+        f"{where}; microseconds a step (slope), medians"
     )
     print("| sampler | " + " | ".join(results) + " |\n|---|" + "---:|" * len(results))
     for name in next(iter(results.values())):
@@ -148,7 +162,8 @@ def main() -> None:
     ratios(results)
     folder = Path(__file__).parent / "results"
     folder.mkdir(exist_ok=True)
-    (folder / "step_overhead.json").write_text(json.dumps(results, indent=1) + "\n")
+    name = "step_overhead.json" if device == "cpu" else f"step_overhead-{device}.json"
+    (folder / name).write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

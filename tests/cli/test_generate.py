@@ -141,6 +141,14 @@ def test_two_processes_make_the_set_of_one(models):
     same_files(models / "one", models / "two")
 
 
+def test_processes_on_the_cpu_need_no_gpu_each_on_a_machine_with_one(models):
+    """There torch's barrier goes to the GPU of its number, unless it is told better."""
+    with_a_gpu = "import torch\ntorch._C._get_accelerator = lambda *_: torch.device('cuda')\n"
+    (models / "models.py").write_text(with_a_gpu + MODELS)
+    words = ["generate", "--model", "models:unet", "--num", "4", "--steps", "2", "--shard-size", "2", "--out", "two"]
+    assert "4 images" in two_processes.run(words, models, 2)
+
+
 def test_a_mistake_ends_two_processes_with_a_line_each(models):
     (models / "full").mkdir()
     (models / "full" / "thesis.txt").write_text("mine")

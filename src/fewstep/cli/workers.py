@@ -60,17 +60,21 @@ def workers(device: str) -> Workers:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Workers(device=device)
+    import torch.distributed
+
     try:
         from accelerate import PartialState
     except ImportError as error:
         raise MissingPackageError("several processes need accelerate: pip install 'fewstep[eval]'.") from error
     state = PartialState(cpu=device == "cpu", timeout=PATIENCE)
     own = f"cuda:{state.local_process_index}" if device == "cuda" else device
-    return Workers(state.process_index, state.num_processes, own, lambda: _wait(state), state.destroy_process_group)
+    # On the CPU accelerate's barrier would ask for a GPU for each process, on a machine that has some.
+    barrier = torch.distributed.barrier if device == "cpu" else state.wait_for_everyone
+    return Workers(state.process_index, state.num_processes, own, lambda: _wait(barrier), state.destroy_process_group)
 
 
-def _wait(state: Any) -> None:
+def _wait(barrier: Callable[[], Any]) -> None:
     try:
-        state.wait_for_everyone()
+        barrier()
     except RuntimeError as error:
         raise InputError("another process has stopped: see its own error.") from error

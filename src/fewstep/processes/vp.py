@@ -176,7 +176,8 @@ class VPDiscrete(_VariancePreserving):
         position = t * self.num_train_timesteps
         left = position.detach().floor().long().clamp(0, self.num_train_timesteps - 1)
         knots = self._knots_on(t.device)
-        return knots[left] + (position - left) * (knots[left + 1] - knots[left])
+        below, above = knots.take(left), knots.take(left + 1)  # knots[left] would wait for the device at a single t.
+        return below + (position - left) * (above - below)
 
     def time(self, half_logsnr: Real) -> Tensor:
         """Return the inverse of the interpolation; below the last training value it is extrapolated."""
