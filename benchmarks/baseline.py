@@ -36,6 +36,7 @@ SOLVERS = ("ddim", "deis", "dpmpp:order=2", "dpmpp:order=3", "unipc:order=2", "u
 GRIDS = ("karras", "optimized", "quadratic_time", "uniform_logsnr", "uniform_time", "uniform_time:end=0")
 P2 = "optimized:error_power=2"
 SA_2 = "sa:predictor_order=2,corrector_order=2,few_step=True,tau=1@0.57:5.1"
+AS_DIFFUSERS = "sa, settings and spacing of diffusers'"
 SAME = {"deis": "deis", "dpmpp:order=2": "dpmpp2", "dpmpp:order=3": "dpmpp3", "unipc:order=2": "unipc", SA: "sa"}
 """Which of diffusers' schedulers is each solver's counterpart."""
 PEERS = tuple(sorted(SAME.values()))
@@ -123,6 +124,9 @@ def plot(results: dict[str, Any]) -> None:
         for grid in drawn:
             values = found[solver, grid]
             axes.plot([int(calls) for calls in values], list(values.values()), "o-", label=grid, markersize=4)
+        if solver == SA:
+            values = found[SA_2, GRIDS[-1]]
+            axes.plot([int(calls) for calls in values], list(values.values()), "ks-", label=AS_DIFFUSERS, markersize=4)
         peer = found.get((f"diffusers:{SAME.get(solver)}", "its own"), {})
         axes.plot([int(calls) for calls in peer], list(peer.values()), "k--", label="diffusers' own", linewidth=1)
         axes.set(xscale="log", yscale="log", title="sa" if solver == SA else solver)
@@ -133,7 +137,8 @@ def plot(results: dict[str, Any]) -> None:
         axes.set_xlabel("network calls")
     for axes in panels[:, 0]:
         axes.set_ylabel("Fréchet distance")
-    figure.legend(*panels[0][1].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    lines = {line.get_label(): line for axes in panels.flat for line in axes.get_lines()}
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=5, frameon=False)
     figure.savefig(RESULTS / "baseline.png", dpi=110)
 
 

@@ -5,7 +5,7 @@ import torch
 
 import fewstep as fs
 from fewstep.errors import InputError
-from fewstep.guidance import ClassifierFree, DynamicThreshold, StaticThreshold
+from fewstep.guidance import ClassifierFree, DynamicThreshold, StaticThreshold, dynamically_thresholded
 
 NULL = 3
 T = torch.tensor(0.5)
@@ -120,6 +120,14 @@ def test_dynamic_threshold_of_half_precision(dtype):
     out = DynamicThreshold(inner, 0.9)(x, T)
     assert out.dtype == dtype
     assert torch.allclose(out.float(), DynamicThreshold(inner, 0.9)(x.float(), T), atol=2e-2)
+
+
+def test_the_quantile_may_be_a_tensor_of_any_type():
+    x = 3 * torch.randn(3, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = dynamically_thresholded(x, 0.9, float("inf"))
+    for dtype in (torch.float32, torch.float64):
+        found = dynamically_thresholded(x, torch.tensor(0.9, dtype=dtype), float("inf"))
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_wrappers_keep_what_the_model_knows():

@@ -118,6 +118,18 @@ def test_large_coefficients_may_carry_their_rounding():
     assert float(plan.data.abs().max()) > 1e8
     with pytest.raises(InputError, match="not consistent"):
         replace(plan, data=plan.data * (1 + 1e-8))
+    off = plan.data.clone()
+    off[plan.data.abs().amax(-1).argmax(), 0] *= 1 + 1e-13  # 2e-5 in a sum of order 1: no rounding of it.
+    with pytest.raises(InputError, match="not consistent"):
+        replace(plan, data=off)
+
+
+def test_noise_predictions_are_no_part_of_the_sum():
+    """What they add may be large: it does not excuse a state that is lost."""
+    plan = fs.DEIS(3).plan(fs.TimeGrid(fs.processes.VPLinear(), [1.0, 0.5, 0.5 * (1 - 1e-9), 0.1, 0.01]))
+    assert plan.prediction == "noise" and float(plan.data.abs().max()) > 1e4
+    with pytest.raises(InputError, match="not consistent"):
+        replace(plan, state=plan.state * (1 + 1e-7))
 
 
 def test_fitted_tables_need_not_reproduce_a_constant():

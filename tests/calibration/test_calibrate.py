@@ -189,6 +189,11 @@ def test_nested_conditions_are_split_with_the_noises():
     plan = fs.calibrate(nested, fs.UniPC(2), grid, noises(grid, 8), cond=cond, **settings)
     other = fs.calibrate(flat, fs.UniPC(2), grid, noises(grid, 8), cond=shift, **settings)
     assert torch.equal(plan.data, other.data)
+    same = [
+        fs.calibrate(nested, fs.UniPC(2), grid, noises(grid, 8), cond={"added": {"shift": one}, "scale": 1}, **settings)
+        for one in (shift[3:4], shift[3:4].expand(8, 1))
+    ]
+    assert torch.equal(same[0].data, same[1].data)
     with pytest.raises(InputError, match="5 entries for 8 noises"):
         fs.calibrate(nested, fs.UniPC(2), grid, noises(grid, 8), cond={"added": {"shift": shift[:5]}}, num=8)
 

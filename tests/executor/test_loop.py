@@ -170,12 +170,16 @@ def test_a_state_that_is_not_finite_names_its_step(bad):
         fs.execute(plan, denoiser, noises(2, 2))
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "edm"])
-def test_a_network_that_says_nothing_of_the_data_in_pure_noise_is_named(prediction):
+def test_a_state_that_is_not_finite_from_pure_noise_on_has_two_causes():
+    """A network that says nothing of the data there, or one that is broken: both are named."""
     process = fs.processes.RectifiedFlow()
-    denoiser = fs.Denoiser(lambda x, t: x, process, prediction)
-    with pytest.raises(NonFiniteStateError, match="α = 0.*start the grid a little later"):
-        fs.sample(denoiser, fs.UniPC(), fs.TimeGrid(process, [1.0, 0.5, 0.2]), noises(2, 2))
+    grid = fs.TimeGrid(process, [1.0, 0.5, 0.2])
+    for network, prediction in ((torch.sin, "epsilon"), (torch.sin, "edm"), (lambda x: x * torch.nan, "flow")):
+        denoiser = fs.Denoiser(lambda x, t, network=network: network(x), process, prediction)
+        with pytest.raises(NonFiniteStateError, match="network returned.*At α = 0 an epsilon or edm .* start the grid"):
+            fs.sample(denoiser, fs.UniPC(), grid, noises(2, 2))
+    with pytest.raises(NonFiniteStateError, match="lower order.$"):
+        fs.sample(denoiser, fs.UniPC(), fs.TimeGrid(process, [0.9, 0.5, 0.2]), noises(2, 2))
 
 
 def test_from_pure_noise_every_solver_is_finite_and_exact_for_one_point():

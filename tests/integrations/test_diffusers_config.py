@@ -13,6 +13,7 @@ from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 import fewstep as fs
 from fewstep.errors import InputError
 from fewstep.integrations.diffusers import FewStepScheduler
+from fewstep.integrations.diffusers.origin import config_of
 
 # SD 1.5's, SDXL's, SD 2.1-v's, DiT's, SD3's, Flux's and Wan's scheduler files, in what they say of the model.
 STABLE_DIFFUSION = {
@@ -205,6 +206,29 @@ def test_a_class_that_is_not_known_is_judged_by_its_settings():
         {**STABLE_DIFFUSION, "_class_name": ["mine", "Mine"], "prediction_type": "epsilon"}
     )
     assert ours.config.beta_start == 0.00085
+    ours = FewStepScheduler.from_config({**STABLE_DIFFUSION, "_class_name": "Mine"})
+    assert (ours.config.beta_start, ours.config.prediction_type) == (0.00085, "epsilon")
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("UnCLIPScheduler", {}), ("RePaintScheduler", {}), ("CogVideoXDPMScheduler", {"clip_sample": True})],
+)
+def test_a_class_made_of_another_is_known_by_it(name, settings, loaded, tmp_path):
+    """Whether it was made here or loaded, which leaves the name of what was saved in the configuration."""
+    kind = type("Mine", (getattr(diffusers, name),), {})
+    scheduler = kind(**settings)
+    if loaded:
+        scheduler.save_pretrained(tmp_path)
+        scheduler = kind.from_pretrained(tmp_path)
+    config = config_of(scheduler)
+    assert config["_class_name"] == name
+    if name == "CogVideoXDPMScheduler":
+        assert not FewStepScheduler.from_config(config).config.clip_sample
+    else:
+        with pytest.raises(InputError, match=f"{name} belongs to a process"):
+            FewStepScheduler.from_config(config)
 
 
 def test_a_saved_unclip_is_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -220,6 +221,32 @@ def test_the_summary_of_a_network_that_moved_during_its_call(monkeypatch):
     pipe, call = tiny.stable_diffusion()
     tiny.run(fs.enable(pipe, 2, grid="karras"), call, steps=2)
     assert 0 < fs.summary(pipe).network_seconds < 60
+
+
+def test_a_network_compiled_or_copied_during_a_call_is_counted_once():
+    torch.compiler.reset()
+    network, x = torch.nn.Linear(2, 2), torch.ones(1, 2)
+    with stopwatch.Stopwatch({"network": network}):
+        network(x)
+        network.compile(backend="eager")
+        copied = copy.deepcopy(network)
+    with stopwatch.Stopwatch({"network": network, "copied": copied}) as watch:
+        network(x)
+        copied(x)
+        copied(x)
+    assert watch.calls == {"network": 1, "copied": 2}
+    torch.compiler.reset()
+
+
+def test_above_a_hundred_steps_the_summary_says_where_they_are():
+    pipe, call = tiny.stable_diffusion()
+    fs.enable(pipe, 2, grid="optimized")
+    tiny.run(pipe, call, steps=2)
+    assert "steps    optimized\n" in str(fs.summary(pipe))
+    pipe.scheduler.set_timesteps(101)
+    assert "steps    uniform_logsnr (above 100 steps" in str(fs.summary(pipe))
+    grid = pipe.scheduler.grid
+    torch.testing.assert_close(grid.times, fs.grids.uniform_logsnr(grid.process, 101, end="zero").times)
 
 
 def test_the_last_call_keeps_no_network_alive():

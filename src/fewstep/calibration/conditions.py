@@ -17,8 +17,10 @@ __all__ = ["conditions_for"]
 def conditions_for(denoiser: DataPredictor | Callable[..., Tensor], cond: Any, num: int) -> Any:
     """Return the conditions of ``num`` noises, or None.
 
+    A tensor has one entry for each noise, or one, [1, …], for all.
+
     Raises:
-        InputError: if a class is out of range, or a tensor does not have one entry for each noise.
+        InputError: if a class is out of range, or a tensor has another number of entries.
     """
     classes = getattr(denoiser, "num_classes", None)
     if isinstance(cond, str):
@@ -31,8 +33,8 @@ def conditions_for(denoiser: DataPredictor | Callable[..., Tensor], cond: Any, n
         cond = denoiser.check_cond(cond, num)
 
     def checked(value: Tensor) -> Tensor:
-        if value.ndim and value.shape[0] != num:
-            raise InputError(f"cond has {value.shape[0]} entries for {num} noises: give one for each.")
+        if value.ndim and value.shape[0] not in (1, num):
+            raise InputError(f"cond has {value.shape[0]} entries for {num} noises: give one for each, or one for all.")
         return value
 
     return over_tensors(cond, checked)

@@ -165,15 +165,12 @@ class _Tape:
         broken = torch.nonzero(~torch.isfinite(self.probes)).flatten().tolist()
         if broken:
             n = broken[0]
-            if n == 0 and float(plan.process.alpha(plan.times[0])) == 0.0:
-                raise NonFiniteStateError(
-                    f"the state is not finite after the first step, from t = {float(plan.times[0]):.6g}, where α = 0 "
-                    "and an epsilon or edm network says nothing of the data: start the grid a little later."
-                )
+            blind = n == 0 and float(plan.process.alpha(plan.times[0])) == 0.0
             raise NonFiniteStateError(
                 f"the state is not finite after step {n} of {plan.steps} (t = {float(plan.times[n]):.6g} → "
                 f"{float(plan.times[n + 1]):.6g}): the network returned a value that is not finite, or the state "
                 "overflowed. Try a network in float32 or bfloat16, a smaller guidance scale, or a lower order."
+                + (" At α = 0 an epsilon or edm network says nothing of the data: start the grid later." * blind)
             )
 
 

@@ -46,7 +46,10 @@ def times_of(formulation: Formulation, config: Mapping[str, Any], sigmas: Tensor
 
 
 def _respaced(times: Tensor, config: Mapping[str, Any]) -> Tensor:
-    """Return a flow's times between their first and last one as a flag asks, over σ = t, like FlowMatchEuler's."""
+    """Return a flow's times between their first and last one as a flag asks, over σ = t.
+
+    As FlowMatchEuler does, whose ρ is 7, the default of the setting ``rho``.
+    """
     named, even = flagged(config), torch.linspace(0.0, 1.0, len(times), dtype=torch.float64)
     high, low = times[0], times[-1]
     if named == "karras":

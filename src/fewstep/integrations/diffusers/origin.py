@@ -31,10 +31,17 @@ READ = frozenset(e.name for e in KarrasDiffusionSchedulers) | {
 }
 
 
+SETTINGS = ("prediction_type", "shift")
+"""What the configuration of a class that is not known has, if its process is one of those that are."""
+BETAS = ("beta_schedule", "beta_start", "trained_betas")
+"""So too, where the class is named, and is not one of diffusers'."""
+
+
 def config_of(scheduler: SchedulerMixin) -> dict[str, Any]:
-    """Return the configuration of a scheduler with the name of its class, or of the class above it that can be read."""
-    names = [kind.__name__ for kind in type(scheduler).__mro__]
-    return {"_class_name": next((name for name in names if name in READ), names[0]), **scheduler.config}
+    """Return the configuration of a scheduler with the name of the class, its own or above, that it is known by."""
+    kinds = [kind.__name__ for kind in type(scheduler).__mro__ if issubclass(kind, SchedulerMixin)][:-1]
+    known = (name for name in kinds if name in READ or hasattr(diffusers, name))
+    return {**scheduler.config, "_class_name": next(known, kinds[0])}
 
 
 def class_of_config(config: Mapping[str, Any]) -> str:
@@ -45,7 +52,8 @@ def class_of_config(config: Mapping[str, Any]) -> str:
     """
     name = config.get("_class_name") or _by_settings(config)
     name = name if isinstance(name, str) else name[-1]  # A class of one's own is saved as [module, name].
-    if name not in READ and (hasattr(diffusers, name) or config.keys().isdisjoint(("prediction_type", "shift"))):
+    signs = (*SETTINGS, *BETAS) if config.get("_class_name") else SETTINGS
+    if name not in READ and (hasattr(diffusers, name) or config.keys().isdisjoint(signs)):
         raise InputError(
             f"{name} belongs to a process that FewStepScheduler does not know: keep the pipeline's own scheduler."
         )

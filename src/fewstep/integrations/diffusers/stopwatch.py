@@ -43,7 +43,7 @@ class Stopwatch(AbstractContextManager["Stopwatch"]):
         with _lock:
             for module in self.networks.values():
                 _watch(module)
-        _of_thread().append(self)
+        _of_thread("watches").append(self)
         self._entered = time.perf_counter()
         return self
 
@@ -51,7 +51,7 @@ class Stopwatch(AbstractContextManager["Stopwatch"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.seconds = time.perf_counter() - self._entered
-        _of_thread().remove(self)
+        _of_thread("watches").remove(self)
         with _lock:
             for module in self.networks.values():
                 _unwatch(module)
@@ -71,7 +71,10 @@ class Stopwatch(AbstractContextManager["Stopwatch"]):
 
 
 class _Watched:
-    """A module's call while stopwatches are entered: it tells those of the calling thread."""
+    """A module's call while stopwatches are entered: it tells those of the calling thread, once.
+
+    ``module.compile()`` and copies made meanwhile keep one inside of what the next stopwatch wraps.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
@@ -81,12 +84,17 @@ class _Watched:
         self.watches = 0
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        under_way = _of_thread("under_way")
+        if any(module is self.module for module in under_way):
+            return self.call(*args, **kwargs)
         begin = _mark(self.module)
+        under_way.append(self.module)
         try:
             return self.call(*args, **kwargs)
         finally:
+            under_way.pop()
             end = _mark(self.module)
-            for watch in _of_thread():
+            for watch in _of_thread("watches"):
                 watch.count(self.module, begin, end)
 
 
@@ -97,10 +105,9 @@ class _Mark(NamedTuple):
     event: torch.cuda.Event | None
 
 
-def _of_thread() -> list[Stopwatch]:
-    if not hasattr(_running, "watches"):
-        _running.watches = []
-    return _running.watches
+def _of_thread(name: str) -> list[Any]:
+    """Return this thread's entered "watches", or the modules whose calls are "under_way"."""
+    return vars(_running).setdefault(name, [])
 
 
 def _watched(module: nn.Module) -> _Watched | None:
