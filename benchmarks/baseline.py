@@ -8,7 +8,8 @@ the network runs in bfloat16, the states in float32. Heun's method calls the net
 in the columns of 2n − 1 and of 2n calls. Euler's method is DDIM (η = 0), and is left out. uniform_time:end=0 has the
 timesteps that diffusers' schedulers take by default. ``fewstep compare`` keeps its cells, and the report of the last
 comparison, under build/baseline. UniPC is measured on the grid optimised for latents (error_power=2) too, and SA-Solver
-with the settings that diffusers' scheduler has on Stable Diffusion's process.
+with the settings that diffusers' scheduler has on Stable Diffusion's process. On a GPU the noise of a seed is another
+one than on a CPU: where both were measured, the report says by how much the distances differ.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import torch
 
 matplotlib.use("Agg")
@@ -115,7 +117,24 @@ def text(values: dict[str, float], calls: str, best: dict[str, float]) -> str:
     return f"**{values[calls]:.4f}**" if values[calls] == best[calls] else f"{values[calls]:.4f}"
 
 
-def plot(results: dict[str, Any]) -> None:
+def chance(results: dict[str, Any], others: dict[str, Any]) -> str:
+    """Return by how much the distances of two tables differ, whose noise differs: a CPU's and a GPU's."""
+    apart: dict[str, list[float]] = {"without noise": [], "SA-Solver": []}
+    for calls in results.keys() & others.keys():
+        again = {(row["solver"], row["grid"]): row["fd"] for row in others[calls]["rows"]}
+        for row in results[calls]["rows"]:
+            kind = "without noise" if "error" in row else "SA-Solver"
+            apart[kind].append(abs(row["fd"] / again[row["solver"], row["grid"]] - 1.0))
+    lines = []
+    for kind, values in apart.items():
+        low, high, worst = (100 * float(np.quantile(values, part)) for part in (0.5, 0.95, 1.0))
+        lines.append(
+            f"- {kind}, {len(values)} cells: median {low:.1f} %, 95 % of cells {high:.1f} %, worst {worst:.1f} %"
+        )
+    return "\n".join(lines)
+
+
+def plot(results: dict[str, Any], path: Path) -> None:
     """Draw the Fréchet distance over calls: a panel for each solver, a line for each grid, dashed for diffusers'."""
     found = cells(results, "fd")
     drawn = (*GRIDS[:2], P2, *GRIDS[2:])
@@ -139,7 +158,7 @@ def plot(results: dict[str, Any]) -> None:
         axes.set_ylabel("Fréchet distance")
     lines = {line.get_label(): line for axes in panels.flat for line in axes.get_lines()}
     figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=5, frameon=False)
-    figure.savefig(RESULTS / "baseline.png", dpi=110)
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
@@ -150,7 +169,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="on the CPU")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     arguments = parser.parse_args()
-    kept = RESULTS / "baseline.json"
+    stem = "baseline" if arguments.device == "cpu" else f"baseline-{arguments.device}"
+    kept = RESULTS / f"{stem}.json"
     results = json.loads(kept.read_text()) if kept.exists() else {}
     for calls in arguments.steps:
         if results.get(str(calls), {}).get("commands") != typed(calls, arguments.num, arguments.device):
@@ -159,8 +179,10 @@ def main() -> None:
             results = {key: results[key] for key in sorted(results, key=int)}
             kept.write_text(json.dumps(results, indent=1) + "\n")
     report = "\n\n".join(f"### {title}\n\n{table(results, metric)}" for metric, title in METRICS.items())
-    (RESULTS / "baseline.md").write_text(report + "\n")
-    plot(results)
+    others = [json.loads(path.read_text()) for path in RESULTS.glob("baseline*.json") if path != kept]
+    report = "\n\n".join([report, *(f"### By chance\n\n{chance(results, other)}" for other in others)])
+    (RESULTS / f"{stem}.md").write_text(report + "\n")
+    plot(results, RESULTS / f"{stem}.png")
     print(report)
 
 
