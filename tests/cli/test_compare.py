@@ -5,6 +5,7 @@ import json
 import shlex
 import sys
 
+import killing
 import numpy as np
 import pytest
 import torch
@@ -281,6 +282,57 @@ def test_progress_counts_every_call_of_what_is_measured(tmp_path, monkeypatch):
     compare(tmp_path / "t", *words, "dpmpp2,sa")
     (task,) = bars[-1].tasks
     assert task.completed == task.total == 12 * 3
+
+
+@pytest.mark.parametrize("event", ["os.rename", "os.remove"])
+def test_a_kill_at_any_step_of_writing_loses_nothing(event, tmp_path):
+    words = ["--solvers", "ddim,sa:tau=0.5", "--grids", "karras", "--steps", "3", "--metrics", "error"]
+    words += ["--exact-steps", "3"]
+    compare(tmp_path / "whole", *words)
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
+    errors = [row["error"] for row in json.loads(whole["table.json"])["rows"] if "error" in row]
+    moments = 0
+    command = [*map(str, SMALL), *words, "--out"]
+    while killing.killed_at([*command, str(tmp_path / f"a{moments}")], tmp_path, event, moments + 1):
+        found = compare(tmp_path / f"a{moments}", *words)
+        assert [row["error"] for row in found["rows"] if "error" in row] == errors
+        names = {path.name: path.read_bytes() for path in (tmp_path / f"a{moments}").iterdir()}
+        assert names.keys() == whole.keys() and names["exact.npy"] == whole["exact.npy"]
+        moments += 1
+    assert moments >= 3
+
+
+def test_the_reference_solution_goes_on_where_it_stopped(tmp_path):
+    words = ["--solvers", "ddim", "--grids", "karras", "--steps", "3", "--metrics", "error"]
+    whole = compare(tmp_path / "whole", *words)
+    assert killing.killed_at(
+        [*map(str, SMALL), *words, "--out", str(tmp_path / "a")], tmp_path / "a", "os.rename", 3
+    )  # manifest and one batch are there
+    assert [path.name for path in (tmp_path / "a").glob("exact*")] == ["exact-00000000.npy"]
+    CALLS.clear()
+    assert compare(tmp_path / "a", *words)["rows"] == whole["rows"]
+    assert sum(CALLS) == 40 * (12 - 5) + (3 - 1) * 12 + 5  # the first call of the cell, where the solution made it
+    assert (tmp_path / "a" / "exact.npy").read_bytes() == (tmp_path / "whole" / "exact.npy").read_bytes()
+
+
+def test_batches_of_the_solution_that_another_size_made_are_made_again(tmp_path):
+    words = ["--solvers", "ddim", "--grids", "karras", "--steps", "3", "--metrics", "error"]
+    whole = compare(tmp_path / "whole", *words, "--batch-size", 4)
+    killing.killed_at([*map(str, SMALL), *words, "--out", str(tmp_path / "a")], tmp_path / "a", "os.rename", 4)
+    assert len(list((tmp_path / "a").glob("exact-*"))) == 2
+    found = compare(tmp_path / "a", *words, "--batch-size", 4)
+    assert found["rows"][0]["error"] == pytest.approx(whole["rows"][0]["error"], rel=1e-5)
+    assert [path.name for path in (tmp_path / "a").glob("exact*")] == ["exact.npy"]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"nfe": 3}'])
+def test_a_damaged_cell_is_named(text, tmp_path, fails):
+    words = ["--solvers", "ddim", "--grids", "karras", "--steps", "3", "--metrics", "error"]
+    compare(tmp_path / "a", *words)
+    (cell,) = (tmp_path / "a").glob("cell-*.json")
+    cell.write_text(text)
+    printed = fails(*SMALL, *words, "--out", tmp_path / "a")
+    assert cell.name in printed and "is damaged" in printed and "delete it and run the same command again" in printed
 
 
 def test_two_processes_measure_what_one_does(tmp_path):

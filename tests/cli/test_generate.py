@@ -1,8 +1,11 @@
 """``fewstep generate``: a sample depends on its seed alone, whatever happens to the run."""
 
+import contextlib
 import gc
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +13,7 @@ import time
 import weakref
 from pathlib import Path
 
+import killing
 import numpy as np
 import pytest
 import torch
@@ -122,6 +126,72 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_600_images(models, monke
     same_files(models / "a", models / "whole")
     images, seeds, _ = loaded(models / "a", labels=False)
     assert seeds == list(range(600)) and images.shape == (600, 8, 8, 1) and images.std() > 10
+
+
+@pytest.mark.parametrize("event", ["open", "os.rename", "os.mkdir", "os.rmdir", "batch"])
+def test_a_kill_at_any_step_of_writing_loses_nothing(event, tmp_path, entry):
+    """Before each file is opened and each name is changed, and between the batches of a half-written shard."""
+    words = ["generate", "--model", entry, "--steps", "3", "--num", "8", "--shard-size", "4", "--batch-size", "2"]
+    fewstep(*words, "--out", tmp_path / "whole")
+    moments = 0
+    while killing.killed_at([*words, "--out", str(tmp_path / f"a{moments}")], tmp_path, event, moments + 1):
+        fewstep(*words, "--out", tmp_path / f"a{moments}")
+        same_files(tmp_path / "whole", tmp_path / f"a{moments}")
+        moments += 1
+    assert moments >= {"open": 4, "os.rename": 3, "batch": 4}.get(event, 1)
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_shard_ends_in_a_line(tmp_path, entry):
+    words = ["generate", "--model", entry, "--steps", "3", "--num", "1500", "--shard-size", "750", "--batch-size", "50"]
+    fewstep(*words, "--out", tmp_path / "whole")
+    size = (tmp_path / "whole" / "samples-00000.npz").stat().st_size
+    assert size > (tmp_path / "whole" / "manifest.json").stat().st_size + 4096
+    status, printed = killing.with_a_full_disk([*words, "--out", str(tmp_path / "a")], size - 2048)
+    assert status and "File too large" in printed and "0 of 2 shards are whole; make room" in printed
+    assert os.listdir(tmp_path / "a") == ["manifest.json"]
+    fewstep(*words, "--out", tmp_path / "a")
+    same_files(tmp_path / "whole", tmp_path / "a")
+
+
+def test_the_versions_of_a_run_that_went_on_are_added(tmp_path, entry, monkeypatch):
+    from fewstep.cli import manifest
+
+    words = ["generate", "--model", entry, "--steps", 3, "--num", 2, "--out", tmp_path / "a"]
+    fewstep(*words)
+    first = json.loads((tmp_path / "a" / "manifest.json").read_text())
+    assert first["versions"]["threads"] == str(torch.get_num_threads())
+    monkeypatch.setattr(manifest, "versions", lambda: {**first["versions"], "torch": "9.9"})
+    for _ in range(2):
+        fewstep(*words)
+        later = json.loads((tmp_path / "a" / "manifest.json").read_text())
+        assert later == {**first, "versions_also": [{**first["versions"], "torch": "9.9"}]}
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(tmp_path, entry, monkeypatch):
+    from fewstep.cli import progress
+
+    words = ["generate", "--model", entry, "--steps", 3, "--num", 6, "--batch-size", 2, "--out"]
+    assert "sampling" not in fewstep(*words, tmp_path / "a")
+    monkeypatch.setattr(progress, "PERIOD", 0.0)
+    printed = fewstep(*words, tmp_path / "b")
+    assert [f"sampling: {n} of 6" in printed for n in (2, 4, 6)] == [True] * 3 and "images/s" in printed
+
+
+def test_a_terminal_has_a_bar_with_the_speed_and_the_time_left(tmp_path, monkeypatch, models):
+    ours, theirs = pty.openpty()
+    command = [*COMMAND, "--model", "models:unet", "--steps", "3", "--num", "24", "--batch-size", "2", "--out", "a"]
+    environment = {**os.environ, "SLOW": "0.1", "TERM": "xterm", "COLUMNS": "120"}
+    with subprocess.Popen(command, cwd=models, env=environment, stderr=theirs, stdout=subprocess.PIPE) as process:
+        os.close(theirs)
+        seen = b""
+        with contextlib.suppress(OSError):  # The end of a terminal.
+            while part := os.read(ours, 4096):
+                seen += part
+    os.close(ours)
+    assert process.returncode == 0
+    text = seen.decode()
+    assert "sampling" in text and re.search(r"\d+/24", text)
+    assert re.search(r"\d\.\d images/s", text) and re.search(r"0:00:0\d", text)
 
 
 def test_batch_and_shard_sizes_change_nothing(tmp_path):

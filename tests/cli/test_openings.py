@@ -56,14 +56,29 @@ def test_other_noises_are_other_calls():
     assert len(calls) == 2 * STEPS
 
 
-def test_memory_is_bounded_and_keeps_what_was_asked_for_last():
+def cell(openings, denoiser, steps=STEPS) -> None:
+    """Draw three batches, as every cell does."""
+    openings.begin()
+    for start in (0, 3, 6):
+        drawn(openings.on(denoiser), fs.DDIM(), range(start, start + 3), steps)
+
+
+def test_memory_is_bounded_and_what_is_kept_serves_every_cell():
+    """Where not all has room, a part of it is kept for good, not all of it for too short a time."""
     denoiser, calls = counting()
-    openings = Openings(limit=2 * 3 * 36 * 4)  # two predictions
-    drawn(openings.on(denoiser), fs.DDIM())
-    drawn(openings.on(denoiser), fs.DDIM(), range(3, 6))
-    assert openings.kept == sum(kept.nbytes for kept in openings.known.values()) == openings.limit
-    calls.clear()
-    drawn(openings.on(denoiser), fs.DDIM(), range(3, 6))
-    assert len(calls) == STEPS - 2
-    drawn(openings.on(denoiser), fs.DDIM())
-    assert len(calls) == 2 * STEPS - 2
+    openings = Openings(limit=4 * 3 * 36 * 4)  # four predictions of six
+    for number in range(3):
+        calls.clear()
+        cell(openings, denoiser)
+        assert len(calls) == 3 * STEPS - (4 if number else 0)
+        assert openings.kept == sum(kept.nbytes for kept, _ in openings.known.values()) == openings.limit
+
+
+def test_what_two_cells_did_not_ask_for_gives_way():
+    denoiser, calls = counting()
+    openings = Openings(limit=6 * 3 * 36 * 4)
+    cell(openings, denoiser)
+    for number in range(4):  # another grid, which has the first calls in common
+        calls.clear()
+        cell(openings, denoiser, 2 * STEPS)
+        assert len(calls) == 3 * 2 * STEPS - (3 if number < 2 else 6)

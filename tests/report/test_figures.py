@@ -83,6 +83,11 @@ def test_ends_without_a_place_are_hollow():
     assert all_points[2][1] != all_points[-1][1]
 
 
+def test_a_grid_of_nothing_but_its_ends_is_drawn():
+    root = svg(grid_axis({"one step": [None, 0.0]}))
+    assert len(list(root.iter())) > 10
+
+
 def test_styles_differ():
     looks = styles([f"s{i}" for i in range(30)] + ["diffusers:x"])
     assert len({(look.colour, look.marker) for look in looks.values()}) >= 30

@@ -61,14 +61,20 @@ class Bench:
         ordered = {cell.name: cell for cell in sorted(cells, key=lambda cell: (cell.steps, cell.grid))}.values()
         missing = [cell for cell in ordered if not (self._figures(cell).is_file() and self._pictures(cell).is_file())]
         own = _share(missing, worker)
-        unsolved = self._unsolved(ordered)
+        solution = self._to_be_solved(ordered)
+        unsolved = [] if solution is None else solution.missing(self.draws)
         calls = sum(cell.sampler.nfe for cell in own) * len(self.draws.seeds)
+        if solution is not None:
+            parts = map(self.draws.part, unsolved[worker.index :: worker.count])
+            calls += sum(solution.sampler.nfe * (part.stop - part.start) for part in parts)
         worker.wait()  # until every process has seen what is missing
+        if worker.index == 0 and self.solution is not None:
+            self.solution.clear()
         with bar(silent=worker.index > 0) as progress:
-            task = progress.add_task("the reference solution", total=calls + unsolved // worker.count)
+            task = progress.add_task("the reference solution", total=calls)
             told = partial(progress.advance, task)
-            if unsolved and self.solution is not None:
-                self.solution.make(self.draws, worker, told)
+            if solution is not None:
+                solution.make(self.draws, unsolved, worker, told)
             for number, cell in enumerate(own, start=1):
                 name = f"cell {number} of {len(own)}: {cell.solver}, {cell.grid}, {cell.steps} steps"
                 progress.update(task, description=name)
@@ -87,11 +93,11 @@ class Bench:
         """Return what was measured in each cell."""
         return [_read(self._figures(cell)) for cell in cells]
 
-    def _unsolved(self, cells: Iterable[Cell]) -> int:
-        """Return the network calls that the reference solution will take, 0 if these cells need none."""
+    def _to_be_solved(self, cells: Iterable[Cell]) -> Solution | None:
+        """Return the reference solution if these cells need it and it is not there yet."""
         if self.solution is None or self.solution.path.is_file() or all(cell.sampler.stochastic for cell in cells):
-            return 0
-        return self.solution.sampler.nfe * len(self.draws.seeds)
+            return None
+        return self.solution
 
     def pictures(self, cell: Cell) -> np.ndarray:
         """Return the first images of a cell, uint8 [n, H, W, C].
@@ -165,8 +171,9 @@ def _share(cells: Sequence[Cell], worker: Workers) -> list[Cell]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        found = dict(json.loads(path.read_text("utf-8")))
+        return {**found, **{name: found[name] for name in ("nfe", "batch_size", "versions")}}
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{str(path)!r} is damaged ({error}): delete it and run the same command again.") from error
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -42,10 +42,15 @@ class Draws:
         """How many batches there are."""
         return -(-len(self.seeds) // self.batch_size)
 
-    def drawn(self, sampler: Sampler, told: Told, batches: range | None = None) -> Iterator[tuple[int, Tensor]]:
+    def drawn(self, sampler: Sampler, told: Told, batches: Sequence[int] | None = None) -> Iterator[tuple[int, Tensor]]:
         """Yield the place of its first seed and the images [n, C, H, W] on the host, for each of ``batches`` (all)."""
+        self.openings.begin()
         for batch in range(self.batches) if batches is None else batches:
-            part = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
+            part = self.part(batch)
             model = replace(self.model, denoiser=self.openings.on(self.model.denoiser))
             yield part.start, sampler.draw(model, self.seeds[part], self.conditions and self.conditions[part]).cpu()
             told(sampler.nfe * len(self.seeds[part]))
+
+    def part(self, batch: int) -> slice:
+        """Return the places of a batch's seeds."""
+        return slice(batch * self.batch_size, min((batch + 1) * self.batch_size, len(self.seeds)))

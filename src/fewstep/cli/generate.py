@@ -61,7 +61,10 @@ def generate(
     prompts: Prompts = None,
     guidance: Guidance = 1.0,
     batch_size: BatchSize = 256,
-    shard_size: Annotated[int, typer.Option(help="Samples in a file; what a killed run may have to do again.")] = 1024,
+    shard_size: Annotated[
+        int,
+        typer.Option(help="Samples in a file, and at most in a network call; what a killed run may have to do again."),
+    ] = 1024,
     format_: Annotated[str, typer.Option("--format", help="npz, or png: a picture for each seed.")] = "npz",
     device: Device = "cpu",
     dtype: Dtype = "float32",

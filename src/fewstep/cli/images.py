@@ -60,7 +60,7 @@ def write_images(out: Path, images: np.ndarray, seeds: list[int], labels: Sequen
         written_whole(out, lambda path: _save_folder(path, images, seeds))
 
 
-def written_whole(out: Path, write: Callable[[Path], None]) -> None:
+def written_whole(out: Path, write: Callable[[Path], object]) -> None:
     """Call ``write`` on a temporary name beside ``out``, then rename it: ``out`` is whole or untouched.
 
     Raises:

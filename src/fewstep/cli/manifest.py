@@ -19,11 +19,15 @@ FILE = "manifest.json"
 FORMAT = "fewstep-samples/1"
 FREE = ("versions", "files")
 """What may differ when a set is gone on with: the versions, and what follows from the settings."""
+ALSO = "versions_also"
+"""The versions of the runs that went on with a set, where they differ from those of the first."""
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and the packages that samples are made with."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and the packages that samples are made with, and torch's threads on the CPU."""
+    import torch
+
+    found = {"python": platform.python_version(), "threads": str(torch.get_num_threads())}
     for name in ("fewstep", "torch", "numpy", "diffusers", "transformers"):
         try:
             found[name] = version(name)
@@ -46,6 +50,8 @@ def spelled(seeds: Sequence[int]) -> str:
 def enter(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Make the folder the home of this manifest; one that has the same manifest is gone on with.
 
+    Versions may differ: those of each run that goes on are added.
+
     Args:
         folder: made if its parent is there.
         manifest: what ``fewstep generate`` was asked for.
@@ -55,26 +61,35 @@ def enter(folder: Path, manifest: Mapping[str, Any]) -> None:
     """
     path = folder / FILE
     if path.exists():
-        _compare(path, manifest)
+        held = _compared(path, manifest)
+        if manifest["versions"] not in (held.get("versions"), *held.get(ALSO, ())):
+            _write(path, {**held, ALSO: [*held.get(ALSO, ()), manifest["versions"]]})
         return
     if folder.exists() and not (folder.is_dir() and all(p.name.startswith(UNFINISHED) for p in folder.iterdir())):
         raise InputError(f"--out is {str(folder)!r}, which has other things in it: choose another name or empty it.")
     if not folder.absolute().parent.is_dir():
         raise InputError(f"--out is {str(folder)!r}: the folder above it does not exist; make it first.")
-    from fewstep.cli.images import written_whole
-
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise InputError(f"--out is {str(folder)!r}, which cannot be made: {error}.") from error
 
-    def write_manifest(part: Path) -> None:
-        part.write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
-
-    written_whole(path, write_manifest)
+    _write(path, manifest)
 
 
-def _compare(path: Path, manifest: Mapping[str, Any]) -> None:
+def _write(path: Path, manifest: Mapping[str, Any]) -> None:
+    from fewstep.cli.images import written_whole
+
+    text = json.dumps(manifest, indent=1) + "\n"
+    written_whole(path, lambda part: part.write_text(text, "utf-8"))
+
+
+def _compared(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the manifest that is there.
+
+    Raises:
+        InputError: if it cannot be read, or is of other settings.
+    """
     try:
         held = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -92,6 +107,7 @@ def _compare(path: Path, manifest: Mapping[str, Any]) -> None:
                 f"{str(path.parent)!r} was made with other settings: {difference}; "
                 "choose another --out, or the settings of before."
             )
+    return held
 
 
 def _difference(key: str, held: Any, wanted: Any) -> str:

@@ -26,13 +26,20 @@ class Openings:
     a multistep method begins with a step of first order. States are told apart bit by bit, so a cell's samples are
     those that it would have alone, in the same batches.
 
+    Cells ask in the same order, batch after batch: what was asked for longest ago is what is asked for next. So where
+    there is no room, only what neither this cell nor the one before asked for gives way, and else nothing more is kept.
+
     Args:
-        limit: bytes to keep at most; what was asked for longest ago goes first.
+        limit: bytes to keep at most.
     """
 
     def __init__(self, limit: int = LIMIT) -> None:
-        self.limit, self.kept = limit, 0
-        self.known: OrderedDict[str, Tensor] = OrderedDict()
+        self.limit, self.kept, self.cell = limit, 0, 0
+        self.known: OrderedDict[str, tuple[Tensor, int]] = OrderedDict()
+
+    def begin(self) -> None:
+        """Say that the draws of another cell begin."""
+        self.cell += 1
 
     def on(self, denoiser: DataPredictor) -> DataPredictor:
         """Return ``denoiser`` for one draw; a state must always come with the same condition."""
@@ -43,14 +50,24 @@ class Openings:
         state = x_t.detach().cpu().contiguous().view(torch.uint8).numpy()
         key = f"{tuple(x_t.shape)} {x_t.dtype} {float(t)!r} {hashlib.sha256(state.tobytes()).hexdigest()}"
         if key in self.known:
-            self.known.move_to_end(key)
-            return self.known[key].to(x_t.device)
+            prediction, _ = self.known.pop(key)
+            self.known[key] = prediction, self.cell
+            return prediction.to(x_t.device)
         prediction = denoiser(x_t, t, cond)
-        self.known[key] = prediction.detach().cpu().clone()
-        self.kept += self.known[key].nbytes
-        while self.kept > self.limit:
-            self.kept -= self.known.popitem(last=False)[1].nbytes
+        if self._room(prediction.nbytes):
+            self.known[key] = prediction.detach().cpu().clone(), self.cell
+            self.kept += prediction.nbytes
         return prediction
+
+    def _room(self, size: int) -> bool:
+        """Make room for ``size`` bytes, if what is out of use takes as much."""
+        while self.kept + size > self.limit and self.known:
+            oldest, (prediction, asked) = next(iter(self.known.items()))
+            if asked >= self.cell - 1:
+                return False
+            del self.known[oldest]
+            self.kept -= prediction.nbytes
+        return self.kept + size <= self.limit
 
 
 class _Opening(Wrapped):

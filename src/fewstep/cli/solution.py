@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fewstep.cli.leftovers import UNFINISHED
 from fewstep.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,13 +19,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Solution"]
 
-PART = f"{UNFINISHED}exact-"
-"""How the names of the processes' shares begin, before they are joined."""
+PIECE = "exact-"
+"""How the names of the batches' files begin, which are joined once all are there."""
 
 
 @dataclass(frozen=True)
 class Solution:
     """The images [n, C, H, W] of every seed, by a sampler of many steps, in ``exact.npy``.
+
+    Until all are there each batch has a file of its own, so that a run that was stopped goes on.
 
     Attributes:
         folder: of the comparison.
@@ -41,26 +42,42 @@ class Solution:
         """Where it is kept."""
         return self.folder / "exact.npy"
 
-    def make(self, draws: Draws, worker: Workers, told: Told) -> None:
-        """Make it, each process its share of the batches."""
-        share = range(draws.batches * worker.index // worker.count, draws.batches * (worker.index + 1) // worker.count)
-        count = min(share.stop * draws.batch_size, len(draws.seeds)) - share.start * draws.batch_size
-        drawn = (images.float().numpy() for _, images in draws.drawn(self.sampler, told, share))
-        if share:
-            _write(self.folder / f"{PART}{worker.index}.npy", count, drawn)
-        worker.wait()
-        if worker.index == 0:
-            self._join(worker.count)
-        worker.wait()
+    def missing(self, draws: Draws) -> list[int]:
+        """Return the batches that are still to be made: those of a run that was stopped are kept."""
+        return [batch for batch in range(draws.batches) if not self._kept(draws, batch)]
 
-    def _join(self, count: int) -> None:
+    def make(self, draws: Draws, batches: Sequence[int], worker: Workers, told: Told) -> None:
+        """Make these batches, each process its share, and join all."""
         import numpy as np
 
-        paths = [self.folder / f"{PART}{index}.npy" for index in range(count)]
-        parts = [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths if path.is_file()]
-        _write(self.path, sum(map(len, parts)), iter(parts))
-        for path in paths:
-            path.unlink(missing_ok=True)
+        own = batches[worker.index :: worker.count]
+        for start, images in draws.drawn(self.sampler, told, own):
+            _write(self._piece(start), len(images), iter([images.float().numpy()]))
+        worker.wait()
+        if worker.index == 0:
+            pieces = (np.load(self._piece(draws.part(batch).start)) for batch in range(draws.batches))
+            _write(self.path, len(draws.seeds), pieces)
+            self.clear()
+        worker.wait()
+
+    def clear(self) -> None:
+        """Remove the batches' files, if they were joined."""
+        if self.path.is_file():
+            for path in self.folder.glob(f"{PIECE}*.npy"):
+                path.unlink()
+
+    def _piece(self, start: int) -> Path:
+        return self.folder / f"{PIECE}{start:08d}.npy"
+
+    def _kept(self, draws: Draws, batch: int) -> bool:
+        """Whether a batch is there, whole: one of another batch size is not."""
+        import numpy as np
+
+        part = draws.part(batch)
+        try:
+            return len(np.load(self._piece(part.start), mmap_mode="r", allow_pickle=False)) == part.stop - part.start
+        except (OSError, ValueError, EOFError):
+            return False
 
     def read(self, count: int) -> np.ndarray:
         """Return it, as a view of the file.

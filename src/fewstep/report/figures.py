@@ -112,7 +112,7 @@ def grid_axis(grids: Mapping[str, Sequence[float | None]]) -> str:
         grids: σ/α at each time, from noise to data; None stands for infinity. Pure noise and the noise-free end, which
             have no place on the axis, are drawn hollow at its ends.
     """
-    finite = [level for levels in grids.values() for level in levels if level]
+    finite = [level for levels in grids.values() for level in levels if level] or [1.0]
     left, right = max(finite) * 2.0, min(finite) / 2.0
     figure, axes = _empty(0.75 + 0.48 * len(grids))
     for row, (name, levels) in enumerate(grids.items()):

@@ -1,0 +1,79 @@
+"""Running ``fewstep`` in a process that dies at a chosen moment, or whose disk is full."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from typer.testing import CliRunner
+
+from fewstep.cli import shards
+from fewstep.cli.app import app
+
+
+def killed_at(words: list[str], folder: Path, event: str, count: int) -> bool:
+    """Run a command that kills itself (kill -9) at the ``count``-th ``event`` in ``folder``; return whether it did.
+
+    Args:
+        words: the command.
+        folder: where it writes.
+        event: "open", "os.rename", "os.remove" and the like, as Python audits them, each just before it happens; or
+            "batch", after a batch of images was written, whole or not.
+        count: from 1 on.
+    """
+
+    def arrange() -> None:
+        left = count
+
+        def passed(happening: str, arguments: tuple) -> None:
+            nonlocal left
+            if happening == event and (event == "batch" or str(folder) in str(arguments[0])):
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        to_npz = shards.ShardWriter._to_npz
+
+        def written(writer: shards.ShardWriter, images: object) -> None:
+            to_npz(writer, images)
+            passed("batch", ())
+
+        shards.ShardWriter._to_npz = written
+        sys.addaudithook(passed)
+
+    status, _ = _forked(words, arrange)
+    assert os.waitstatus_to_exitcode(status) in (-signal.SIGKILL, 0)
+    return os.WIFSIGNALED(status)
+
+
+def with_a_full_disk(words: list[str], most: int) -> tuple[int, str]:
+    """Return exit status and output of a command none of whose files may grow beyond ``most`` bytes."""
+
+    def arrange() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+    status, printed = _forked(words, arrange)
+    return os.waitstatus_to_exitcode(status), printed
+
+
+def _forked(words: list[str], arrange: Callable[[], None]) -> tuple[int, str]:
+    """Return how a copy of this process ended that ran a command after ``arrange``, and what it printed or raised."""
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(ours)
+        torch.set_num_threads(1)
+        arrange()
+        done = CliRunner().invoke(app, words)
+        os.write(theirs, f"{done.output}{done.exception or ''}".encode()[:60_000])
+        os._exit(done.exit_code)
+    os.close(theirs)
+    with os.fdopen(ours, "rb") as stream:
+        printed = stream.read().decode()
+    return os.waitpid(child, 0)[1], printed
