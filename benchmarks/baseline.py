@@ -70,6 +70,7 @@ def run(words: list[str], processes: int) -> None:
         start += ["accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes), "--num_machines", "1"]
         start += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m"]
     threads = {"OMP_NUM_THREADS": "1"} if processes > 1 else {}
+    OUT.parent.mkdir(exist_ok=True)
     subprocess.run([*start, "fewstep.cli", *words[1:]], check=True, cwd=ROOT, env={**os.environ, **threads})
 
 

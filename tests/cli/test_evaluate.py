@@ -121,6 +121,7 @@ def statistics(folder, size: int) -> None:
         (None, ["--metrics", "fid"], "unknown metric 'fid'"),
         (None, ["--reference", "missing.npz"], "does not exist"),
         (None, ["--features", "incepton"], "unknown features"),
+        (None, ["--device", "cdua"], "write cpu, or cuda on a GPU"),
         (None, ["--metrics", "kid"], "moments alone"),
         (None, ["--out", "result.txt"], "ends in .json"),
         (lambda f: cut(f / "samples" / "b.npz", 900), [], "b.npz' is damaged"),

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from waiting import no_gpu
 
 from fewstep.errors import InputError
-from fewstep.metrics import features, frechet_distance, from_uint8, reference
+from fewstep.metrics import Extractor, features, frechet_distance, from_uint8, reference
 from fewstep.metrics.classifier import load_classifier
 
 EMBEDDED = resources.files("fewstep.metrics") / "fashion_mnist"
@@ -46,6 +47,25 @@ def test_padding_changes_nothing_and_one_image_is_like_many():
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_the_network_is_asked_on_its_device_and_answers_on_the_images():
+    asked = []
+    extractor = Extractor(
+        "own", "", lambda x: asked.append(x.device.type) or torch.zeros(len(x), 3), torch.device("meta")
+    )
+    assert extractor(torch.zeros(2, 1, 28, 28)).device.type == "cpu" and asked == ["meta"]
+    embedded = features("fashion-mnist", "meta")
+    assert embedded.device.type == "meta" and embedded.tag == features("fashion-mnist").tag
+    assert {p.device.type for p in embedded.network.__self__.parameters()} == {"meta"}
+
+
+@no_gpu
+def test_on_a_gpu_the_features_are_those_of_the_cpu():
+    images = torch.rand(16, 1, 28, 28, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    found = features("fashion-mnist", "cuda")(images)
+    assert found.device.type == "cpu"
+    torch.testing.assert_close(found, features("fashion-mnist")(images), rtol=2e-2, atol=2e-2)
+
+
 def test_a_torchscript_file(tmp_path):
     class Sums(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -87,7 +87,7 @@ def compare(
         raise InputError(f"--num is {len(seeds)}: fd needs at least 2 images.")
     exact = solver_names.UniPC(order=3).plan(grid_names.uniform_logsnr(loaded.denoiser.process, exact_steps))
     conditions: Any = conditions_of(loaded, seeds, class_, texts)
-    extractor = measuring.features(features) if "fd" in wanted else None
+    extractor = measuring.features(features, worker.device) if "fd" in wanted else None
     if extractor is not None and loaded.denoiser.shape is not None and loaded.decode is None:
         extractor(torch.zeros(1, *loaded.denoiser.shape))  # Refuses images that it does not take before any call.
     against = None if extractor is None else worker.lead(lambda: reference_summary(reference, extractor, batch_size))

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from fewstep.cli.options import Device
+
 __all__ = ["evaluate"]
 
 UNKNOWN = "unknown"
@@ -24,6 +26,7 @@ def evaluate(
     ] = "fashion-mnist",
     metrics: Annotated[str, typer.Option(help="Some of fd,kid,prdc,mmd.")] = "fd",
     batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 256,
+    device: Device = "cpu",
     out: Annotated[Path | None, typer.Option(help="A .json file for the result.")] = None,
 ) -> None:
     """Measure images against a reference, in features whose name and hash go into the result.
@@ -33,6 +36,7 @@ def evaluate(
     from fewstep import metrics as measuring
     from fewstep.cli.images import written_whole
     from fewstep.cli.manifest import versions
+    from fewstep.cli.models import check_device
     from fewstep.errors import InputError
     from fewstep.metrics.evaluate import checked_metrics
     from fewstep.metrics.evaluate import evaluate as measured
@@ -45,7 +49,8 @@ def evaluate(
         raise InputError(f"--out is {str(out)!r}: write a name that ends in .json, in a folder that exists.")
     if not images.exists():
         raise InputError(f"{str(images)!r} does not exist: give an .npz, or a folder of .npz or pictures.")
-    extractor = measuring.features(features)
+    check_device(device)
+    extractor = measuring.features(features, device)
     against = reference_summary(reference, extractor, batch_size)
     result = measured(images, against, extractor, wanted, batch_size)
     if out is not None:

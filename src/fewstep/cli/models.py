@@ -10,7 +10,7 @@ from fewstep.errors import InputError, unknown_name
 if TYPE_CHECKING:
     from fewstep.integrations.model import Model
 
-__all__ = ["load_model"]
+__all__ = ["check_device", "load_model"]
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -33,7 +33,7 @@ def load_model(
 
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
-    _check_device(device)
+    check_device(device)
     path, kind = Path(name), getattr(torch, dtype)
     if is_pipeline(path):
         return load_pipeline(path, guidance_scale=guidance, device=device, dtype=kind)
@@ -66,7 +66,12 @@ def load_model(
     return Model(zoo.load(name, guidance_scale=guidance, device=device, dtype=kind))
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Refuse a device that is not here.
+
+    Raises:
+        InputError: with what torch says of it.
+    """
     import torch
 
     try:

@@ -50,7 +50,7 @@ Prompt = Annotated[str | None, typer.Option(help="What to show, for a model that
 Prompts = Annotated[Path | None, typer.Option(help="A file of prompts, one a line; samples take them in turn.")]
 Guidance = Annotated[float, typer.Option(help="Classifier-free guidance scale; 1 is none.")]
 BatchSize = Annotated[int, typer.Option(help="Samples in a network call.")]
-Device = Annotated[str, typer.Option(help="Where the network runs: cpu, cuda.")]
+Device = Annotated[str, typer.Option(help="Where networks run: cpu, cuda.")]
 Dtype = Annotated[
     str, typer.Option(help="Type of the network's weights: float32, bfloat16, float16. The state stays float32.")
 ]

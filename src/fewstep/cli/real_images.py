@@ -73,7 +73,7 @@ def _classes(model: Model, labels: np.ndarray | None, class_: str, num: int) -> 
     return None if numbers is None else torch.tensor(numbers)
 
 
-def features_for(name: str | None, model: str, known: Sequence[str]) -> Extractor | None:
+def features_for(name: str | None, model: str, known: Sequence[str], device: str) -> Extractor | None:
     """Return the features of that name; without one the model's own, None for "none" or where there are none.
 
     Raises:
@@ -83,4 +83,4 @@ def features_for(name: str | None, model: str, known: Sequence[str]) -> Extracto
 
     if name == "none" or (name is None and model not in known):
         return None
-    return metrics.features(model if name is None else name)
+    return metrics.features(model if name is None else name, device)

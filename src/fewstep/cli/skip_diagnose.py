@@ -74,7 +74,7 @@ def diagnose(
     parts = checked_parts([part.strip() for part in diagnostics.split(",") if part.strip()])
     profile = skipping.Profile(bottom, top) if skip is None else skipping.load(skip)
     loaded = load_model(model, device=device, dtype=dtype, trust_pickle=trust_pickle)
-    extractor = features_for(features, model, tuple(zoo.MODELS))
+    extractor = features_for(features, model, tuple(zoo.MODELS), device)
     if skip is not None:
         tuned_by(skip, loaded.denoiser).remove()  # It warns of another model.
     x_0, cond = real_samples(data, loaded, num, seed, class_, texts, batch_size)

@@ -89,7 +89,7 @@ def search(
     chosen, texts = solvers.named(solver), read_prompts(None, prompts)
     loaded = load_model(model, guidance=guidance, device=device, dtype=dtype, trust_pickle=trust_pickle)
     plan = chosen.plan(grids.named(grid, loaded.denoiser.process, steps, solver=chosen))
-    extractor = features_for(features, model, tuple(zoo.MODELS))
+    extractor = features_for(features, model, tuple(zoo.MODELS), device)
     if extractor is None:
         raise InputError(f"the features of {model!r} are not known: give --features, of its kind of images.")
     setting = Setting(loaded, plan, extractor, reference, data, class_, texts, num, seed, batch_size)

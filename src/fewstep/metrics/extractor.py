@@ -34,11 +34,13 @@ class Extractor:
         name: as it was asked for, without the path.
         hash: the first 16 hexadecimal digits of the SHA-256 of the weights, and of a folder's ``config.json``.
         network: the function behind it.
+        device: where it is called.
     """
 
     name: str
     hash: str
     network: Callable[[Tensor], Tensor]
+    device: torch.device = torch.device("cpu")
 
     @property
     def tag(self) -> str:
@@ -47,7 +49,10 @@ class Extractor:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the features float32 [n, d] of images [n, C, H, W] in [−1, 1]; ``from_uint8`` makes them.
+        """Return the features float32 [n, d] of images [n, C, H, W] in [−1, 1], on the images' device.
+
+        ``from_uint8`` makes such images. On a GPU torch rounds the factors of convolutions to TF32, unless
+        ``torch.backends.cudnn.allow_tf32`` is False.
 
         Raises:
             InputError: if the images are of another type or size than the features need, or not finite.
@@ -57,7 +62,7 @@ class Extractor:
         if not bool(torch.isfinite(images).all()):
             raise InputError("an image holds NaN or infinity: leave it out, or sample it again.")
         try:
-            made = self.network(images.float())
+            made = self.network(images.to(self.device, torch.float32))
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise InputError(
@@ -66,7 +71,7 @@ class Extractor:
         if not isinstance(made, Tensor) or made.ndim != 2 or len(made) != len(images):
             shape = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
             raise InputError(f"the features {self.name!r} are {shape}: they must be [n, d].")
-        return made.float()
+        return made.to(images.device, torch.float32)
 
 
 def from_uint8(images: object) -> Tensor:
@@ -81,8 +86,8 @@ def from_uint8(images: object) -> Tensor:
     return pixels.movedim(-1, 1).float().div(127.5).sub(1.0)
 
 
-def features(name: str) -> Extractor:
-    """Return the features of that name, one of ``NAMES``.
+def features(name: str, device: torch.device | str = "cpu") -> Extractor:
+    """Return the features of that name, one of ``NAMES``, computed on ``device``.
 
     Nothing is downloaded: weights come with the package or from the path after the colon.
 
@@ -91,13 +96,14 @@ def features(name: str) -> Extractor:
         MissingPackageError: if the features need a package that is not installed.
     """
     kind, _, path = name.partition(":")
+    place = torch.device(device)
     if name == EMBEDDED:
         with resources.as_file(resources.files("fewstep.metrics") / "fashion_mnist") as folder:
-            return embedded(folder)
+            return embedded(folder, place)
     if kind in ("torchscript", "dinov2", "inception") and path:
         from fewstep.metrics import foreign
 
-        return Extractor(kind, file_hash(Path(path)), getattr(foreign, kind)(Path(path)))
+        return Extractor(kind, file_hash(Path(path)), getattr(foreign, kind)(Path(path), place), place)
     raise unknown_name("features", name, NAMES)
 
 
@@ -132,7 +138,7 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def embedded(folder: Path) -> Extractor:
+def embedded(folder: Path, device: torch.device = Extractor.device) -> Extractor:
     """Return the features 'fashion-mnist' with the weights in ``folder``."""
     weights = folder / "classifier.safetensors"
-    return Extractor(EMBEDDED, file_hash(weights), load_classifier(weights).features)
+    return Extractor(EMBEDDED, file_hash(weights), load_classifier(weights).to(device).features, device)

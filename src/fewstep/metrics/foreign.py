@@ -20,15 +20,15 @@ __all__ = ["dinov2", "inception", "torchscript"]
 Network = Callable[[Tensor], Tensor]
 
 
-def torchscript(path: Path) -> Network:
+def torchscript(path: Path, device: torch.device) -> Network:
     """Return a TorchScript module: float32 [n, C, H, W] in [−1, 1] to [n, d]."""
     try:
-        return torch.jit.load(str(path), map_location="cpu").eval()
+        return torch.jit.load(str(path), map_location=device).eval()
     except (RuntimeError, ValueError) as error:
         raise InputError(f"{str(path)!r} is no TorchScript file: write it with torch.jit.save.") from error
 
 
-def dinov2(path: Path) -> Network:
+def dinov2(path: Path, device: torch.device) -> Network:
     """Return DINOv2's class token from a folder that transformers saved, at its images' own size and scale."""
     try:
         from transformers import AutoConfig, AutoModel
@@ -49,8 +49,9 @@ def dinov2(path: Path) -> Network:
     absent = sorted(map(str, [*loaded["missing_keys"], *loaded["mismatched_keys"]]))
     if absent:
         raise InputError(f"{str(path)!r} has no weights that fit for {', '.join(absent[:3])}, …: save the model again.")
-    model = model.eval().requires_grad_(False)
-    mean, deviation = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).view(2, 3, 1, 1)
+    model = model.eval().requires_grad_(False).to(device)
+    scale = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], device=device)
+    mean, deviation = scale.view(2, 3, 1, 1)
     size = 224 if model.config.image_size >= 224 else model.config.image_size
 
     def token(images: Tensor) -> Tensor:
@@ -61,7 +62,7 @@ def dinov2(path: Path) -> Network:
     return token
 
 
-def inception(path: Path) -> Network:
+def inception(path: Path, device: torch.device) -> Network:
     """Return torch-fidelity's Inception, 2048 features: pytorch-fid's weights fit, and it resizes as the FID does."""
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -77,7 +78,7 @@ def inception(path: Path) -> Network:
         checked.seek(0)
         model: Any = FeatureExtractorInceptionV3(
             "inception-v3-compat", ["2048"], feature_extractor_weights_path=checked
-        )
+        ).to(device)
     except (OSError, EOFError, RuntimeError, TypeError, UnpicklingError) as error:
         raise InputError(
             f"{str(path)!r} holds no weights of the FID's Inception: give torch-fidelity's "
