@@ -14,38 +14,43 @@ PROCESS = fs.processes.VPDiscrete.from_betas()
 SEEDS = [3, 1, 4, 15]
 
 
-def gaussian(process: fs.processes.Process = PROCESS) -> fs.Denoiser:
+def gaussian(prediction: str = "x0") -> fs.Denoiser:
     """Data of mean ±0.5 by class and deviation 0.3: D is exact."""
 
     def network(x, time, labels):
-        t = (time[0].double() + 1) / 1000
-        alpha, sigma = process.alpha(t), process.sigma(t)
+        alpha, sigma = levels_at(time[0])
         mean = (labels - 0.5).view(-1, 1, 1, 1)
-        return (mean + 0.09 * alpha / (0.09 * alpha**2 + sigma**2) * (x - alpha * mean)).to(x.dtype)
+        x0 = mean + 0.09 * alpha / (0.09 * alpha**2 + sigma**2) * (x - alpha * mean)
+        put_out = {"x0": x0, "epsilon": (x - alpha * x0) / sigma, "v": (alpha * x - x0) / sigma}
+        return put_out[prediction].to(x.dtype)
 
-    return fs.Denoiser(network, process, "x0", shape=(1, 4, 4), num_classes=2)
+    return fs.Denoiser(network, PROCESS, prediction, shape=(1, 4, 4), num_classes=2)
 
 
-def drawn(name: str, steps: int, seeds=SEEDS) -> torch.Tensor:
-    return Peer(name, steps, PROCESS).draw(Model(gaussian()), seeds, [seed % 2 for seed in seeds])
+def levels_at(timestep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    t = (timestep.double() + 1) / 1000
+    return PROCESS.alpha(t), PROCESS.sigma(t)
+
+
+def drawn(name: str, steps: int, seeds=SEEDS, prediction: str = "x0") -> torch.Tensor:
+    return Peer(name, steps, PROCESS).draw(Model(gaussian(prediction)), seeds, [seed % 2 for seed in seeds])
 
 
 @pytest.mark.parametrize("name", PEERS)
-def test_it_is_diffusers_own_loop(name):
-    """With ε, the default prediction, and the schedule by its own name."""
+@pytest.mark.parametrize(("prediction", "type_"), [("epsilon", "epsilon"), ("v", "v_prediction"), ("x0", "sample")])
+def test_it_is_diffusers_own_loop(name, prediction, type_):
+    """With the network's own prediction, and the schedule by its own name."""
     kind, settings = PEERS[name]
-    scheduler = getattr(diffusers, kind)(beta_schedule="linear", **settings)
+    scheduler = getattr(diffusers, kind)(beta_schedule="linear", prediction_type=type_, **settings)
     scheduler.set_timesteps(6)
     x = torch.stack([torch.randn(1, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in SEEDS])
     noise = NoiseSource(4, x.device, seeds=SEEDS, stream=1).generators
     labels, calls = torch.tensor([seed % 2 for seed in SEEDS]), 0
     for timestep in scheduler.timesteps:
-        t = (timestep.double() + 1) / 1000
-        x0 = gaussian()(x, t, labels).double()
-        epsilon = ((x - PROCESS.alpha(t) * x0) / PROCESS.sigma(t)).float()
-        x = scheduler.step(epsilon, timestep, x, **({"generator": noise} if name == "sa" else {})).prev_sample
+        output = gaussian(prediction).network(x, timestep.expand(4), labels)
+        x = scheduler.step(output, timestep, x, **({"generator": noise} if name == "sa" else {})).prev_sample
         calls += 1
-    assert torch.allclose(drawn(name, 6), x, atol=2e-3)
+    assert torch.allclose(drawn(name, 6, prediction=prediction), x, atol=1e-4)
     assert calls == Peer(name, 6, PROCESS).nfe
 
 
@@ -72,7 +77,7 @@ def test_other_processes_and_names_are_refused():
     assert len({Peer(name, steps, PROCESS).identity for name in PEERS for steps in (5, 6)}) == 2 * len(PEERS)
 
 
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("name", [name for name in PEERS if not name.endswith("_karras")])
 @pytest.mark.parametrize("steps", [5, 8, 20])
 def test_even_time_down_to_zero_has_their_timesteps_but_for_rounding(name, steps):
     timesteps = 1000 * fs.grids.uniform_time(PROCESS, steps, end=0.0).times[:-1] - 1

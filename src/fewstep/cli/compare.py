@@ -30,7 +30,7 @@ def compare(
     steps: Annotated[str, typer.Option(help="Numbers of steps, as 5,8,10.")] = "5,8,10",
     recipes: Annotated[str, typer.Option(help="Recipes of fewstep calibrate to compare too: a.json,b.json.")] = "",
     peers: Annotated[
-        str, typer.Option(help="Diffusers' own schedulers to compare too: unipc,dpmpp2,dpmpp3,deis,sa.")
+        str, typer.Option(help="Diffusers' own schedulers to compare too: unipc,dpmpp2,dpmpp3,deis,sa,….")
     ] = "",
     metrics: Annotated[str, typer.Option(help="Some of error,fd.")] = "error,fd",
     num: Annotated[int, typer.Option(help="Samples a cell, with the seeds from 0 on.")] = 256,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import diffusers
 import torch
 from torch import Tensor
 
+from fewstep.denoiser import DataPredictor
 from fewstep.errors import InputError, unknown_name
 from fewstep.executor.noise import STEPS, NoiseSource
 from fewstep.integrations.model import Conditions, Model
@@ -21,11 +22,18 @@ __all__ = ["PEERS", "Peer"]
 PEERS: dict[str, tuple[str, dict[str, Any]]] = {
     "deis": ("DEISMultistepScheduler", {}),
     "dpmpp2": ("DPMSolverMultistepScheduler", {"solver_order": 2}),
+    "dpmpp2_karras": ("DPMSolverMultistepScheduler", {"solver_order": 2, "use_karras_sigmas": True}),
     "dpmpp3": ("DPMSolverMultistepScheduler", {"solver_order": 3}),
     "sa": ("SASolverScheduler", {}),
     "unipc": ("UniPCMultistepScheduler", {}),
+    "unipc_karras": ("UniPCMultistepScheduler", {"use_karras_sigmas": True}),
 }
 """The class and the settings that differ from its defaults."""
+OUTPUTS: dict[str, tuple[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]]] = {
+    "epsilon": ("epsilon", lambda x0, x, alpha, sigma: (x - alpha * x0) / sigma),
+    "v": ("v_prediction", lambda x0, x, alpha, sigma: (alpha * x - x0) / sigma),
+}
+"""What a network of that prediction puts out where its data prediction is x0, and diffusers' name for it."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +41,10 @@ class Peer:
     """A scheduler of diffusers as it comes, with the timesteps it chooses itself.
 
     The network is asked through the model's data prediction D at the scheduler's whole timesteps, and the scheduler is
-    told that its predictions are samples: the same calls, without a way through ε and back. The initial noise of a
-    seed is that of ``Model.draw``; SASolver draws the noise of its steps from one generator for each sample, so that
-    no sample depends on its batch.
+    given what the network put out, ε or v: where it rounds timesteps but not its levels (under use_karras_sigmas) it
+    makes another x0 of it. From other networks it is given D, as "sample". The initial noise of a seed is that of
+    ``Model.draw``; SASolver draws the noise of its steps from one generator for each sample, so that no sample depends
+    on its batch.
 
     Args:
         name: one of ``PEERS``.
@@ -78,15 +87,15 @@ class Peer:
     @property
     def levels(self) -> list[float]:
         """σ/α at each time, from noise to data."""
-        return [float(sigma) for sigma in self._scheduler().sigmas]
+        return [float(sigma) for sigma in self._scheduler("sample").sigmas]
 
-    def _scheduler(self, device: torch.device | str = "cpu") -> Any:
+    def _scheduler(self, prediction_type: str, device: torch.device | str = "cpu") -> Any:
         kind, settings = PEERS[self.name]
         assert isinstance(self.process, VPDiscrete)
         kept = self.process.alphas_cumprod
         betas = 1.0 - kept / torch.cat([kept.new_ones(1), kept[:-1]])
         scheduler = getattr(diffusers, kind)(
-            num_train_timesteps=len(kept), trained_betas=betas.tolist(), prediction_type="sample", **settings
+            num_train_timesteps=len(kept), trained_betas=betas.tolist(), prediction_type=prediction_type, **settings
         )
         scheduler.set_timesteps(self.steps, device=device)
         return scheduler
@@ -107,10 +116,20 @@ class Peer:
         NoiseSource(len(seeds), denoiser.device, seeds=seeds).fill(x)
         cond = denoiser.check_cond(model.condition(conditions), len(seeds))
         cond = cond.to(denoiser.device) if isinstance(cond, Tensor) else cond
-        scheduler = self._scheduler(denoiser.device)
+        prediction_type, output_of = OUTPUTS.get(_prediction(denoiser), ("sample", lambda x0, *_: x0))
+        scheduler = self._scheduler(prediction_type, denoiser.device)
         noise = {"generator": NoiseSource(len(seeds), denoiser.device, seeds=seeds, stream=STEPS).generators}
         for timestep in scheduler.timesteps:
             t = torch.tensor((float(timestep) + 1) / scheduler.config.num_train_timesteps, dtype=torch.float64)
-            prediction = denoiser(x, t.to(denoiser.device), *(() if cond is None else (cond,)))
-            x = scheduler.step(prediction, timestep, x, **(noise if self.stochastic else {}), return_dict=False)[0]
+            t = t.to(denoiser.device)
+            x0 = denoiser(x, t, *(() if cond is None else (cond,)))
+            output = output_of(x0, x, self.process.alpha(t), self.process.sigma(t))
+            x = scheduler.step(output, timestep, x, **(noise if self.stochastic else {}), return_dict=False)[0]
         return model.images(x)
+
+
+def _prediction(denoiser: DataPredictor) -> str:
+    """Return what the network behind a denoiser predicts, guided or not; "" where it is not known."""
+    while hasattr(denoiser, "inner"):
+        denoiser = denoiser.inner
+    return getattr(denoiser, "prediction", "")
