@@ -7,7 +7,7 @@ makes the tables and the picture of all that have. All cells have the same seeds
 the network runs in bfloat16, the states in float32. Heun's method calls the network 2n − 1 times in n steps: it stands
 in the columns of 2n − 1 and of 2n calls. Euler's method is DDIM (η = 0), and is left out. uniform_time:end=0 has the
 timesteps that diffusers' schedulers take by default. ``fewstep compare`` keeps its cells, and the report of the last
-comparison, under build/baseline. UniPC is measured on the grid optimised for latents (error_power=2) too, and SA-Solver
+comparison, under build. UniPC is measured on the grid optimised for latents (error_power=2) too, and SA-Solver
 with the settings that diffusers' scheduler has on Stable Diffusion's process. On a GPU the noise of a seed is another
 one than on a CPU: where both were measured, the report says by how much the distances differ.
 """
@@ -45,7 +45,6 @@ PEERS = tuple(sorted(SAME.values()))
 ON_A_GPU = ["--batch-size", "1000", "--device", "cuda"]
 METRICS = {"fd": "Fréchet distance", "error": "error (RMSE)"}
 ROOT = Path(__file__).resolve().parents[1]
-OUT = ROOT / "build" / "baseline"
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -60,7 +59,12 @@ def commands(calls: int, num: int, device: str) -> list[list[str]]:
     ]
     words = ["fewstep", "compare", "--model", "fashion-mnist", "--dtype", "bfloat16", "--num", str(num)]
     words += ["--exact-steps", "60", *(["--batch-size", "100"] if device == "cpu" else ON_A_GPU)]
-    return [[*words, *some, "--out", str(OUT.relative_to(ROOT))] for some in asked]
+    return [[*words, *some, "--out", str(Path("build", stem(device)))] for some in asked]
+
+
+def stem(device: str) -> str:
+    """Return how the files of a device's figures are called."""
+    return "baseline" if device == "cpu" else f"baseline-{device}"
 
 
 def run(words: list[str], processes: int) -> None:
@@ -70,7 +74,7 @@ def run(words: list[str], processes: int) -> None:
         start += ["accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes), "--num_machines", "1"]
         start += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m"]
     threads = {"OMP_NUM_THREADS": "1"} if processes > 1 else {}
-    OUT.parent.mkdir(exist_ok=True)
+    (ROOT / "build").mkdir(exist_ok=True)
     subprocess.run([*start, "fewstep.cli", *words[1:]], check=True, cwd=ROOT, env={**os.environ, **threads})
 
 
@@ -85,7 +89,7 @@ def measure(calls: int, num: int, processes: int, device: str) -> dict[str, Any]
     found: dict[str, Any] = {"commands": typed(calls, num, device), "on": where, "rows": []}
     for words in commands(calls, num, device):
         run(words, processes)
-        table = json.loads((OUT / "table.json").read_text())
+        table = json.loads((ROOT / "build" / stem(device) / "table.json").read_text())
         found["versions"] = table["versions"]
         found["rows"] += [{k: v for k, v in row.items() if k != "levels"} for row in table["rows"]]
     return found
@@ -124,8 +128,9 @@ def chance(results: dict[str, Any], others: dict[str, Any]) -> str:
     for calls in results.keys() & others.keys():
         again = {(row["solver"], row["grid"]): row["fd"] for row in others[calls]["rows"]}
         for row in results[calls]["rows"]:
-            kind = "without noise" if "error" in row else "SA-Solver"
-            apart[kind].append(abs(row["fd"] / again[row["solver"], row["grid"]] - 1.0))
+            kind, cell = "without noise" if "error" in row else "SA-Solver", (row["solver"], row["grid"])
+            if cell in again:
+                apart[kind].append(abs(row["fd"] / again[cell] - 1.0))
     lines = []
     for kind, values in apart.items():
         low, high, worst = (100 * float(np.quantile(values, part)) for part in (0.5, 0.95, 1.0))
@@ -173,8 +178,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="on the CPU")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     arguments = parser.parse_args()
-    stem = "baseline" if arguments.device == "cpu" else f"baseline-{arguments.device}"
-    kept = RESULTS / f"{stem}.json"
+    name = stem(arguments.device)
+    kept = RESULTS / f"{name}.json"
     results = json.loads(kept.read_text()) if kept.exists() else {}
     for calls in arguments.steps:
         if results.get(str(calls), {}).get("commands") != typed(calls, arguments.num, arguments.device):
@@ -185,8 +190,8 @@ def main() -> None:
     report = "\n\n".join(f"### {title}\n\n{table(results, metric)}" for metric, title in METRICS.items())
     others = [json.loads(path.read_text()) for path in RESULTS.glob("baseline*.json") if path != kept]
     report = "\n\n".join([report, *(f"### By chance\n\n{chance(results, other)}" for other in others)])
-    (RESULTS / f"{stem}.md").write_text(report + "\n")
-    plot(results, RESULTS / f"{stem}.png")
+    (RESULTS / f"{name}.md").write_text(report + "\n")
+    plot(results, RESULTS / f"{name}.png")
     print(report)
 
 

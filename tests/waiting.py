@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
-each_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=no_gpu)])
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+each_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
 
 
 class Watched(TorchDispatchMode):
     """Notes the operations that would wait for a device or cross to another one."""
 
-    WAITING = ("_local_scalar_dense", "is_nonzero", "nonzero", "item")
+    WAITING = ("_local_scalar_dense", "_unique2", "masked_select", "nonzero", "unique_dim")
 
     def __init__(self):
         super().__init__()
@@ -25,8 +25,10 @@ class Watched(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function.overloadpacket.__name__
         result = function(*args, **(kwargs or {}))
-        crossing = name in ("_to_copy", "copy_") and args[0].device != result.device
-        if name in self.WAITING or name == "lift_fresh" or crossing:
+        source = args[1] if name == "copy_" else args[0] if name == "_to_copy" else result
+        crossing = isinstance(source, torch.Tensor) and source.device != getattr(result, "device", source.device)
+        by_mask = name == "index" and any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+        if name in self.WAITING or name == "lift_fresh" or crossing or by_mask:
             self.seen.append(name)
         return result
 

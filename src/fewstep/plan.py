@@ -126,10 +126,11 @@ class Plan:
         if self.prediction == "x0":
             off = off + self.data.sum(-1)
             allowed = allowed + ROUNDINGS * torch.finfo(torch.float64).eps * self.data.abs().sum(-1)
-        if bool((off.abs() > allowed).any()):
+        wrong = off.abs()[off.abs() > allowed]
+        if wrong.numel():
             raise InputError(
                 f"plan of {self.solver or 'a solver'} is not consistent: a constant data prediction is "
-                f"reproduced up to {float(off.abs().max()):.2e} only; the coefficients of each row must "
+                f"reproduced up to {float(wrong.max()):.2e} only; the coefficients of each row must "
                 "satisfy state·α_s + Σ data = α_t."
             )
 

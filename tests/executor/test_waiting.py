@@ -4,7 +4,7 @@ from contextlib import ExitStack
 
 import pytest
 import torch
-from waiting import each_device, no_gpu, without_waiting
+from waiting import each_device, needs_gpu, without_waiting
 
 import fewstep as fs
 from fewstep.guidance import ClassifierFree, DynamicThreshold, StaticThreshold, Wrapped
@@ -108,19 +108,18 @@ def test_no_skip_tuning_waits(profile, device):
         run(denoiser, fs.UniPC(2), device, cond=[0, 1, 2], steps=2)
 
 
-@no_gpu
+@needs_gpu
 @pytest.mark.parametrize("name", MODELS)
 def test_a_gpu_gives_what_the_cpu_gives(name):
     start = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     start = start * MODELS[name][0].sigma(MODELS[name][0].t_max).to(torch.float32)
-    deterministic = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-    with deterministic:
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         ours = run(model(name, "cuda"), fs.UniPC(3), "cuda", cond=[0, 1, 2], start=start)
     theirs = run(model(name, "cpu"), fs.UniPC(3), "cpu", cond=[0, 1, 2], start=start)
     torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-4, atol=1e-4)
 
 
-@no_gpu
+@needs_gpu
 @pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
 def test_on_a_gpu_too_a_sample_depends_on_its_seed_alone(solver):
     denoiser, plan = model("linear, x0", "cuda"), solver.plan(fs.grids.uniform_logsnr(fs.processes.VPLinear(), 6))

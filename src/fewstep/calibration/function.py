@@ -86,7 +86,7 @@ def calibrate(
         seeds: of the noises; the default is ``num`` numbers from 10⁹ on, so that samples are not drawn from them.
         cond: what to calibrate on. None: every class in turn for a model with classes, no condition for others;
             "none": no condition; one class for all; or one condition for each noise: a tensor [num, …], or keywords
-            with such tensors, nested ones too, such as the embeddings of prompts; a tensor [1, …] is for all.
+            with such tensors, nested ones too, such as the embeddings of prompts; a tensor [1, …] of them is for all.
         history: predictions whose coefficients are fitted in a row; older ones keep the solver's.
         reference_steps: calls of the reference solution, well above the grid's.
         search: whether the times between the ends are searched.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fewstep.metrics import Extractor
     from fewstep.metrics.summary import Summary
 
-__all__ = ["KEPT", "Bench", "keep_json"]
+__all__ = ["KEPT", "Bench"]
 
 KEPT = 8
 """How many images of each cell are kept, the first ones."""
@@ -62,11 +62,8 @@ class Bench:
         missing = [cell for cell in ordered if not (self._figures(cell).is_file() and self._pictures(cell).is_file())]
         own = _share(missing, worker)
         solution = self._to_be_solved(ordered)
-        unsolved = [] if solution is None else solution.missing(self.draws)
-        calls = sum(cell.sampler.nfe for cell in own) * len(self.draws.seeds)
-        if solution is not None:
-            parts = map(self.draws.part, unsolved[worker.index :: worker.count])
-            calls += sum(solution.sampler.nfe * (part.stop - part.start) for part in parts)
+        unsolved = [] if solution is None else solution.missing(self.draws)[worker.index :: worker.count]
+        calls = self._calls(own, unsolved)
         worker.wait()  # until every process has seen what is missing
         if worker.index == 0 and self.solution is not None:
             self.solution.clear()
@@ -99,6 +96,14 @@ class Bench:
             return None
         return self.solution
 
+    def _calls(self, cells: Sequence[Cell], batches: Sequence[int]) -> int:
+        """Return the network calls of these cells, and of these batches of the reference solution."""
+        of_cells = sum(cell.sampler.nfe for cell in cells) * len(self.draws.seeds)
+        if self.solution is None:
+            return of_cells
+        parts = map(self.draws.part, batches)
+        return of_cells + self.solution.sampler.nfe * sum(part.stop - part.start for part in parts)
+
     def pictures(self, cell: Cell) -> np.ndarray:
         """Return the first images of a cell, uint8 [n, H, W, C].
 
@@ -129,7 +134,7 @@ class Bench:
         import numpy as np
         import torch
 
-        from fewstep.cli.images import to_uint8, write_images
+        from fewstep.cli.images import to_uint8, write_images, write_json
         from fewstep.cli.manifest import versions
         from fewstep.metrics import Moments, frechet_distance, from_uint8
         from fewstep.metrics.error import rmse_interval, squared_errors
@@ -153,7 +158,7 @@ class Bench:
             found["fd"] = frechet_distance(moments, self.against.moments)
         day = datetime.now(timezone.utc).date().isoformat()
         write_images(self._pictures(cell), first, self.draws.seeds[: len(first)], None)
-        keep_json(
+        write_json(
             self._figures(cell), {**found, "batch_size": self.draws.batch_size, "measured": day, "versions": versions()}
         )
 
@@ -172,16 +177,9 @@ def _share(cells: Sequence[Cell], worker: Workers) -> list[Cell]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         found = dict(json.loads(path.read_text("utf-8")))
-        return {**found, **{name: found[name] for name in ("nfe", "batch_size", "versions")}}
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{str(path)!r} is damaged ({error}): delete it and run the same command again.") from error
-
-
-def keep_json(path: Path, data: object) -> None:
-    """Write JSON whole, or not at all."""
-    from fewstep.cli.images import written_whole
-
-    def write(part: Path) -> None:
-        part.write_text(json.dumps(data, indent=1) + "\n", "utf-8")
-
-    written_whole(path, write)
+    for name in ("nfe", "batch_size", "measured", "versions"):
+        if name not in found:
+            raise InputError(f"{str(path)!r} is damaged (no {name}): delete it and run the same command again.")
+    return found

@@ -30,7 +30,10 @@ def compare(
     steps: Annotated[str, typer.Option(help="Numbers of steps, as 5,8,10.")] = "5,8,10",
     recipes: Annotated[str, typer.Option(help="Recipes of fewstep calibrate to compare too: a.json,b.json.")] = "",
     peers: Annotated[
-        str, typer.Option(help="Diffusers' own schedulers to compare too: unipc,dpmpp2,dpmpp3,deis,sa,….")
+        str,
+        typer.Option(
+            help="Diffusers' own schedulers to compare too: unipc,dpmpp2,dpmpp3,deis,sa,unipc_karras,dpmpp2_karras."
+        ),
     ] = "",
     metrics: Annotated[str, typer.Option(help="Some of error,fd.")] = "error,fd",
     num: Annotated[int, typer.Option(help="Samples a cell, with the seeds from 0 on.")] = 256,
@@ -98,7 +101,7 @@ def compare(
               "exact_steps": exact_steps, "metrics": wanted,
               "device": device.partition(":")[0], "dtype": dtype}  # fmt: skip
     description = {"format": FORMAT, "settings": common, "versions": manifest.versions()}
-    worker.lead(lambda: manifest.enter(out, description))
+    worker.lead(lambda: manifest.enter(out, description, leads=worker.index == 0))
     if worker.index == 0:
         remove_leftovers(out)
     draws = Draws(loaded, list(seeds), conditions, batch_size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,7 +33,7 @@ def evaluate(
     Example: fewstep evaluate samples --reference fashion_mnist.npz --metrics fd,kid,prdc
     """
     from fewstep import metrics as measuring
-    from fewstep.cli.images import written_whole
+    from fewstep.cli.images import write_json
     from fewstep.cli.manifest import versions
     from fewstep.cli.models import check_device
     from fewstep.errors import InputError
@@ -62,11 +61,7 @@ def evaluate(
             "reference_features": against.moments.features or UNKNOWN,
             "versions": versions(),
         }
-
-        def write(path: Path) -> None:
-            path.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-
-        written_whole(out, write)
+        write_json(out, record)
     _show(result, reference, against.moments.features or UNKNOWN)
 
 

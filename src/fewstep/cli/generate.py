@@ -116,7 +116,7 @@ def generate(
         "versions": manifest.versions(),
         "files": [file.name for shard in shards for file in shard.files],
     }  # fmt: skip
-    worker.lead(lambda: manifest.enter(out, description))
+    worker.lead(lambda: manifest.enter(out, description, leads=worker.index == 0))
     if worker.index == 0:
         remove_leftovers(out)
     missing = [shard for shard in shards if not shard.is_there()]
@@ -172,9 +172,9 @@ class _Run:
             task = progress.add_task(name, total=sum(len(shard.seeds) for shard in shards), speed="")
             for shard in shards:
                 for count in self._fill(shard, writer):
-                    progress.advance(task, count)
-                    speed = progress.tasks[task].completed / (time.perf_counter() - began)
+                    speed = (progress.tasks[task].completed + count) / (time.perf_counter() - began)
                     progress.update(task, speed=f"{speed:.1f} images/s")
+                    progress.advance(task, count)
 
     def _fill(self, shard: Shard, writer: ThreadPoolExecutor) -> Iterator[int]:
         """Draw one shard batch by batch, while another thread writes; yield the size of each batch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-__all__ = ["check_writable", "picture", "to_uint8", "write_images", "written_whole"]
+__all__ = ["check_writable", "picture", "to_uint8", "write_images", "write_json", "written_whole"]
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
@@ -76,6 +77,12 @@ def written_whole(out: Path, write: Callable[[Path], object]) -> None:
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_json(path: Path, data: object) -> None:
+    """Write JSON whole, or not at all."""
+    text = json.dumps(data, indent=1) + "\n"
+    written_whole(path, lambda part: part.write_text(text, "utf-8"))
 
 
 def _scratch(parent: Path) -> Path:

@@ -10,6 +10,7 @@ from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
+from fewstep.cli.images import write_json
 from fewstep.cli.leftovers import UNFINISHED
 from fewstep.errors import InputError
 
@@ -47,14 +48,15 @@ def spelled(seeds: Sequence[int]) -> str:
     return ",".join(f"{low}-{high}" if high > low else str(low) for low, high in runs)
 
 
-def enter(folder: Path, manifest: Mapping[str, Any]) -> None:
+def enter(folder: Path, manifest: Mapping[str, Any], leads: bool = True) -> None:
     """Make the folder the home of this manifest; one that has the same manifest is gone on with.
 
-    Versions may differ: those of each run that goes on are added.
+    Versions may differ: those of each run that goes on are added, by the process that ``leads``.
 
     Args:
         folder: made if its parent is there.
         manifest: what ``fewstep generate`` was asked for.
+        leads: whether this process is the first of several, or the only one.
 
     Raises:
         InputError: if the folder holds other samples or other things, or cannot be written; nothing is changed.
@@ -62,8 +64,8 @@ def enter(folder: Path, manifest: Mapping[str, Any]) -> None:
     path = folder / FILE
     if path.exists():
         held = _compared(path, manifest)
-        if manifest["versions"] not in (held.get("versions"), *held.get(ALSO, ())):
-            _write(path, {**held, ALSO: [*held.get(ALSO, ()), manifest["versions"]]})
+        if leads and manifest["versions"] not in (held.get("versions"), *held.get(ALSO, ())):
+            write_json(path, {**held, ALSO: [*held.get(ALSO, ()), manifest["versions"]]})
         return
     if folder.exists() and not (folder.is_dir() and all(p.name.startswith(UNFINISHED) for p in folder.iterdir())):
         raise InputError(f"--out is {str(folder)!r}, which has other things in it: choose another name or empty it.")
@@ -74,14 +76,7 @@ def enter(folder: Path, manifest: Mapping[str, Any]) -> None:
     except OSError as error:
         raise InputError(f"--out is {str(folder)!r}, which cannot be made: {error}.") from error
 
-    _write(path, manifest)
-
-
-def _write(path: Path, manifest: Mapping[str, Any]) -> None:
-    from fewstep.cli.images import written_whole
-
-    text = json.dumps(manifest, indent=1) + "\n"
-    written_whole(path, lambda part: part.write_text(text, "utf-8"))
+    write_json(path, manifest)
 
 
 def _compared(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,9 @@ __all__ = ["bar"]
 PERIOD = 60.0
 """Seconds between two lines, where there is no terminal: in the log of a job."""
 
+ESTIMATED = 600.0
+"""Seconds back to which the speed is measured that tells the time left: a batch may take minutes."""
+
 
 def bar(*columns: ProgressColumn, silent: bool = False) -> Progress:
     """Return a bar that is gone when it is done; without ``columns`` it has rich's own, which tell the time left."""
@@ -22,7 +25,7 @@ def bar(*columns: ProgressColumn, silent: bool = False) -> Progress:
 
     console = Console(stderr=True)
     if silent or console.is_terminal:
-        return Progress(*columns, console=console, transient=True, disable=silent)
+        return Progress(*columns, console=console, transient=True, disable=silent, speed_estimate_period=ESTIMATED)
     return _lines(console)
 
 
@@ -45,4 +48,4 @@ def _lines(console: Console) -> Progress:
             parts = [f"{task.completed:.0f} of {task.total or 0:.0f}", *filter(None, (speed, left))]
             print(f"{task.description}: {', '.join(parts)}", file=console.file, flush=True)
 
-    return Lines(console=console, disable=True)
+    return Lines(console=console, disable=True, speed_estimate_period=ESTIMATED)

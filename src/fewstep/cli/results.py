@@ -40,8 +40,7 @@ def write(folder: Path, table: dict[str, Any], pictures: list[np.ndarray], solut
         pictures: the first images of each row, uint8 [n, H, W, C].
         solution: those of the reference solution, if there is one.
     """
-    from fewstep.cli.bench import keep_json
-    from fewstep.cli.images import written_whole
+    from fewstep.cli.images import write_json, written_whole
     from fewstep.report import comparison_page
 
     def write_csv(part: Path) -> None:
@@ -54,7 +53,7 @@ def write(folder: Path, table: dict[str, Any], pictures: list[np.ndarray], solut
         part.write_text(comparison_page(table, pictures, solution), "utf-8")
 
     written_whole(folder / "table.csv", write_csv)
-    keep_json(folder / "table.json", table)
+    write_json(folder / "table.json", table)
     written_whole(folder / "report.html", write_page)
 
 

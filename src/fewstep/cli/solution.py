@@ -47,11 +47,10 @@ class Solution:
         return [batch for batch in range(draws.batches) if not self._kept(draws, batch)]
 
     def make(self, draws: Draws, batches: Sequence[int], worker: Workers, told: Told) -> None:
-        """Make these batches, each process its share, and join all."""
+        """Make these batches, this process's share, and join all once every process has."""
         import numpy as np
 
-        own = batches[worker.index :: worker.count]
-        for start, images in draws.drawn(self.sampler, told, own):
+        for start, images in draws.drawn(self.sampler, told, batches):
             _write(self._piece(start), len(images), iter([images.float().numpy()]))
         worker.wait()
         if worker.index == 0:

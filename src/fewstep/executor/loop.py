@@ -165,12 +165,13 @@ class _Tape:
         broken = torch.nonzero(~torch.isfinite(self.probes)).flatten().tolist()
         if broken:
             n = broken[0]
-            blind = n == 0 and float(plan.process.alpha(plan.times[0])) == 0.0
+            hint = ""
+            if n == 0 and float(plan.process.alpha(plan.times[0])) == 0.0:
+                hint = " At α = 0 an epsilon or edm network says nothing of the data: start the grid later."
             raise NonFiniteStateError(
                 f"the state is not finite after step {n} of {plan.steps} (t = {float(plan.times[n]):.6g} → "
                 f"{float(plan.times[n + 1]):.6g}): the network returned a value that is not finite, or the state "
-                "overflowed. Try a network in float32 or bfloat16, a smaller guidance scale, or a lower order."
-                + (" At α = 0 an epsilon or edm network says nothing of the data: start the grid later." * blind)
+                "overflowed. Try a network in float32 or bfloat16, a smaller guidance scale, or a lower order." + hint
             )
 
 

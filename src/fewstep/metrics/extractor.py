@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import resources
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,8 +54,7 @@ class Extractor:
     def __call__(self, images: Tensor) -> Tensor:
         """Return the features float32 [n, d] of images [n, C, H, W] in [−1, 1], on the images' device.
 
-        ``from_uint8`` makes such images. On a GPU torch rounds the factors of convolutions to TF32, unless
-        ``torch.backends.cudnn.allow_tf32`` is False.
+        ``from_uint8`` makes such images. On a GPU convolutions are in full float32 meanwhile, not in TF32.
 
         Raises:
             InputError: if the images are of another type or size than the features need, or not finite.
@@ -62,7 +64,12 @@ class Extractor:
         if not bool(torch.isfinite(images).all()):
             raise InputError("an image holds NaN or infinity: leave it out, or sample it again.")
         try:
-            made = self.network(images.to(self.device, torch.float32))
+            with _full_precision(self.device):
+                made = self.network(images.to(self.device, torch.float32))
+        except torch.cuda.OutOfMemoryError as error:
+            raise InputError(
+                f"{len(images)} images do not fit in {self.device}'s memory: take fewer a batch."
+            ) from error
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise InputError(
@@ -72,6 +79,15 @@ class Extractor:
             shape = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
             raise InputError(f"the features {self.name!r} are {shape}: they must be [n, d].")
         return made.to(images.device, torch.float32)
+
+
+def _full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    if device.type != "cuda":
+        return nullcontext()
+    cudnn = torch.backends.cudnn
+    newer = {"fp32_precision": "ieee"} if "fp32_precision" in signature(cudnn.flags).parameters else {}
+    kept = {"benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+    return cudnn.flags(enabled=True, allow_tf32=False, **kept, **newer)
 
 
 def from_uint8(images: object) -> Tensor:

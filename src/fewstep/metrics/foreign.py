@@ -23,9 +23,10 @@ Network = Callable[[Tensor], Tensor]
 def torchscript(path: Path, device: torch.device) -> Network:
     """Return a TorchScript module: float32 [n, C, H, W] in [−1, 1] to [n, d]."""
     try:
-        return torch.jit.load(str(path), map_location=device).eval()
+        module = torch.jit.load(str(path), map_location="cpu").eval()
     except (RuntimeError, ValueError) as error:
         raise InputError(f"{str(path)!r} is no TorchScript file: write it with torch.jit.save.") from error
+    return module.to(device)
 
 
 def dinov2(path: Path, device: torch.device) -> Network:
@@ -78,12 +79,14 @@ def inception(path: Path, device: torch.device) -> Network:
         checked.seek(0)
         model: Any = FeatureExtractorInceptionV3(
             "inception-v3-compat", ["2048"], feature_extractor_weights_path=checked
-        ).to(device)
+        )
     except (OSError, EOFError, RuntimeError, TypeError, UnpicklingError) as error:
         raise InputError(
             f"{str(path)!r} holds no weights of the FID's Inception: give torch-fidelity's "
             "weights-inception-2015-12-05-6726825d.pth or pytorch-fid's pt_inception-2015-12-05-6726825d.pth."
         ) from error
+
+    model = model.to(device)
 
     def pooled(images: Tensor) -> Tensor:
         return model(_rgb(images).clamp(-1.0, 1.0).add(1.0).mul(127.5).round().byte())[0]

@@ -41,7 +41,7 @@ def config_of(scheduler: SchedulerMixin) -> dict[str, Any]:
     """Return the configuration of a scheduler with the name of the class, its own or above, that it is known by."""
     kinds = [kind.__name__ for kind in type(scheduler).__mro__ if issubclass(kind, SchedulerMixin)][:-1]
     known = (name for name in kinds if name in READ or hasattr(diffusers, name))
-    return {**scheduler.config, "_class_name": next(known, kinds[0])}
+    return {**scheduler.config, "_class_name": next(known, type(scheduler).__name__)}
 
 
 def class_of_config(config: Mapping[str, Any]) -> str:

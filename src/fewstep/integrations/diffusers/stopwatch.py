@@ -73,7 +73,7 @@ class Stopwatch(AbstractContextManager["Stopwatch"]):
 class _Watched:
     """A module's call while stopwatches are entered: it tells those of the calling thread, once.
 
-    ``module.compile()`` and copies made meanwhile keep one inside of what the next stopwatch wraps.
+    What ``module.compile()`` makes meanwhile keeps it, inside of what the next stopwatch wraps.
     """
 
     def __init__(self, module: nn.Module) -> None:
