@@ -48,6 +48,16 @@ def test_edm_preconditioning_inverts_its_own_training_target(process):
     assert torch.allclose(fs.Denoiser(network, process, "edm")(x, t), target(x), atol=1e-12)
 
 
+def test_it_knows_where_its_network_computes():
+    flow = fs.processes.RectifiedFlow()
+    constants = torch.nn.Module()
+    constants.register_buffer("mean", torch.zeros(1, device="meta"))
+    offloaded = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    offloaded[0]._hf_hook = SimpleNamespace(execution_device="meta")  # as accelerate's hooks say it
+    for network, place in ((constants, "meta"), (offloaded, "meta"), (torch.nn.Linear(2, 2), "cpu"), (abs, "cpu")):
+        assert fs.Denoiser(network, flow, "flow").device == torch.device(place)
+
+
 def test_the_network_is_fed_its_own_time():
     seen = []
 

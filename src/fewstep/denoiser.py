@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from fewstep.errors import InputError, unknown_name
 from fewstep.processes import Process
 
-__all__ = ["Condition", "DataPredictor", "Denoiser", "Network", "PREDICTIONS", "over_tensors"]
+__all__ = ["Condition", "DataPredictor", "Denoiser", "Network", "PREDICTIONS", "network_device", "over_tensors"]
 
 Network = Callable[..., Any]
 Condition = Tensor | Mapping[str, Any] | None
@@ -24,6 +25,29 @@ def over_tensors(cond: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(cond, Mapping):
         return {name: over_tensors(value, change) for name, value in cond.items()}
     return change(cond) if isinstance(cond, Tensor) else cond
+
+
+def network_device(denoiser: object, x: Tensor | None) -> torch.device:
+    """Return where a denoiser is called: where its network computes, or where ``x`` is if that cannot be seen."""
+    own = torch.device(getattr(denoiser, "device", None) or "cpu")
+    while hasattr(denoiser, "inner"):
+        denoiser = denoiser.inner
+    place = _device_of(getattr(denoiser, "network", denoiser))
+    if place is not None:
+        return place
+    return own if x is None or own.type != "cpu" else x.device
+
+
+def _device_of(network: object) -> torch.device | None:
+    """Return where offloading brings a network for its calls, else where its first parameter or buffer is."""
+    if not isinstance(network, nn.Module):
+        return None
+    for part in network.modules():
+        place = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
+        if place is not None:
+            return torch.device(place)
+    tensor = next(chain(network.parameters(), network.buffers()), None)
+    return None if tensor is None else tensor.device
 
 
 class DataPredictor(ABC):
@@ -185,9 +209,8 @@ class Denoiser(DataPredictor):
 
     @property
     def device(self) -> torch.device:
-        """Where the network's parameters live; the CPU for a network without any."""
-        parameter = self._parameter
-        return torch.device("cpu") if parameter is None else parameter.device
+        """Where the network computes; the CPU where that cannot be seen."""
+        return _device_of(self.network) or torch.device("cpu")
 
     @property
     def _parameter(self) -> Tensor | None:

@@ -9,8 +9,9 @@ from exact import Gaussian, GaussianMixture
 
 import fewstep as fs
 from fewstep.calibration import CalibratedPlan
-from fewstep.calibration.network import CountedNetwork, network_device
+from fewstep.calibration.network import CountedNetwork
 from fewstep.calibration.reference import Reference
+from fewstep.denoiser import network_device
 from fewstep.errors import InputError, NonFiniteStateError
 from fewstep.guidance import ClassifierFree
 

@@ -367,6 +367,16 @@ def test_what_a_killed_run_left_is_removed(tmp_path, entry):
     assert sorted(os.listdir(tmp_path / "a")) == ["manifest.json", "samples-00000.npz"]
 
 
+def test_too_little_memory_is_one_line(tmp_path, entry, fails, monkeypatch):
+    def draw(*_):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has … If reserved …")
+
+    monkeypatch.setattr(Model, "draw", draw)
+    printed = fails("generate", "--model", entry, "--steps", 2, "--num", 2, "--out", tmp_path / "a")
+    assert "CUDA out of memory: take a smaller --batch-size" in printed
+    assert os.listdir(tmp_path / "a") == ["manifest.json"]
+
+
 @pytest.mark.parametrize(
     ("words", "answer"),
     [

@@ -80,6 +80,17 @@ def test_no_process_and_no_prediction_waits(name, device):
 
 
 @each_device
+@pytest.mark.parametrize("name", MODELS)
+def test_no_process_waits_on_the_way_back(name, device):
+    process = MODELS[name][0]
+    level = torch.tensor(0.5, dtype=torch.float64, device=device)
+    expected = process.time(level)
+    with without_waiting(level.device):
+        found = process.time(level)
+    assert torch.equal(found, expected)
+
+
+@each_device
 @pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
 def test_no_solver_waits(solver, device):
     run(model("discrete, v", device), solver, device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from scheduler_models import FLOW, noise
-from waiting import each_device, without_waiting
+from waiting import each_device, needs_gpu, without_waiting
 
 from fewstep.integrations.diffusers import FewStepScheduler
 
@@ -80,3 +80,18 @@ def test_nothing_waits_or_crosses_after_the_first_step(settings, dtype, device):
         for t in scheduler.timesteps:
             x = scheduler.step(x, t, x).prev_sample
         assert x.device.type == "meta"
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_state_is_float32_under_autocast(dtype):
+    """A GPU's autocast would take the product of a step for one that half precision is good enough for."""
+    plain, scheduler = FewStepScheduler(solver_order=3), FewStepScheduler(solver_order=3)
+    for one in (plain, scheduler):
+        one.set_timesteps(5, device="cuda")
+    x = y = noise(2, 4, 8, 8, dtype=dtype).cuda()
+    for t in plain.timesteps:
+        x = plain.step(x, t, x).prev_sample
+        with torch.autocast("cuda"):
+            y = scheduler.step(y, t, y).prev_sample
+    torch.testing.assert_close(x, y, rtol=0, atol=0)

@@ -60,10 +60,16 @@ def test_an_edm_pickle_is_an_exact_denoiser_of_its_classes(pickled):
     assert denoiser.num_classes is None and denoiser.process == fs.processes.EDM(0.002, 80.0)
 
 
+class Raising:
+    def __reduce__(self):
+        return exec, ("raise RuntimeError('Attempting to deserialize object on a CUDA device')",)
+
+
 def test_pickles_without_a_network_are_answered(pickled, tmp_path):
     with pytest.raises(InputError, match="holds dict"):
         load_edm_pickle(pickled({"ema": {}}))
-    for damaged in (b"no pickle", b"I am\n"):
+    raising = pickle.dumps(Raising())  # as torch does for weights of a GPU that is not here
+    for damaged in (b"no pickle", b"I am\n", raising):
         (tmp_path / "network.pkl").write_bytes(damaged)
         with pytest.raises(InputError, match="cannot be read as a pickle"):
             load_edm_pickle(tmp_path / "network.pkl")

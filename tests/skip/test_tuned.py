@@ -146,6 +146,26 @@ def test_a_window_acts_only_within(network):
         torch.testing.assert_close(windowed[i], expected, rtol=0, atol=1e-6)
 
 
+def test_a_window_is_kept_while_the_weights_are_elsewhere(network):
+    """As under sequential offloading, whose weights are on the meta device until they are needed."""
+    times = torch.tensor([0.01, 0.3, 9.0])
+    with skip.tuned(network, 0.5, sigma_window=(0.05, 1.0), process=processes.EDM()) as handle:
+        expected = handle._scaling.table(times)
+    with skip.tuned(network.to("meta"), 0.5, sigma_window=(0.05, 1.0), process=processes.EDM()) as handle:
+        assert torch.equal(handle._scaling.table(times), expected)
+
+
+def test_a_table_that_moved_in_inference_mode_can_be_changed(network):
+    elsewhere = torch.device("meta")
+    with skip.tuned(network, 0.5, sigma_window=(0.05, 1.0), process=processes.EDM()) as handle:
+        with torch.inference_mode():
+            handle._scaling.table.on(elsewhere)
+        handle.set(profile=skip.Profile(0.7, sigma_window=(0.05, 1.0)))
+        handle.set(profile=skip.Profile(0.7, sigma_window=(0.1, 3.0), ramp=0.2))
+        for here, there in zip(*(handle._scaling.table.on(d) for d in (torch.device("cpu"), elsewhere)), strict=True):
+            assert here.shape == there.shape and here.device != there.device
+
+
 def test_a_wrapper_is_tuned_by_the_time_that_it_is_given():
     precond = randomised(EDMPrecond(SongUNet()))
     inside, outside = (precond(X, torch.tensor(sigma)) for sigma in (0.5, 5.0))

@@ -49,6 +49,19 @@ def test_features_are_of_images_as_they_are_shown():
     torch.testing.assert_close(found.feature[0], expected, rtol=1e-4, atol=1e-7)
 
 
+def test_a_condition_for_all_is_for_every_batch():
+    class Shifted(Identity):
+        def __call__(self, x_t, t, cond=None):
+            return x_t + cond["shift"]
+
+    shift = torch.full((1, 1, 4, 4), 0.1)
+    one, each = (
+        denoising_losses(RealData(Shifted(), X_0, cond={"shift": cond}, batch_size=2), (0.5,)).pixel
+        for cond in (shift, shift.expand(5, 1, 4, 4))
+    )
+    assert torch.equal(one, each)
+
+
 def test_features_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"must be a tensor \[n, d\]"):
         denoising_losses(RealData(Identity(), X_0), (0.5,), lambda images: images.mean())

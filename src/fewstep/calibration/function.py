@@ -13,11 +13,11 @@ from torch import Tensor
 
 from fewstep.calibration.conditions import conditions_for
 from fewstep.calibration.fitting import Fitting, Progress, gain_of
-from fewstep.calibration.network import CountedNetwork, checked_predictor, network_device
+from fewstep.calibration.network import CountedNetwork, checked_predictor
 from fewstep.calibration.own_plan import own_plan
 from fewstep.calibration.reference import Reference, reference_grid
 from fewstep.calibration.scratch import scratch
-from fewstep.denoiser import DataPredictor
+from fewstep.denoiser import DataPredictor, network_device
 from fewstep.errors import InputError, unknown_name
 from fewstep.executor import checked_seeds
 from fewstep.grids import TimeGrid

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fewstep.calibration.scratch import scratch
 from fewstep.denoiser import over_tensors
 from fewstep.errors import InputError, NonFiniteStateError
 
-__all__ = ["CountedNetwork", "checked_predictor", "network_device"]
+__all__ = ["CountedNetwork", "checked_predictor"]
 
 
 class CountedNetwork:
@@ -73,18 +73,6 @@ class CountedNetwork:
     def _part(self, value: Tensor, which: Tensor) -> Tensor:
         split = value.ndim and value.shape[0] == self.num
         return (value[which.to(value.device)] if split else value).to(self.device)
-
-
-def network_device(denoiser: object, x_T: Tensor | None) -> torch.device:  # noqa: N803
-    """Return where a denoiser is called: where its parameters are, or where the noises are if it has none."""
-    own = torch.device(getattr(denoiser, "device", None) or "cpu")
-    while hasattr(denoiser, "inner"):
-        denoiser = denoiser.inner
-    network = getattr(denoiser, "network", denoiser)
-    parameter = next(network.parameters(), None) if isinstance(network, nn.Module) else None
-    if parameter is not None:
-        return parameter.device
-    return own if x_T is None or own.type != "cpu" else x_T.device
 
 
 def checked_predictor(denoiser: object, process: object) -> None:

@@ -18,6 +18,7 @@ from fewstep.calibration.placement import Placement
 from fewstep.calibration.reference import Reference
 from fewstep.calibration.rows import FittedRows
 from fewstep.calibration.student import Student, Table
+from fewstep.denoiser import network_device
 from fewstep.executor import execute, folded
 from fewstep.grids import TimeGrid
 from fewstep.solvers import Solver
@@ -114,7 +115,9 @@ class FinalProblem:
 
     @torch.no_grad()
     def _compared(self, end: Tensor) -> Tensor:
-        return end if self.features is None else self.features(end)
+        if self.features is None:
+            return end
+        return self.features(end.to(network_device(self.features, end))).cpu()
 
     def _residuals(self, end: Tensor, part: Tensor) -> list[Tensor]:
         gap = self._compared(self.reference.end[part]).double() - self._compared(end).double()

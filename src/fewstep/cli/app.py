@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 from fewstep.errors import FewstepError, MissingPackageError
 
@@ -48,9 +49,17 @@ def run() -> None:
     try:
         app()
     except FewstepError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {_plain(error)}")
-        sys.exit(2)
+        _refuse(str(error))
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch is not imported before it is needed.
+            raise
+        _refuse(f"{str(error).partition('. ')[0]}: take a smaller --batch-size, or --dtype bfloat16.")
 
 
-def _plain(error: FewstepError) -> str:
-    return str(error).replace("[", r"\[").replace("\n", " ")
+def _refuse(reason: str) -> NoReturn:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {_plain(reason)}")
+    sys.exit(2)
+
+
+def _plain(reason: str) -> str:
+    return reason.replace("[", r"\[").replace("\n", " ")

@@ -52,9 +52,10 @@ def load_model(
         return load_edm_pickle(path, device=device)
     if is_entry:
         made = load_entry(name)
-        if made.denoiser.device.type != torch.device(device).type:
+        place, wanted = made.denoiser.device, torch.device(device)
+        if place.type != wanted.type or (wanted.index is not None and place.index not in (None, wanted.index)):
             raise InputError(
-                f"--device is {device}, but {name} returned a model on {made.denoiser.device}: move it there in "
+                f"--device is {device}, but {name} returned a model on {place}: move it there in "
                 "the function, or write its --device."
             )
         return made

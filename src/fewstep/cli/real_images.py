@@ -54,6 +54,8 @@ def _encoded(images: Tensor, model: Model, batch_size: int) -> Tensor:
         raise InputError("the model works on latents and has no encoder: give fewstep.tune.RealData latents in Python.")
     try:
         return torch.cat([model.encode(some).cpu() for some in images.split(batch_size)])
+    except torch.cuda.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise InputError(f"the model's encoder does not take images {tuple(images.shape[1:])}: {reason}") from error

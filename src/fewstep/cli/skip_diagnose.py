@@ -97,7 +97,8 @@ def diagnose(
     settings = {"model": model, "data": data.name, "num": num, "seed": seed, "class": class_,
                 "labels": cond is not None and loaded.embed is None, "prompts": texts,
                 "features": extractor.tag if extractor else None,
-                "profile": settings_of(profile), "inversion_steps": inversion_steps, "dtype": dtype}  # fmt: skip
+                "profile": settings_of(profile), "inversion_steps": inversion_steps,
+                "device": device.partition(":")[0], "dtype": dtype}  # fmt: skip
     _write(out, found, settings)
     _show(found, out)
 

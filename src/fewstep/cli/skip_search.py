@@ -107,7 +107,8 @@ def search(
     settings = {"solver": solver, "grid": grid, "steps": steps, "metric": metric, "bottom": bottom, "top": top,
                 "method": method, "points": points, "num": num, "seed": seed, "features": extractor.tag,
                 "reference": reference if data is None else None, "data": data and data.name,
-                "class": setting.classes, "prompts": texts, "guidance": guidance, "dtype": dtype}  # fmt: skip
+                "class": setting.classes, "prompts": texts, "guidance": guidance,
+                "device": device.partition(":")[0], "dtype": dtype}  # fmt: skip
     _write(out, found, metric, {**origin(model, loaded.denoiser), "settings": settings})
     _show(found, metric, out)
 

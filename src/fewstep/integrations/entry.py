@@ -66,7 +66,7 @@ def load_edm_pickle(path: Path, *, device: str = "cpu") -> Model:
             held = pickle.load(file)
     except ImportError as error:
         raise InputError(f"{str(path)!r} needs {error.name!r}: put EDM's repository on PYTHONPATH.") from error
-    except (OSError, EOFError, pickle.UnpicklingError, AttributeError, ValueError, IndexError, KeyError) as error:
+    except (OSError, EOFError, pickle.UnpicklingError, AttributeError, LookupError, ValueError, RuntimeError) as error:
         raise InputError(f"{str(path)!r} cannot be read as a pickle: {error}.") from error
     network: Any = held.get("ema") if isinstance(held, dict) else held
     if not isinstance(network, nn.Module) or not hasattr(network, "img_resolution"):

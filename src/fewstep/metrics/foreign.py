@@ -23,10 +23,10 @@ Network = Callable[[Tensor], Tensor]
 def torchscript(path: Path, device: torch.device) -> Network:
     """Return a TorchScript module: float32 [n, C, H, W] in [−1, 1] to [n, d]."""
     try:
-        module = torch.jit.load(str(path), map_location="cpu").eval()
+        torch.jit.load(str(path), map_location="cpu")
     except (RuntimeError, ValueError) as error:
         raise InputError(f"{str(path)!r} is no TorchScript file: write it with torch.jit.save.") from error
-    return module.to(device)
+    return torch.jit.load(str(path), map_location=device).eval()  # .to(device) would leave traced constants behind.
 
 
 def dinov2(path: Path, device: torch.device) -> Network:

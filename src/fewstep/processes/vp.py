@@ -185,7 +185,8 @@ class VPDiscrete(_VariancePreserving):
         knots = self._knots_on(log_alpha.device)
         left = torch.searchsorted(-knots, -log_alpha.detach().contiguous(), right=True) - 1
         left = left.clamp(0, self.num_train_timesteps - 1)
-        fraction = (log_alpha - knots[left]) / (knots[left + 1] - knots[left])
+        below, above = knots.take(left), knots.take(left + 1)
+        fraction = (log_alpha - below) / (above - below)
         return (left + fraction) / self.num_train_timesteps
 
     def network_time(self, t: Tensor) -> Tensor:

@@ -98,8 +98,8 @@ class Scaling:
             hooks.append((module, _ScaleSkips(entries, [self._factors[i] for i in indices], self._attribute)))
         if table is not None and self._attribute is not None:
             parameter = next(network.parameters(), None)
-            if parameter is not None:
-                table.to(parameter.device)
+            if parameter is not None and not parameter.is_meta:
+                table.on(parameter.device)
             hooks.append((network, _SetFactors(_time_of(network), table, self._attribute, self._by_module)))
         self._handles = [module.register_forward_pre_hook(hook, with_kwargs=True) for module, hook in hooks]
 

@@ -16,6 +16,7 @@ __all__ = ["FactorTable"]
 
 EDGE = 1e-5
 """Half the width of a jump, in log(σ/α): wide enough for float32 times on the edge, too narrow to meet by chance."""
+HOST = torch.device("cpu")
 FINEST = 0.02
 """The longest step in log(σ/α) over which ρ is taken as linear in the network's time."""
 
@@ -54,30 +55,39 @@ class FactorTable:
         slopes = torch.zeros_like(rows)
         slopes[1:] = rows.diff(dim=0) / times.diff().clamp(min=1e-30)[:, None]
         before = torch.arange(-1, len(times) - 1).clamp(min=0)
-        self.times = times
-        self.lines = torch.cat([times[before, None], rows[before], slopes], dim=1)
+        self._placed = {HOST: (times, torch.cat([times[before, None], rows[before], slopes], dim=1))}
 
     def put(self, other: FactorTable) -> None:
         """Become equal to ``other``, in place where the shapes allow it."""
-        if self.lines.shape == other.lines.shape:
-            self.times.copy_(other.times)
-            self.lines.copy_(other.lines)
-        else:
-            self.times, self.lines = other.times, other.lines
+        for device, held in self._placed.items():
+            made = _moved(other._placed[HOST], device)
+            if held[1].shape == made[1].shape:
+                held[0].copy_(made[0])
+                held[1].copy_(made[1])
+            else:
+                self._placed[device] = made
 
-    def to(self, device: torch.device) -> None:
-        """Move to ``device``; without float64 there, in float32."""
-        dtype = torch.float32 if device.type == "mps" else torch.float64
-        self.times, self.lines = self.times.to(device, dtype), self.lines.to(device, dtype)
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return times and lines on ``device``, copied there once: replicas of a network have their own."""
+        if device not in self._placed:
+            with torch.inference_mode(False):
+                self._placed[device] = _moved(self._placed[HOST], device)
+        return self._placed[device]
 
     def __call__(self, time: Tensor) -> Tensor:
         """Return the factors [k, skips] at the network times ``time`` [k]."""
-        if self.times.device != time.device:
-            self.to(time.device)
-        time = time.to(self.times.dtype).clamp(self.times[0], self.times[-1])
-        line = self.lines.index_select(0, torch.bucketize(time, self.times))
+        times, lines = self.on(time.device)
+        time = time.to(times.dtype).clamp(times[0], times[-1])
+        line = lines.index_select(0, torch.bucketize(time, times))
         start, row, slope = line.tensor_split((1, 1 + line.shape[1] // 2), dim=1)
         return torch.addcmul(row, slope, time[:, None] - start)
+
+
+def _moved(table: tuple[Tensor, Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return a table on ``device``; without float64 there, in float32."""
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    times, lines = table
+    return times.to(device, dtype), lines.to(device, dtype)
 
 
 def _log_points(profile: Profile) -> list[tuple[float, float]]:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from fewstep.denoiser import network_device
 from fewstep.errors import InputError
 from fewstep.tune.real_data import RealData
 
@@ -54,6 +55,7 @@ class Change:
         return cls(before, after, ratio - 1.0, spread / before)
 
 
+@torch.no_grad()
 def denoising_losses(
     data: RealData,
     levels: Sequence[float],
@@ -94,10 +96,8 @@ def features_of(images: Tensor, features: Features) -> Tensor:
     Raises:
         InputError: if they are of another shape.
     """
-    parameter = next(features.parameters(), None) if isinstance(features, nn.Module) else None
-    device = torch.device("cpu") if parameter is None else parameter.device
     with torch.no_grad():
-        made = features(images.to(device, torch.float32))
+        made = features(images.to(network_device(features, None), torch.float32))
     if not isinstance(made, Tensor) or made.ndim < 2 or len(made) != len(images):
         shape = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
         raise InputError(f"the features of {len(images)} images are {shape}: they must be a tensor [n, d].")

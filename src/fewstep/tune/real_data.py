@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.denoiser import DataPredictor
+from fewstep.denoiser import DataPredictor, network_device
 from fewstep.errors import InputError
 from fewstep.executor import NoiseSource, checked_seeds
 from fewstep.plan import Plan
@@ -92,7 +92,7 @@ class RealData:
     def parts(self) -> Iterator[tuple[Tensor, Tensor, Any]]:
         """Yield (x_0, ε, condition) of one batch after the other, on the denoiser's device."""
         assert self.seeds is not None
-        device = self.denoiser.device
+        device = network_device(self.denoiser, self.x_0)
         for start in range(0, len(self), self.batch_size):
             part = slice(start, start + self.batch_size)
             x_0 = self.x_0[part].to(device)
@@ -114,7 +114,7 @@ class RealData:
         if not bool(torch.isfinite(t)) or float(t) > process.t_limit:
             raise InputError(f"{process!r} has no noise level σ/α = {level:g}.")
         alpha, sigma = float(process.alpha(t)), float(process.sigma(t))
-        t = t.to(self.denoiser.device)
+        t = t.to(network_device(self.denoiser, self.x_0))
         for x_0, noise, cond in self.parts():
             yield x_0, self.denoiser(alpha * x_0 + sigma * noise, t, cond)
             self.told()
@@ -124,4 +124,6 @@ def _part(cond: Any, part: slice, device: torch.device) -> Any:
     """Return the conditions of some samples; what is not one for each is handed on."""
     if isinstance(cond, Mapping):
         return {name: _part(value, part, device) for name, value in cond.items()}
-    return cond[part].to(device) if isinstance(cond, Tensor) and cond.ndim else cond
+    if not isinstance(cond, Tensor) or not cond.ndim:
+        return cond
+    return (cond if len(cond) == 1 else cond[part]).to(device)

@@ -11,7 +11,7 @@ import diffusers
 import torch
 from torch import Tensor
 
-from fewstep.denoiser import DataPredictor
+from fewstep.denoiser import DataPredictor, over_tensors
 from fewstep.errors import InputError, unknown_name
 from fewstep.executor.noise import STEPS, NoiseSource
 from fewstep.integrations.model import Conditions, Model
@@ -115,7 +115,7 @@ class Peer:
         x = torch.empty(len(seeds), *denoiser.shape, device=denoiser.device)
         NoiseSource(len(seeds), denoiser.device, seeds=seeds).fill(x)
         cond = denoiser.check_cond(model.condition(conditions), len(seeds))
-        cond = cond.to(denoiser.device) if isinstance(cond, Tensor) else cond
+        cond = over_tensors(cond, lambda tensor: tensor.to(denoiser.device))
         prediction_type, output_of = OUTPUTS.get(_prediction(denoiser), ("sample", lambda x0, *_: x0))
         scheduler = self._scheduler(prediction_type, denoiser.device)
         noise = {"generator": NoiseSource(len(seeds), denoiser.device, seeds=seeds, stream=STEPS).generators}

@@ -60,7 +60,8 @@ class Stepper:
         if self._noise is not None and self._noisy[n]:
             draw(self._noise)
         of_sample, of_output = self._shares[n]
-        state = torch.mv(self._read, self._columns[n]).view(self.shape)
+        state = torch.empty(self.shape, dtype=self._read.dtype, device=self.device)
+        torch.mv(self._read, self._columns[n], out=state.view(-1))  # With out= it is float32 under autocast too.
         state.addcmul_(sample, of_sample).addcmul_(model_output, of_output)
         if self._ring:
             self._keep(n, model_output, sample)

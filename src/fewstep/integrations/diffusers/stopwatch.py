@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from itertools import islice
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = ["Stopwatch"]
 
@@ -87,19 +88,20 @@ class _Watched:
         under_way = _of_thread("under_way")
         if any(module is self.module for module in under_way):
             return self.call(*args, **kwargs)
-        begin = _mark(self.module)
+        device = _device_of(self.module, (*args, *kwargs.values()))
+        begin = _mark(device)
         under_way.append(self.module)
         try:
             return self.call(*args, **kwargs)
         finally:
             under_way.pop()
-            end = _mark(self.module)
+            end = _mark(device)
             for watch in _of_thread("watches"):
                 watch.count(self.module, begin, end)
 
 
 class _Mark(NamedTuple):
-    """A moment on the host, and on the device if the network is on one then: offloading may move it."""
+    """A moment on the host, and on the GPU if the network computes on one."""
 
     seconds: float
     event: torch.cuda.Event | None
@@ -134,17 +136,23 @@ def _unwatch(module: nn.Module) -> None:
             vars(module)[watched.name] = watched.before
 
 
-def _mark(module: nn.Module) -> _Mark:
-    parameter = next(module.parameters(), None)
+def _device_of(module: nn.Module, given: Sequence[Any]) -> torch.device | None:
+    """Return where a call computes: on what GPU its tensors are, for offloading brings the network there meanwhile."""
+    tensors = [value for value in given if isinstance(value, Tensor)]
+    places = [tensor.device for tensor in (*tensors, *islice(module.parameters(), 1))]
+    return next((place for place in places if place.type == "cuda"), None)
+
+
+def _mark(device: torch.device | None) -> _Mark:
     event = None
-    if parameter is not None and parameter.device.type == "cuda":
+    if device is not None:
         event = torch.cuda.Event(enable_timing=True)
-        event.record(torch.cuda.current_stream(parameter.device))
+        event.record(torch.cuda.current_stream(device))
     return _Mark(time.perf_counter(), event)
 
 
 def _between(begin: _Mark, end: _Mark) -> float:
-    if begin.event is None or end.event is None:
+    if begin.event is None or end.event is None:  # both, or neither
         return end.seconds - begin.seconds
     end.event.synchronize()
     return begin.event.elapsed_time(end.event) / 1000.0
