@@ -14,6 +14,7 @@ from torch import Tensor
 from fewstep import processes
 from fewstep.errors import InputError
 from fewstep.processes import Process
+from fewstep.processes.base import on_host
 
 __all__ = ["Plan", "Prediction", "Row"]
 
@@ -82,6 +83,7 @@ class Plan:
     solver: str = ""
     fitted: bool = False
 
+    @on_host
     def __post_init__(self) -> None:
         """Refuse a table that is wrong."""
         self._check_shapes()
@@ -156,7 +158,7 @@ class Plan:
 
     @cached_property
     def _call_points(self) -> Tensor:
-        made_at = torch.cat([torch.zeros(1, dtype=torch.long), self.step[:-1] + 1])
+        made_at = torch.cat([self.step.new_zeros(1), self.step[:-1] + 1])
         return made_at[self.evaluate]
 
     @cached_property
@@ -177,6 +179,7 @@ class Plan:
         gain, contributions = self.contributions()
         return gain, contributions.sum(-2)
 
+    @on_host
     def contributions(self, row: int = -1) -> tuple[Tensor, Tensor]:
         r"""Return (A, C) with x = A·x_T + Σ_r Σ_i C_{r,i}·D_i, x being the state that ``row`` makes (the last one).
 
@@ -204,7 +207,7 @@ class Plan:
     @cached_property
     def _base(self) -> Tensor:
         """For each row, the row that made its base; −1 is x_T."""
-        first = torch.cat([torch.ones(1, dtype=torch.bool), self.step.diff() > 0])
+        first = torch.cat([self.step.new_ones(1, dtype=torch.bool), self.step.diff() > 0])
         return torch.nonzero(first).squeeze(-1)[self.step] - 1
 
     def to_json(self) -> str:
@@ -227,6 +230,7 @@ class Plan:
         )
 
     @classmethod
+    @on_host
     def from_json(cls, text: str) -> Plan:
         """Return the plan that ``to_json`` wrote.
 

@@ -11,10 +11,12 @@ from torch.nn.functional import pad
 
 from fewstep.errors import InputError
 from fewstep.plan import Plan
+from fewstep.processes.base import on_host
 
 __all__ = ["foldable", "folded"]
 
 
+@on_host
 def foldable(plan: Plan) -> bool:
     """Whether the plan calls the network once an interval, on its predictor's state, and its rows there share noise."""
     return _calls_once(plan) and _shares_noise(plan, *_ends(plan))
@@ -41,6 +43,7 @@ def _shares_noise(plan: Plan, first: Tensor, last: Tensor) -> bool:
     return bool(((plan.state[..., first] != 0) & (apart <= 1e-12)).all())
 
 
+@on_host
 def folded(plan: Plan, *, uncorrected: Collection[int] = ()) -> Plan:
     r"""Return the plan with one row an interval that visits the same points of evaluation.
 

@@ -14,6 +14,7 @@ from fewstep.errors import InputError, NonFiniteStateError
 from fewstep.executor.fold import foldable, folded
 from fewstep.executor.noise import STEPS, Generators, NoiseSource
 from fewstep.plan import Plan
+from fewstep.processes.base import on_host
 
 __all__ = ["Callback", "execute"]
 
@@ -115,6 +116,7 @@ class _Tape:
     what is read and what is written are each one contiguous block.
     """
 
+    @on_host
     def __init__(self, plan: Plan, x_T: Tensor) -> None:  # noqa: N803
         dtype = torch.promote_types(x_T.dtype, torch.float32)
         ring = plan.data.shape[-1]

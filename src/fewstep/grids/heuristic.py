@@ -11,6 +11,7 @@ from torch import Tensor
 from fewstep.errors import InputError
 from fewstep.grids.time_grid import TimeGrid
 from fewstep.processes import Process
+from fewstep.processes.base import on_host
 
 __all__ = ["End", "checked_steps", "karras", "quadratic_time", "span", "uniform_logsnr", "uniform_time"]
 
@@ -18,6 +19,7 @@ End = float | Literal["zero"] | None
 """Where a grid ends: a time, "zero" (a last interval from t_min to the noise-free end), or the process's habit."""
 
 
+@on_host
 def uniform_logsnr(process: Process, steps: int, *, end: End = None) -> TimeGrid:
     """Return the grid that is even in λ = log(α/σ) (Lu et al., DPM-Solver, arXiv 2206.00927).
 
@@ -28,16 +30,19 @@ def uniform_logsnr(process: Process, steps: int, *, end: End = None) -> TimeGrid
     return _spaced(process, steps, end, process.half_logsnr, process.time, reaches_zero=False)
 
 
+@on_host
 def uniform_time(process: Process, steps: int, *, end: End = None) -> TimeGrid:
     """Return the grid that is even in time (in the clock before the shift, for a flow; DDIM's habit)."""
     return _spaced(process, steps, end, process.clock, process.from_clock)
 
 
+@on_host
 def quadratic_time(process: Process, steps: int, *, end: End = None) -> TimeGrid:
     """Return the grid that is even in √t (DDIM's quadratic one, Song et al., arXiv 2010.02502)."""
     return _spaced(process, steps, end, lambda t: process.clock(t).sqrt(), lambda root: process.from_clock(root**2))
 
 
+@on_host
 def karras(process: Process, steps: int, *, rho: float = 7.0, end: End = None) -> TimeGrid:
     """Return the grid that is even in (σ/α)^{1/ρ} (Karras et al., EDM, arXiv 2206.00364, eq. 5).
 

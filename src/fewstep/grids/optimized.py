@@ -21,6 +21,7 @@ from fewstep.grids.placement import Placement
 from fewstep.grids.prox_linear import prox_linear
 from fewstep.grids.time_grid import TimeGrid
 from fewstep.processes import Process
+from fewstep.processes.base import on_host
 
 __all__ = ["OptimizedGrid", "Report", "optimized"]
 
@@ -54,6 +55,7 @@ class OptimizedGrid(TimeGrid):
         self.report = report
 
 
+@on_host
 def optimized(
     process: Process,
     solver: Planner,

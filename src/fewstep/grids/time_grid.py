@@ -13,6 +13,7 @@ from torch import Tensor
 from fewstep import processes
 from fewstep.errors import InputError
 from fewstep.processes import Process
+from fewstep.processes.base import on_host
 
 __all__ = ["TimeGrid"]
 
@@ -36,6 +37,7 @@ class TimeGrid:
             of both kinds.
     """
 
+    @on_host
     def __init__(self, process: Process, times: Any) -> None:
         if not isinstance(process, Process):
             raise InputError(f"process is {process!r}: give one of fewstep.processes, such as VPLinear().")

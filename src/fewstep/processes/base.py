@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -11,15 +13,35 @@ from torch import Tensor
 
 from fewstep.errors import InputError
 
-__all__ = ["Process", "Real", "as_float64", "log_alpha_at", "positive"]
+__all__ = ["Process", "Real", "as_float64", "log_alpha_at", "on_host", "positive"]
+
+HOST = torch.device("cpu")
+P = ParamSpec("P")
+Made = TypeVar("Made")
 
 Real = float | int | np.ndarray | Tensor
 """What α, σ and λ accept: a number, an array or a tensor of any real dtype."""
 
 
+def on_host(function: Callable[P, Made]) -> Callable[P, Made]:
+    """Return ``function``, whose new tensors are on the CPU, whatever ``torch.set_default_device`` was told.
+
+    Tables of coefficients are made in float64 on the host, and placed where they are used.
+    """
+
+    @wraps(function)
+    def made(*args: P.args, **kwargs: P.kwargs) -> Made:
+        if torch.get_default_device() == HOST:
+            return function(*args, **kwargs)
+        with HOST:
+            return function(*args, **kwargs)
+
+    return made
+
+
 def as_float64(value: Any) -> Tensor:
-    """Return ``value`` (number, sequence, array or tensor) as a float64 tensor, on its own device."""
-    return torch.as_tensor(value, dtype=torch.float64)
+    """Return ``value`` (number, sequence, array or tensor) as a float64 tensor: a tensor's own device, else the CPU."""
+    return torch.as_tensor(value, dtype=torch.float64, device=value.device if isinstance(value, Tensor) else HOST)
 
 
 def log_alpha_at(half_logsnr: Tensor) -> Tensor:

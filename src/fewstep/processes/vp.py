@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import InputError
-from fewstep.processes.base import Process, Real, as_float64, log_alpha_at, positive
+from fewstep.processes.base import Process, Real, as_float64, log_alpha_at, on_host, positive
 
 __all__ = ["VPCosine", "VPDiscrete", "VPLinear"]
 
@@ -128,6 +128,7 @@ class VPDiscrete(_VariancePreserving):
 
     t_max = 1.0
 
+    @on_host
     def __init__(self, alphas_cumprod: Any) -> None:
         values = as_float64(alphas_cumprod).detach().cpu().clone()
         if values.ndim != 1 or values.numel() < 1:
@@ -145,6 +146,7 @@ class VPDiscrete(_VariancePreserving):
         self._knots = {knots.device: knots}
 
     @classmethod
+    @on_host
     def from_betas(
         cls, beta_start: float = 1e-4, beta_end: float = 0.02, num: int = 1000, schedule: str = "linear"
     ) -> VPDiscrete:

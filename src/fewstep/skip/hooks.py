@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.errors import InputError
+from fewstep.processes.base import on_host
 from fewstep.skip.noise_level import FactorTable
 from fewstep.skip.site import Argument, Site, parameters_of
 
@@ -75,6 +76,7 @@ class Scaling:
         table: ρ of every skip over the network's time, instead of ``factors``; or None.
     """
 
+    @on_host
     def __init__(
         self,
         network: nn.Module,

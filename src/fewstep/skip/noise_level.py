@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fewstep.errors import InputError
 from fewstep.processes import Process
+from fewstep.processes.base import on_host
 from fewstep.skip.profile import Profile
 
 __all__ = ["FactorTable"]
@@ -38,6 +39,7 @@ class FactorTable:
         InputError: if the network's time is not finite, or does not move one way along the noise level.
     """
 
+    @on_host
     def __init__(
         self, profile: Profile, factors: Sequence[float], process: Process, network_time: Callable[[Tensor], Tensor]
     ) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fewstep.grids import TimeGrid
 from fewstep.plan import Plan
+from fewstep.processes.base import on_host
 from fewstep.solvers.adams import Coefficients, Interval, adams
 from fewstep.solvers.base import Solver, check_order
 from fewstep.solvers.multistep import Multistep, multistep
@@ -40,6 +41,7 @@ class DEIS(Solver):
         """Check the settings."""
         check_order("order", self.order, 1, 3)
 
+    @on_host
     def plan(self, grid: TimeGrid) -> Plan:
         """Return the table: one row an interval, over a history of noise predictions."""
         schedule = Multistep(order=self.order, lower_order_final=self.lower_order_final)

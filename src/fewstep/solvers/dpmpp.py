@@ -10,6 +10,7 @@ import torch
 from fewstep.errors import unknown_name
 from fewstep.grids import TimeGrid
 from fewstep.plan import Plan
+from fewstep.processes.base import on_host
 from fewstep.solvers.adams import Coefficients, Interval, adams, exponential_moments
 from fewstep.solvers.base import Solver, check_order
 from fewstep.solvers.multistep import Multistep, multistep
@@ -54,6 +55,7 @@ class DPMSolverPP(Solver):
         if self.variant not in ("exact", "published"):
             raise unknown_name("variant", self.variant, ("exact", "published"))
 
+    @on_host
     def plan(self, grid: TimeGrid) -> Plan:
         """Return the table: one row an interval."""
         schedule = Multistep(order=self.order, lower_order_final=self.lower_order_final)

@@ -10,6 +10,7 @@ from torch import Tensor
 from fewstep.errors import InputError
 from fewstep.grids import TimeGrid
 from fewstep.plan import Plan, Prediction
+from fewstep.processes.base import on_host
 from fewstep.solvers.adams import Coefficients, Interval, adams
 from fewstep.solvers.base import Solver, check_order
 from fewstep.solvers.multistep import Mode, Multistep, multistep
@@ -76,6 +77,7 @@ class SASolver(Solver):
             raise InputError("the few-step form is defined for prediction='x0': set few_step=False for 'noise'.")
         as_tau(self.tau)
 
+    @on_host
     def plan(self, grid: TimeGrid) -> Plan:
         """Return the table: a predictor row and, where it is corrected, a corrector row an interval."""
         schedule = Multistep(

@@ -9,6 +9,7 @@ import torch
 from fewstep.errors import InputError
 from fewstep.grids import TimeGrid
 from fewstep.plan import Plan
+from fewstep.processes.base import on_host
 from fewstep.solvers.adams import Coefficients, Interval, adams
 from fewstep.solvers.base import Solver
 from fewstep.solvers.multistep import Multistep, multistep
@@ -32,6 +33,7 @@ class Euler(Solver):
     Source: Karras et al., EDM (arXiv 2206.00364), the first half of algorithm 1; Song et al. (arXiv 2010.02502).
     """
 
+    @on_host
     def plan(self, grid: TimeGrid) -> Plan:
         """Return the table: one row an interval."""
         return multistep(grid, Multistep(order=1), _first_order, solver=repr(self))
@@ -62,6 +64,7 @@ class DDIM(Solver):
         if not 0 <= self.eta <= 1:
             raise InputError(f"eta is {self.eta!r}: give a number from 0 (deterministic) to 1 (ancestral).")
 
+    @on_host
     def plan(self, grid: TimeGrid) -> Plan:
         """Return the table: one row an interval."""
         return multistep(grid, Multistep(order=1), self._rule, solver=repr(self))
@@ -91,6 +94,7 @@ class Heun(Solver):
     Source: Karras et al., EDM (arXiv 2206.00364), algorithm 1 without churn.
     """
 
+    @on_host
     def plan(self, grid: TimeGrid) -> Plan:
         """Return the table: two rows an interval, both with a call."""
         schedule = Multistep(order=1, corrector_nodes=lambda order: 2, mode="PECE", corrects_last=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 from fewstep.errors import unknown_name
 from fewstep.grids import TimeGrid
 from fewstep.plan import Plan
+from fewstep.processes.base import on_host
 from fewstep.solvers.adams import Coefficients, Interval, adams
 from fewstep.solvers.base import Solver, check_order
 from fewstep.solvers.multistep import Multistep, multistep
@@ -57,6 +58,7 @@ class UniPC(Solver):
         if self.variant not in ("bh1", "bh2", "exact"):
             raise unknown_name("variant", self.variant, ("bh1", "bh2", "exact"))
 
+    @on_host
     def plan(self, grid: TimeGrid) -> Plan:
         """Return the table: a predictor row an interval, a corrector row in all but the last."""
         schedule = Multistep(

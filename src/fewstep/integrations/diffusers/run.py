@@ -20,6 +20,7 @@ from fewstep.integrations.diffusers.noise import StepNoise
 from fewstep.integrations.diffusers.stepper import Stepper
 from fewstep.integrations.diffusers.timetable import Timetable, Values, timetable_of
 from fewstep.plan import Plan
+from fewstep.processes.base import on_host
 from fewstep.solvers import Solver
 
 __all__ = ["ScheduledRun"]
@@ -92,6 +93,7 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
     def model_outputs(self, value: Any) -> None:
         pass
 
+    @on_host
     def set_timesteps(
         self,
         num_inference_steps: int | None = None,
@@ -223,6 +225,7 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
             raise InputError("timestep is None: give one of scheduler.timesteps.")
         return self.index_for_timestep(timestep)
 
+    @on_host
     def _stepper_from(self, index: int, sample: Tensor) -> Stepper:
         """Return the stepper of the run that begins with step ``index``: a later start warms up anew."""
         assert self._plan is not None and self._timetable is not None
@@ -234,6 +237,7 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
         limit = None if self._limit is None else self._limit(sample)
         return Stepper(plan, x0_from, sample, limit)
 
+    @on_host
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Return α·x + σ·ε at the times at which the network is fed ``timesteps``, one for each sample or for all."""
         timesteps = torch.as_tensor(timesteps).reshape(-1)

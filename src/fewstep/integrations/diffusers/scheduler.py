@@ -24,6 +24,7 @@ from fewstep.integrations.diffusers.recipe import DECIDED, RecipeSolver, process
 from fewstep.integrations.diffusers.run import ScheduledRun
 from fewstep.integrations.diffusers.solver import solver_of
 from fewstep.integrations.diffusers.timetable import training_timesteps
+from fewstep.processes.base import on_host
 
 __all__ = ["FewStepScheduler"]
 
@@ -83,6 +84,7 @@ class FewStepScheduler(ScheduledRun):
     _compatibles = [e.name for e in KarrasDiffusionSchedulers]
 
     @register_to_config
+    @on_host
     def __init__(
         self,
         num_train_timesteps: int = 1000,

@@ -1,0 +1,80 @@
+"""``torch.set_default_device`` moves no table: the meta device stands for a GPU, where no value is on the host."""
+
+import pytest
+import torch
+
+import fewstep as fs
+
+PROCESSES = [
+    fs.processes.VPDiscrete.from_betas,
+    fs.processes.VPLinear,
+    fs.processes.VPCosine,
+    fs.processes.EDM,
+    fs.processes.RectifiedFlow,
+]
+SOLVERS = [
+    fs.Euler(),
+    fs.Heun(),
+    fs.DDIM(1.0),
+    fs.DEIS(3),
+    fs.DPMSolverPP(2),
+    fs.UniPC(3),
+    fs.SASolver(3, 3, tau=1.0),
+    fs.SASolver(2, 2, tau=fs.tau.window(1.0, 0.05, 1.0), few_step=True),
+]
+
+
+@pytest.fixture
+def elsewhere():
+    """Another default device, for the time of a test."""
+    with torch.device("meta"):
+        yield
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=lambda made: made.__qualname__)
+@pytest.mark.parametrize("solver", SOLVERS, ids=repr)
+def test_tables_are_made_on_the_host_and_run(process, solver, elsewhere):
+    grid = fs.grids.uniform_logsnr(process(), 5)
+    plan = solver.plan(grid)
+    again = fs.Plan.from_json(plan.to_json())
+    x_T = torch.ones(2, 3, device="cpu")
+    made = [fs.execute(one, lambda x, t: 0.5 * x, x_T, seeds=range(2)) for one in (plan, again)]
+    assert torch.equal(*made) and bool(torch.isfinite(made[0]).all())
+    gain, weights = plan.weights()
+    assert {part.device.type for part in (grid.times, plan.data, plan.call_times, gain, weights)} == {"cpu"}
+
+
+@pytest.mark.parametrize("name", ["karras", "quadratic_time", "uniform_time", "optimized"])
+def test_grids_are_made_on_the_host(name, elsewhere):
+    grid = fs.grids.named(name, fs.processes.VPLinear(), 4, solver=fs.UniPC(2))
+    assert grid.times.device.type == "cpu" and len(grid.times) == 5
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"solver": "sa"}, {"steps": "optimized"}, {"steps": "beta"}, {"thresholding": True, "steps": "karras"},
+     {"prediction_type": "flow_prediction"}],
+    ids=str,
+)  # fmt: skip
+def test_a_scheduler_steps_where_its_latents_are(settings, elsewhere):
+    pytest.importorskip("diffusers")
+    from fewstep.integrations.diffusers import FewStepScheduler
+
+    scheduler = FewStepScheduler(**settings)
+    scheduler.set_timesteps(4, device="cpu")
+    x = torch.ones(1, 3, 4, 4, device="cpu")
+    noisy = scheduler.add_noise(x, x, scheduler.timesteps[:1])
+    for t in scheduler.timesteps:
+        x = scheduler.step(x, t, x, generator=torch.Generator("cpu").manual_seed(0)).prev_sample
+    assert x.device.type == noisy.device.type == "cpu" and bool(torch.isfinite(x).all())
+
+
+def test_skip_factors_are_made_on_the_host(elsewhere):
+    pytest.importorskip("diffusers")
+    from fewstep import skip, zoo
+
+    with torch.device("cpu"):
+        denoiser = zoo.load("fashion-mnist")
+    with skip.tuned(denoiser, 0.7, sigma_window=(0.05, 5.0)) as handle:
+        factors = handle._scaling.table(torch.tensor([300.0], device="cpu"))
+        assert bool((factors < 1).any()) and {f.device.type for f in handle._scaling._factors.values()} == {"cpu"}
