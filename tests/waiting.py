@@ -16,7 +16,7 @@ each_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", mar
 class Watched(TorchDispatchMode):
     """Notes the operations that would wait for a device or cross to another one."""
 
-    WAITING = ("_local_scalar_dense", "_unique2", "masked_select", "nonzero", "unique_dim")
+    WAITING = ("_local_scalar_dense", "_unique2", "bincount", "equal", "masked_select", "nonzero", "unique_dim")
 
     def __init__(self):
         super().__init__()
@@ -27,7 +27,8 @@ class Watched(TorchDispatchMode):
         result = function(*args, **(kwargs or {}))
         source = args[1] if name == "copy_" else args[0] if name == "_to_copy" else result
         crossing = isinstance(source, torch.Tensor) and source.device != getattr(result, "device", source.device)
-        by_mask = name == "index" and any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+        chosen = args[1] if name in ("index", "index_put", "index_put_") else ()
+        by_mask = any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in chosen)
         if name in self.WAITING or name == "lift_fresh" or crossing or by_mask:
             self.seen.append(name)
         return result

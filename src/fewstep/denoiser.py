@@ -43,9 +43,11 @@ def _device_of(network: object) -> torch.device | None:
     if not isinstance(network, nn.Module):
         return None
     for part in network.modules():
-        place = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
-        if place is not None:
-            return torch.device(place)
+        hook = getattr(part, "_hf_hook", None)
+        for one in (hook, *getattr(hook, "hooks", ())):  # accelerate's, or several in a row
+            place = getattr(one, "execution_device", None)
+            if place is not None:
+                return torch.device(place)
     tensor = next(chain(network.parameters(), network.buffers()), None)
     return None if tensor is None else tensor.device
 

@@ -373,7 +373,7 @@ def test_too_little_memory_is_one_line(tmp_path, entry, fails, monkeypatch):
 
     monkeypatch.setattr(Model, "draw", draw)
     printed = fails("generate", "--model", entry, "--steps", 2, "--num", 2, "--out", tmp_path / "a")
-    assert "CUDA out of memory: take a smaller --batch-size" in printed
+    assert "CUDA out of memory: take a smaller batch" in printed
     assert os.listdir(tmp_path / "a") == ["manifest.json"]
 
 

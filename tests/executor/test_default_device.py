@@ -69,6 +69,22 @@ def test_a_scheduler_steps_where_its_latents_are(settings, elsewhere):
     assert x.device.type == noisy.device.type == "cpu" and bool(torch.isfinite(x).all())
 
 
+def test_noise_is_added_where_the_timesteps_are(elsewhere):
+    pytest.importorskip("diffusers")
+    from fewstep.integrations.diffusers import FewStepScheduler
+
+    x = torch.ones(2, 3, 4, 4)
+    made = FewStepScheduler().add_noise(x, x, torch.tensor([10, 500]))
+    assert made.device.type == x.device.type == "meta"
+
+
+def test_moments_are_the_hosts(elsewhere):
+    from fewstep.metrics import frechet_distance, moments_of
+
+    one, other = (torch.randn(20, 3, generator=torch.Generator("cpu").manual_seed(n), device="cpu") for n in (0, 1))
+    assert frechet_distance(moments_of(one), moments_of(other)) > 0
+
+
 def test_skip_factors_are_made_on_the_host(elsewhere):
     pytest.importorskip("diffusers")
     from fewstep import skip, zoo

@@ -82,6 +82,16 @@ def test_nothing_waits_or_crosses_after_the_first_step(settings, dtype, device):
         assert x.device.type == "meta"
 
 
+def test_noise_is_added_in_one_graph():
+    """As in a training step that is compiled."""
+    scheduler, x = FewStepScheduler(), noise(2, 4, 8, 8)
+    torch.compiler.reset()
+    add_noise = torch.compile(scheduler.add_noise, backend="eager", fullgraph=True)
+    timesteps = torch.tensor([10, 700])
+    torch.testing.assert_close(add_noise(x, x, timesteps), scheduler.add_noise(x, x, timesteps))
+    torch.compiler.reset()
+
+
 @needs_gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_a_state_is_float32_under_autocast(dtype):

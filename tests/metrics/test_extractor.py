@@ -59,10 +59,13 @@ def test_the_network_is_asked_on_its_device_and_answers_on_the_images():
 
 
 def test_meanwhile_convolutions_are_exact_and_afterwards_as_they_were():
-    before = torch.backends.cudnn.allow_tf32
-    with _full_precision(torch.device("cuda")):
-        assert not torch.backends.cudnn.allow_tf32
-    assert torch.backends.cudnn.allow_tf32 == before
+    cudnn = torch.backends.cudnn
+    place, name = (cudnn.conv, "fp32_precision") if hasattr(cudnn, "conv") else (cudnn, "allow_tf32")
+    before, tf32 = getattr(place, name), cudnn.allow_tf32
+    with pytest.raises(KeyError), _full_precision(torch.device("cuda")):
+        assert getattr(place, name) in ("ieee", False)
+        raise KeyError
+    assert getattr(place, name) == before and cudnn.allow_tf32 == tf32
 
 
 def test_images_that_do_not_fit_in_memory_are_no_matter_of_their_shape():

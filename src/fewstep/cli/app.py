@@ -53,7 +53,7 @@ def run() -> None:
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch is not imported before it is needed.
             raise
-        _refuse(f"{str(error).partition('. ')[0]}: take a smaller --batch-size, or --dtype bfloat16.")
+        _refuse(f"{str(error).partition('. ')[0]}: take a smaller batch.")
 
 
 def _refuse(reason: str) -> NoReturn:

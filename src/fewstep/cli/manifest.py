@@ -25,11 +25,11 @@ ALSO = "versions_also"
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and the packages that make samples, torch's threads, and the GPU, if any."""
+    """Return the versions of Python and the packages that make samples, torch's threads, and the GPU in use."""
     import torch
 
     found = {"python": platform.python_version(), "threads": str(torch.get_num_threads())}
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         found |= {"cuda": str(torch.version.cuda), "gpu": torch.cuda.get_device_name()}
     for name in ("fewstep", "torch", "numpy", "diffusers", "transformers"):
         try:

@@ -64,6 +64,8 @@ def load_edm_pickle(path: Path, *, device: str = "cpu") -> Model:
     try:
         with path.open("rb") as file:
             held = pickle.load(file)
+    except torch.cuda.OutOfMemoryError:
+        raise
     except ImportError as error:
         raise InputError(f"{str(path)!r} needs {error.name!r}: put EDM's repository on PYTHONPATH.") from error
     except (OSError, EOFError, pickle.UnpicklingError, AttributeError, LookupError, ValueError, RuntimeError) as error:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
-from inspect import signature
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,8 +62,7 @@ class Extractor:
         if not bool(torch.isfinite(images).all()):
             raise InputError("an image holds NaN or infinity: leave it out, or sample it again.")
         try:
-            with _full_precision(self.device):
-                made = self.network(images.to(self.device, torch.float32))
+            made = self._asked(images)
         except torch.cuda.OutOfMemoryError as error:
             raise InputError(
                 f"{len(images)} images do not fit in {self.device}'s memory: take fewer a batch."
@@ -80,14 +77,26 @@ class Extractor:
             raise InputError(f"the features {self.name!r} are {shape}: they must be [n, d].")
         return made.to(images.device, torch.float32)
 
+    def _asked(self, images: Tensor) -> Tensor:
+        with _full_precision(self.device):
+            return self.network(images.to(self.device, torch.float32))
 
-def _full_precision(device: torch.device) -> AbstractContextManager[Any]:
+
+@contextmanager
+def _full_precision(device: torch.device) -> Iterator[None]:
+    """Compute convolutions on a GPU in float32 throughout; how that is said depends on torch's version."""
     if device.type != "cuda":
-        return nullcontext()
-    cudnn = torch.backends.cudnn
-    newer = {"fp32_precision": "ieee"} if "fp32_precision" in signature(cudnn.flags).parameters else {}
-    kept = {"benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
-    return cudnn.flags(enabled=True, allow_tf32=False, **kept, **newer)
+        yield
+        return
+    conv = getattr(torch.backends.cudnn, "conv", None)
+    newer = hasattr(conv, "fp32_precision")
+    place, name, exact = (conv, "fp32_precision", "ieee") if newer else (torch.backends.cudnn, "allow_tf32", False)
+    before = getattr(place, name)
+    setattr(place, name, exact)
+    try:
+        yield
+    finally:
+        setattr(place, name, before)
 
 
 def from_uint8(images: object) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fewstep.errors import InputError
 from fewstep.metrics.images import DAMAGE
+from fewstep.processes.base import on_host
 
 __all__ = ["Moments"]
 
@@ -25,12 +26,14 @@ class Moments:
         features: the name and hash of what made the features ("" if unknown), so that no two are mixed.
     """
 
+    @on_host
     def __init__(self, features: str = "") -> None:
         self.features = features
         self.count = 0
         self._mean = torch.zeros(0, dtype=torch.float64)
         self._scatter = torch.zeros(0, 0, dtype=torch.float64)
 
+    @on_host
     def update(self, batch: Tensor) -> Moments:
         """Add features [n, d] and return self.
 

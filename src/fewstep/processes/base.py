@@ -31,7 +31,7 @@ def on_host(function: Callable[P, Made]) -> Callable[P, Made]:
 
     @wraps(function)
     def made(*args: P.args, **kwargs: P.kwargs) -> Made:
-        if torch.get_default_device() == HOST:
+        if torch.compiler.is_compiling() or torch.empty(0).device == HOST:
             return function(*args, **kwargs)
         with HOST:
             return function(*args, **kwargs)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewstep.denoiser import network_device
 from fewstep.errors import InputError
 from fewstep.processes.base import on_host
 from fewstep.skip.noise_level import FactorTable
@@ -99,9 +100,9 @@ class Scaling:
             entries = [(sites[i], Argument.of(module, sites[i].argument)) for i in indices]
             hooks.append((module, _ScaleSkips(entries, [self._factors[i] for i in indices], self._attribute)))
         if table is not None and self._attribute is not None:
-            parameter = next(network.parameters(), None)
-            if parameter is not None and not parameter.is_meta:
-                table.on(parameter.device)
+            place = network_device(network, None)
+            if place.type != "meta":
+                table.on(place)
             hooks.append((network, _SetFactors(_time_of(network), table, self._attribute, self._by_module)))
         self._handles = [module.register_forward_pre_hook(hook, with_kwargs=True) for module, hook in hooks]
 

@@ -101,6 +101,7 @@ class Tuned:
         self.active = True
         self.set(profile)
 
+    @torch.inference_mode(False)
     def set(self, profile: Profile) -> None:
         """Change to ``profile``, from the next network call on.
 

@@ -121,7 +121,7 @@ class Peer:
         noise = {"generator": NoiseSource(len(seeds), denoiser.device, seeds=seeds, stream=STEPS).generators}
         for timestep in scheduler.timesteps:
             t = torch.tensor((float(timestep) + 1) / scheduler.config.num_train_timesteps, dtype=torch.float64)
-            t = t.to(denoiser.device)
+            t = t.to(x.device)
             x0 = denoiser(x, t, *(() if cond is None else (cond,)))
             output = output_of(x0, x, self.process.alpha(t), self.process.sigma(t))
             x = scheduler.step(output, timestep, x, **(noise if self.stochastic else {}), return_dict=False)[0]

@@ -237,10 +237,10 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
         limit = None if self._limit is None else self._limit(sample)
         return Stepper(plan, x0_from, sample, limit)
 
-    @on_host
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Return α·x + σ·ε at the times at which the network is fed ``timesteps``, one for each sample or for all."""
-        timesteps = torch.as_tensor(timesteps).reshape(-1)
+        timesteps = timesteps if isinstance(timesteps, Tensor) else torch.as_tensor(timesteps, device="cpu")
+        timesteps = timesteps.reshape(-1)
         if timesteps.device.type == "mps":
             timesteps = timesteps.cpu()
         if self._timetable is None:
