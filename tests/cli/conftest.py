@@ -24,3 +24,9 @@ def fails(monkeypatch, capsys) -> Callable[..., str]:
         return printed
 
     return failing
+
+
+@pytest.fixture
+def entry() -> str:
+    """``module:function`` of a small denoiser with a closed form."""
+    return "generating:tiny"

@@ -1,0 +1,44 @@
+"""What the tests of ``fewstep generate`` share: small models by their entry, the command, and folders compared."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from typer.testing import CliRunner
+
+import fewstep as fs
+from fewstep.cli.app import app
+
+
+def fewstep(*words: object) -> str:
+    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def loaded(folder: Path, labels: bool = True) -> tuple[np.ndarray, list[int], list[int]]:
+    """All images, seeds and labels of a folder of shards."""
+    parts = [np.load(path) for path in sorted(folder.glob("*.npz"))]
+    images = np.concatenate([part["images"] for part in parts])
+    return images, *(
+        [int(n) for part in parts for n in part[name]] for name in ("seeds", "labels" if labels else "seeds")
+    )
+
+
+def same_files(one: Path, two: Path) -> None:
+    assert sorted(os.listdir(one)) == sorted(os.listdir(two))
+    for path in one.glob("*.npz"):
+        assert path.read_bytes() == (two / path.name).read_bytes()
+
+
+def tiny() -> fs.Denoiser:
+    """A denoiser with a closed form, by way of ``--model module:function``."""
+    process = fs.processes.VPLinear()
+    return fs.Denoiser(lambda x, t: 0.3 * x.tanh(), process, "x0", shape=(1, 4, 4))
+
+
+def broken() -> fs.Denoiser:
+    return fs.Denoiser(lambda x, t: x * torch.nan, fs.processes.VPLinear(), "x0", shape=(1, 4, 4))
