@@ -98,6 +98,13 @@ def test_what_is_too_wide_scrolls_in_its_own_box_beside_its_names(screen, report
     assert over > 0 or screen.execute_script("return window.innerWidth") == 1280
 
 
+def test_a_long_name_stays_in_its_cell(page):
+    reaching = page.execute_script("""
+        return [...document.querySelectorAll('.numbers th')].filter(one => one.scrollWidth > one.clientWidth)
+            .map(one => one.innerText)""")
+    assert reaching == []
+
+
 def test_text_is_large_and_dark_enough(page):
     small = page.execute_script("""
         const found = [], walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
