@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -42,3 +43,13 @@ def tiny() -> fs.Denoiser:
 
 def broken() -> fs.Denoiser:
     return fs.Denoiser(lambda x, t: x * torch.nan, fs.processes.VPLinear(), "x0", shape=(1, 4, 4))
+
+
+def slow() -> fs.Denoiser:
+    """The first one, but each call takes its time."""
+
+    def network(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.03)
+        return 0.3 * x.tanh()
+
+    return fs.Denoiser(network, fs.processes.VPLinear(), "x0", shape=(1, 4, 4))
