@@ -13,9 +13,10 @@ from torch import Tensor
 
 from fewstep.errors import InputError
 
-__all__ = ["Process", "Real", "as_float64", "log_alpha_at", "on_host", "positive"]
+__all__ = ["HOST", "Process", "Real", "as_float64", "log_alpha_at", "on_host", "positive"]
 
 HOST = torch.device("cpu")
+"""Where coefficients are made."""
 P = ParamSpec("P")
 Made = TypeVar("Made")
 

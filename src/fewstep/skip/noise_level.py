@@ -10,14 +10,13 @@ from torch import Tensor
 
 from fewstep.errors import InputError
 from fewstep.processes import Process
-from fewstep.processes.base import on_host
+from fewstep.processes.base import HOST, on_host
 from fewstep.skip.profile import Profile
 
 __all__ = ["FactorTable"]
 
 EDGE = 1e-5
 """Half the width of a jump, in log(σ/α): wide enough for float32 times on the edge, too narrow to meet by chance."""
-HOST = torch.device("cpu")
 FINEST = 0.02
 """The longest step in log(σ/α) over which ρ is taken as linear in the network's time."""
 
