@@ -35,7 +35,7 @@ def class_grid(steps: int) -> None:
 
 def loss_curve() -> None:
     """Draw the training loss that the training script logged."""
-    with (resources.files("fewstep.zoo") / "fashion_mnist" / "loss.jsonl").open() as log:
+    with (resources.files("fewstep.models") / "fashion_mnist" / "loss.jsonl").open() as log:
         lines = [json.loads(line) for line in log]
     figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
     axes.plot([line["step"] for line in lines], [line["loss"] for line in lines], color="#2a6f97")

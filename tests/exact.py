@@ -65,17 +65,17 @@ def output_moments(plan: Plan, model: Gaussian) -> tuple[float, float]:
     history: list[Tensor] = []
     time, step = float(plan.times[0]), 0
     for row in plan.rows:
-        if row.step != step:
-            base, step = current, row.step
+        if row.interval != step:
+            base, step = current, row.interval
         if row.evaluate:
             gain, offset = model.affine(time)
             prediction = gain * current + offset * unit[0]
-            if plan.prediction == "noise":
+            if plan.prediction == "epsilon":
                 alpha, sigma = float(model.process.alpha(time)), float(model.process.sigma(time))
                 prediction = (current - alpha * prediction) / sigma
             history.insert(0, prediction)
-        current = row.state * base + row.noise * unit[2 + row.step]
-        for weight, past in zip(row.data, history, strict=False):
+        current = row.state_weight * base + row.noise_scale * unit[2 + row.interval]
+        for weight, past in zip(row.history_weights, history, strict=False):
             current = current + weight * past
         time = row.time
     mean, variance = model.moments(float(plan.times[0]))

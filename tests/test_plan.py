@@ -23,7 +23,7 @@ SOLVERS = [
     fs.SASolver(3, 4, tau=1.0),
     fs.SASolver(2, 2, tau=0.5, few_step=True),
     fs.SASolver(3, 3, tau=1.0, mode="PECE"),
-    fs.SASolver(3, 3, tau=0.7, prediction="noise"),
+    fs.SASolver(3, 3, tau=0.7, prediction="epsilon"),
 ]
 
 
@@ -40,16 +40,16 @@ def example() -> Plan:
 def test_weights_are_what_the_executor_does(process, solver, steps, end):
     """With predictions that do not depend on the state, x_N = A·x_T + Σ W_i·D_i for a plan without noise."""
     plan = solver.plan(fs.grids.uniform_logsnr(process, steps, end=end))
-    plan = replace(plan, noise=torch.zeros_like(plan.noise))
+    plan = replace(plan, noise_scale=torch.zeros_like(plan.noise_scale))
     generator = torch.Generator().manual_seed(steps)
     frozen = torch.randn(plan.nfe, 2, 3, dtype=torch.float64, generator=generator)
     x_T = torch.randn(2, 3, dtype=torch.float64, generator=generator)
     calls = iter(frozen)
     got = fs.execute(plan, lambda x, t: next(calls), x_T)
-    gain, weights = plan.weights()
+    gain, weights = plan.unrolled()
     wanted = gain * x_T + torch.einsum("i,ibc->bc", weights, frozen)
-    amplified = 1e-13 * (1.0 + float(plan.data.abs().max())) ** 2
-    if plan.prediction == "noise":  # ε̂ = (x − α·D)/σ: the state's rounding is divided by σ
+    amplified = 1e-13 * (1.0 + float(plan.history_weights.abs().max())) ** 2
+    if plan.prediction == "epsilon":  # ε̂ = (x − α·D)/σ: the state's rounding is divided by σ
         amplified /= float(process.sigma(plan.call_times).min())
     assert torch.allclose(got, wanted, rtol=1e-9, atol=max(1e-9, amplified))
     assert next(calls, None) is None
@@ -59,7 +59,7 @@ def test_weights_are_what_the_executor_does(process, solver, steps, end):
 def test_a_constant_prediction_is_reproduced_exactly(solver):
     for process in PROCESSES:
         plan = solver.plan(fs.grids.uniform_logsnr(process, 7))
-        gain, weights = plan.weights()
+        gain, weights = plan.unrolled()
         kept = float(gain * process.alpha(plan.times[0]) + weights.sum())
         assert kept == pytest.approx(float(process.alpha(plan.times[-1])), abs=1e-9)
 
@@ -69,9 +69,9 @@ def test_a_batch_of_grids_is_a_batch_of_plans(solver):
     process = fs.processes.VPLinear()
     grids = [fs.grids.uniform_logsnr(process, 6), fs.grids.uniform_time(process, 6)]
     batch = solver.plan(fs.TimeGrid(process, torch.stack([grid.times for grid in grids])))
-    gain, weights = batch.weights()
+    gain, weights = batch.unrolled()
     for i, grid in enumerate(grids):
-        one_gain, one_weights = solver.plan(grid).weights()
+        one_gain, one_weights = solver.plan(grid).unrolled()
         assert torch.allclose(gain[i], one_gain, atol=1e-12)
         assert torch.allclose(weights[i], one_weights, atol=1e-12)
 
@@ -80,7 +80,7 @@ def test_a_batch_of_grids_is_a_batch_of_plans(solver):
 def test_json_keeps_every_bit(solver):
     plan = solver.plan(fs.grids.uniform_time(fs.processes.VPLinear(), 5))
     back = Plan.from_json(plan.to_json())
-    for name in ("times", "step", "state", "data", "noise", "evaluate"):
+    for name in ("times", "interval", "state_weight", "history_weights", "noise_scale", "evaluate"):
         assert torch.equal(getattr(back, name), getattr(plan, name))
     assert (back.process, back.prediction, back.solver) == (plan.process, plan.prediction, plan.solver)
 
@@ -94,15 +94,15 @@ def test_it_can_be_read():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda p: {"state": p.state * 1.01}, "not consistent"),
-        (lambda p: {"state": p.state * float("nan")}, "not finite"),
-        (lambda p: {"noise": p.noise[:-1]}, "must agree"),
-        (lambda p: {"data": p.data[:-1]}, "must agree"),
-        (lambda p: {"step": p.step + 1}, "without a gap"),
-        (lambda p: {"times": p.times[:-1]}, "without a gap"),
+        (lambda p: {"state_weight": p.state_weight * 1.01}, "not consistent"),
+        (lambda p: {"state_weight": p.state_weight * float("nan")}, "not finite"),
+        (lambda p: {"noise_scale": p.noise_scale[:-1]}, "must agree"),
+        (lambda p: {"history_weights": p.history_weights[:-1]}, "must agree"),
+        (lambda p: {"interval": p.interval + 1}, "without a gap"),
+        (lambda p: {"grid": fs.TimeGrid(p.process, p.times[:-1])}, "without a gap"),
         (lambda p: {"evaluate": torch.zeros_like(p.evaluate)}, "must evaluate"),
-        (lambda p: {"data": p.data.roll(1, -1)}, "more predictions"),
-        (lambda p: {"prediction": "v"}, "'x0' or 'noise'"),
+        (lambda p: {"history_weights": p.history_weights.roll(1, -1)}, "more predictions"),
+        (lambda p: {"prediction": "v"}, "'x0' or 'epsilon'"),
     ],
 )
 def test_a_wrong_table_is_refused(change, words):
@@ -115,26 +115,26 @@ def test_large_coefficients_may_carry_their_rounding():
     """After a very short step a multistep method's coefficients are large and opposite."""
     grid = fs.TimeGrid(fs.processes.EDM(), [80.0, 10.0, 10.0 * (1 - 1e-8), 0.1, 0.01])
     plan = fs.DPMSolverPP(2, lower_order_final=False).plan(grid)
-    assert float(plan.data.abs().max()) > 1e8
+    assert float(plan.history_weights.abs().max()) > 1e8
     with pytest.raises(InputError, match="not consistent"):
-        replace(plan, data=plan.data * (1 + 1e-8))
-    off = plan.data.clone()
-    off[plan.data.abs().amax(-1).argmax(), 0] *= 1 + 1e-13  # 2e-5 in a sum of order 1: no rounding of it.
+        replace(plan, history_weights=plan.history_weights * (1 + 1e-8))
+    off = plan.history_weights.clone()
+    off[plan.history_weights.abs().amax(-1).argmax(), 0] *= 1 + 1e-13  # 2e-5 in a sum of order 1: no rounding of it.
     with pytest.raises(InputError, match="not consistent"):
-        replace(plan, data=off)
+        replace(plan, history_weights=off)
 
 
 def test_noise_predictions_are_no_part_of_the_sum():
     """What they add may be large: it does not excuse a state that is lost."""
     plan = fs.DEIS(3).plan(fs.TimeGrid(fs.processes.VPLinear(), [1.0, 0.5, 0.5 * (1 - 1e-9), 0.1, 0.01]))
-    assert plan.prediction == "noise" and float(plan.data.abs().max()) > 1e4
+    assert plan.prediction == "epsilon" and float(plan.history_weights.abs().max()) > 1e4
     with pytest.raises(InputError, match="not consistent"):
-        replace(plan, state=plan.state * (1 + 1e-7))
+        replace(plan, state_weight=plan.state_weight * (1 + 1e-7))
 
 
 def test_fitted_tables_need_not_reproduce_a_constant():
     plan = example()
-    assert replace(plan, state=plan.state * 1.01, fitted=True).fitted
+    assert replace(plan, state_weight=plan.state_weight * 1.01, fitted=True).fitted
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_a_recipe_gives_the_same_plan_back(plan, tmp_path):
     path.write_text(plan.to_json())
     back = load_recipe(path)
     assert isinstance(back, CalibratedPlan)
-    for name in ("times", "step", "state", "data", "noise", "evaluate"):
+    for name in ("times", "interval", "state_weight", "history_weights", "noise_scale", "evaluate"):
         assert torch.equal(getattr(back, name), getattr(plan, name)), name
     assert back.fitted is plan.fitted and back.process == PROCESS and back.solver == plan.solver
     assert back.report == plan.report and back.model == plan.model
@@ -49,7 +49,7 @@ def test_a_recipe_gives_the_same_plan_back(plan, tmp_path):
 def test_a_plan_reads_a_recipe(plan):
     read = fs.Plan.from_json(plan.to_json())
     assert type(read) is fs.Plan
-    assert torch.equal(read.data, plan.data)
+    assert torch.equal(read.history_weights, plan.history_weights)
 
 
 def test_what_it_was_fitted_to_is_in_it(plan):

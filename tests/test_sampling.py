@@ -60,7 +60,7 @@ def test_samples_follow_the_data_distribution():
         (lambda: fs.SASolver(tau=-1.0), "tau is -1.0"),
         (lambda: fs.SASolver(tau="one"), "fs.tau.window"),
         (lambda: fs.SASolver(mode="PEEC"), "'PECE'"),
-        (lambda: fs.SASolver(few_step=True, prediction="noise"), "few-step"),
+        (lambda: fs.SASolver(few_step=True, prediction="epsilon"), "few-step"),
         (lambda: fs.tau.window(1.0, 1.0, 0.05), "lower end first"),
         (lambda: fs.SASolver(tau=lambda p: -p.t).plan(fs.grids.karras(VP, 3)), "tau gave"),
         (lambda: fs.solvers.named("unicp"), "did you mean 'unipc'"),
@@ -85,7 +85,7 @@ def test_a_window_keeps_every_digit_of_its_value():
 def test_a_tau_is_not_asked_at_the_noise_free_end():
     grid = fs.grids.karras(fs.processes.EDM(), 4)
     plans = [fs.SASolver(tau=tau).plan(grid) for tau in (lambda point: 0.1 / point.sigma.clamp(max=0.1), 1.0)]
-    assert torch.isfinite(plans[0].data).all() and plans[0].noise[-1] == 0.0
+    assert torch.isfinite(plans[0].history_weights).all() and plans[0].noise_scale[-1] == 0.0
     with pytest.raises(InputError, match="tau gave"):
         fs.SASolver(tau=lambda point: float("inf")).plan(grid)
 

@@ -21,7 +21,7 @@ _HOMES = {
     "Plan": "plan",
     "SASolver": "solvers",
     "Solver": "solvers",
-    "TimeGrid": "grids",
+    "TimeGrid": "time_grid",
     "UniPC": "solvers",
     "calibrate": "calibration",
     "disable": "integrations.diffusers",
@@ -31,8 +31,20 @@ _HOMES = {
     "sample": "sampling",
     "summary": "integrations.diffusers",
     "tau": "solvers",
+    "zoo": "models",
 }
-_MODULES = ("errors", "grids", "guidance", "integrations", "metrics", "processes", "skip", "solvers", "tune", "zoo")
+_MODULES = (
+    "errors",
+    "grids",
+    "guidance",
+    "integrations",
+    "metrics",
+    "models",
+    "processes",
+    "skip",
+    "skip_analysis",
+    "solvers",
+)
 
 __all__ = [*_HOMES, *_MODULES]
 
@@ -42,19 +54,19 @@ if TYPE_CHECKING:
     from fewstep import guidance as guidance
     from fewstep import integrations as integrations
     from fewstep import metrics as metrics
+    from fewstep import models as models
     from fewstep import processes as processes
     from fewstep import skip as skip
+    from fewstep import skip_analysis as skip_analysis
     from fewstep import solvers as solvers
-    from fewstep import tune as tune
-    from fewstep import zoo as zoo
     from fewstep.calibration import calibrate as calibrate
     from fewstep.denoiser import DataPredictor as DataPredictor
     from fewstep.denoiser import Denoiser as Denoiser
     from fewstep.executor import execute as execute
-    from fewstep.grids import TimeGrid as TimeGrid
     from fewstep.integrations.diffusers import disable as disable
     from fewstep.integrations.diffusers import enable as enable
     from fewstep.integrations.diffusers import summary as summary
+    from fewstep.models import zoo as zoo
     from fewstep.plan import Plan as Plan
     from fewstep.sampling import initial_state as initial_state
     from fewstep.sampling import sample as sample
@@ -67,6 +79,7 @@ if TYPE_CHECKING:
     from fewstep.solvers import Solver as Solver
     from fewstep.solvers import UniPC as UniPC
     from fewstep.solvers import tau as tau
+    from fewstep.time_grid import TimeGrid as TimeGrid
 
 
 def __getattr__(name: str) -> Any:

@@ -11,8 +11,8 @@ from torch import Tensor
 from fewstep.denoiser import DataPredictor
 from fewstep.errors import InputError
 from fewstep.executor import Callback, Generators, NoiseSource, checked_seeds, execute
-from fewstep.grids import TimeGrid
 from fewstep.solvers import Solver
+from fewstep.time_grid import TimeGrid
 
 __all__ = ["initial_state", "sample"]
 

@@ -94,7 +94,9 @@ def test_where_the_fit_is_worse_the_solvers_own_plan_comes_back():
     for plan in plans:
         if plan.report.kept == "own":
             own = fs.UniPC(3).plan(grid)
-            assert torch.equal(plan.data, own.data) and plan.report.gain == 1.0 and not plan.fitted
+            assert (
+                torch.equal(plan.history_weights, own.history_weights) and plan.report.gain == 1.0 and not plan.fitted
+            )
 
 
 def test_a_search_beats_every_grid_that_it_starts_from():
@@ -157,8 +159,8 @@ def test_seeds_decide_the_plan():
         fs.calibrate(Predictor(PROCESS), fs.UniPC(2), grid, num=16, seeds=seeds)
         for seeds in (range(16), range(16), range(16, 32))
     )
-    assert torch.equal(first.data, again.data)
-    assert not torch.equal(first.data, other.data)
+    assert torch.equal(first.history_weights, again.history_weights)
+    assert not torch.equal(first.history_weights, other.history_weights)
 
 
 def test_classes_are_taken_in_turn_unless_told():
@@ -189,7 +191,7 @@ def test_nested_conditions_are_split_with_the_noises():
     settings = {"num": 8, "batch_size": 3, "objective": "local"}
     plan = fs.calibrate(nested, fs.UniPC(2), grid, noises(grid, 8), cond=cond, **settings)
     other = fs.calibrate(flat, fs.UniPC(2), grid, noises(grid, 8), cond=shift, **settings)
-    assert torch.equal(plan.data, other.data)
+    assert torch.equal(plan.history_weights, other.history_weights)
     same = [
         fs.calibrate(nested, fs.UniPC(2), grid, noises(grid, 8), cond={"added": {"shift": one}, "scale": 1}, **settings)
         for one in (shift[3:4], shift[3:4].expand(8, 1))
@@ -362,7 +364,7 @@ def test_a_search_without_budget_tries_the_given_grid_alone():
 def test_features_with_parameters_leave_no_graph():
     grid = fs.grids.karras(PROCESS, 4)
     plan = fs.calibrate(Predictor(PROCESS), fs.UniPC(2), grid, num=8, features=torch.nn.Linear(2, 3))
-    assert not plan.state.requires_grad and not plan.data.requires_grad
+    assert not plan.state_weight.requires_grad and not plan.history_weights.requires_grad
 
 
 def test_the_reference_is_freed_with_the_last_that_knows_it():

@@ -20,7 +20,7 @@ def test_over_data_predictions_the_first_is_the_noise_prediction():
 def test_over_noise_predictions_the_first_is_the_data_prediction():
     t = torch.tensor(0.4, dtype=torch.float64)
     x, e_0, e_1 = torch.randn(3, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    found = feature_matrix(PROCESS, t, "noise", 2) @ torch.stack([x, e_0, e_1])
+    found = feature_matrix(PROCESS, t, "epsilon", 2) @ torch.stack([x, e_0, e_1])
     data = (x - PROCESS.sigma(t) * e_0) / PROCESS.alpha(t)
     torch.testing.assert_close(found, torch.stack([data, e_0, e_0 - e_1]))
 

@@ -66,8 +66,8 @@ def test_each_row_is_no_worse_on_noises_it_has_not_seen(mixture):
 def test_predictions_older_than_the_history_keep_the_solvers_coefficients(mixture):
     plan = folded(fs.UniPC(4).plan(GRID))
     rows = fit_rows(plan, *mixture, WHICH, history=1, ridge=1e-9)
-    torch.testing.assert_close(rows.table.data[:, 1:], plan.data[:, 1:], rtol=0, atol=0)
-    assert not torch.equal(rows.table.data[:, 0], plan.data[:, 0])
+    torch.testing.assert_close(rows.table.history_weights[:, 1:], plan.history_weights[:, 1:], rtol=0, atol=0)
+    assert not torch.equal(rows.table.history_weights[:, 0], plan.history_weights[:, 0])
 
 
 def test_the_final_states_are_those_of_the_plan(mixture):
@@ -84,7 +84,7 @@ def test_a_resumed_fit_is_the_whole_fit(mixture):
     again = fit_rows(plan, *mixture, WHICH, history=4, ridge=1e-6, resume=Resume(whole, 3))
     assert mixture[0].calls - calls == len(WHICH) * 1  # Row 3's prediction is known: only row 4 calls.
     assert torch.equal(again.end, whole.end)
-    assert torch.equal(again.table.data, whole.table.data)
+    assert torch.equal(again.table.history_weights, whole.table.history_weights)
 
 
 def test_moving_times_lowers_the_error(mixture):
@@ -124,7 +124,7 @@ def test_derivatives_are_those_of_the_error(mixture, times, monkeypatch):
 def test_the_start_is_the_rows(mixture):
     problem = final_problem(mixture, times=True)
     table = problem.start().detail
-    torch.testing.assert_close(table.data, problem.rows.table.data, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(table.history_weights, problem.rows.table.history_weights, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(table.plan.times, problem.rows.table.plan.times, rtol=1e-12, atol=1e-12)
 
 

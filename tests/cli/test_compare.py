@@ -22,8 +22,8 @@ from fewstep.cli.images import to_uint8
 from fewstep.cli.progress import bar
 from fewstep.cli.workers import Workers
 from fewstep.errors import InputError
-from fewstep.integrations.model import Model
 from fewstep.metrics import features, frechet_distance, from_uint8, reference
+from fewstep.models.model import Model
 
 CALLS = []
 

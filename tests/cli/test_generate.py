@@ -22,7 +22,7 @@ from generating import fewstep, loaded, same_files
 import fewstep as fs
 from fewstep.cli.app import app
 from fewstep.cli.images import to_uint8
-from fewstep.integrations.model import Model
+from fewstep.models.model import Model
 
 COMMAND = [sys.executable, "-m", "fewstep.cli", "generate"]
 MODELS = """

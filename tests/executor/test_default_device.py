@@ -40,8 +40,8 @@ def test_tables_are_made_on_the_host_and_run(process, solver, elsewhere):
     x_T = torch.ones(2, 3, device="cpu")
     made = [fs.execute(one, lambda x, t: 0.5 * x, x_T, seeds=range(2)) for one in (plan, again)]
     assert torch.equal(*made) and bool(torch.isfinite(made[0]).all())
-    gain, weights = plan.weights()
-    assert {part.device.type for part in (grid.times, plan.data, plan.call_times, gain, weights)} == {"cpu"}
+    gain, weights = plan.unrolled()
+    assert {part.device.type for part in (grid.times, plan.history_weights, plan.call_times, gain, weights)} == {"cpu"}
 
 
 @pytest.mark.parametrize("name", ["karras", "quadratic_time", "uniform_time", "optimized"])
@@ -52,7 +52,7 @@ def test_grids_are_made_on_the_host(name, elsewhere):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"solver": "sa"}, {"steps": "optimized"}, {"steps": "beta"}, {"thresholding": True, "steps": "karras"},
+    [{}, {"solver": "sa"}, {"grid": "optimized"}, {"grid": "beta"}, {"thresholding": True, "grid": "karras"},
      {"prediction_type": "flow_prediction"}],
     ids=str,
 )  # fmt: skip

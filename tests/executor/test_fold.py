@@ -39,7 +39,7 @@ def run(plan, process):
 def test_same_result_as_the_plan(solver, process, steps):
     plan = solver.plan(fs.grids.uniform_time(process, steps))
     one_row = folded(plan)
-    assert one_row.step.tolist() == list(range(steps)) and one_row.nfe == steps
+    assert one_row.interval.tolist() == list(range(steps)) and one_row.nfe == steps
     torch.testing.assert_close(run(one_row, process), run(plan, process), rtol=1e-8, atol=1e-10)
 
 
@@ -53,14 +53,14 @@ def test_without_any_corrector_it_is_the_predictor():
     process = fs.processes.VPLinear()
     grid = fs.grids.uniform_logsnr(process, 6)
     bare = folded(fs.UniPC(3, corrector=True).plan(grid), uncorrected=range(6))
-    torch.testing.assert_close(bare.data, fs.UniPC(3, corrector=False).plan(grid).data)
+    torch.testing.assert_close(bare.history_weights, fs.UniPC(3, corrector=False).plan(grid).history_weights)
 
 
 def test_some_correctors_can_be_left_out():
     process = fs.processes.VPLinear()
     grid = fs.grids.uniform_logsnr(process, 6)
     whole, partial = folded(fs.UniPC(2).plan(grid)), folded(fs.UniPC(2).plan(grid), uncorrected=[2])
-    changed = [n for n in range(6) if not torch.equal(whole.data[n], partial.data[n])]
+    changed = [n for n in range(6) if not torch.equal(whole.history_weights[n], partial.history_weights[n])]
     assert changed == [3]
 
 
@@ -73,9 +73,9 @@ def test_other_numbers_of_calls_are_refused(solver):
 def test_a_plan_whose_rows_have_noise_of_their_own_runs_unfolded():
     process = PROCESSES[0]
     plan = fs.SASolver(2, 2, few_step=True).plan(fs.grids.uniform_time(process, 4))
-    noise = plan.noise.clone()
-    noise[torch.searchsorted(plan.step, torch.tensor(0), right=True) - 1] *= 0.5
-    other = replace(plan, noise=noise)
+    noise = plan.noise_scale.clone()
+    noise[torch.searchsorted(plan.interval, torch.tensor(0), right=True) - 1] *= 0.5
+    other = replace(plan, noise_scale=noise)
     assert foldable(plan) and not foldable(other)
     with pytest.raises(fs.errors.InputError, match="different noise"):
         folded(other)
@@ -87,12 +87,11 @@ def test_a_plan_with_other_rows_runs_unfolded(evaluate):
     """One call at the start of each of two intervals, but on a corrected state, or with a correction at the end."""
     state = torch.tensor([0.5, 0.25, 0.4, 0.1], dtype=torch.float64)
     plan = fs.Plan(
-        process=fs.processes.EDM(),
-        times=torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64),
-        step=torch.tensor([0, 0, 1, 1]),
-        state=state,
-        data=1.0 - state[:, None],
-        noise=torch.zeros(4, dtype=torch.float64),
+        grid=fs.TimeGrid(fs.processes.EDM(), [4.0, 2.0, 1.0]),
+        interval=torch.tensor([0, 0, 1, 1]),
+        state_weight=state,
+        history_weights=1.0 - state[:, None],
+        noise_scale=torch.zeros(4, dtype=torch.float64),
         evaluate=torch.tensor(evaluate),
     )
     x = torch.tensor([[0.3], [2.0]], dtype=torch.float64)

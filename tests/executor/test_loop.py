@@ -21,7 +21,7 @@ SOLVERS = [
     fs.SASolver(3, 4, tau=1.0),
     fs.SASolver(2, 2, tau=1.0, few_step=True),
     fs.SASolver(3, 3, tau=1.0, mode="PECE"),
-    fs.SASolver(3, 3, tau=0.5, prediction="noise"),
+    fs.SASolver(3, 3, tau=0.5, prediction="epsilon"),
 ]
 each_solver = pytest.mark.parametrize("solver", SOLVERS, ids=repr)
 
@@ -34,17 +34,17 @@ def by_rows(plan: fs.Plan, denoiser, x: torch.Tensor, noise: list[torch.Tensor])
     """Run a plan in the plainest way: no buffer, a list of all predictions."""
     base, current, history, time, step = x, x, [], plan.times[0], 0
     for row in plan.rows:
-        if row.step != step:
-            base, step = current, row.step
+        if row.interval != step:
+            base, step = current, row.interval
         if row.evaluate:
             prediction = denoiser(current, time)
-            if plan.prediction == "noise":
+            if plan.prediction == "epsilon":
                 prediction = (current - plan.process.alpha(time) * prediction) / plan.process.sigma(time)
             history.insert(0, prediction)
-        current = row.state * base + row.noise * noise[row.step]
-        for weight, past in zip(row.data, history, strict=False):
+        current = row.state_weight * base + row.noise_scale * noise[row.interval]
+        for weight, past in zip(row.history_weights, history, strict=False):
             current = current + weight * past
-        time = plan.times[row.step + 1]
+        time = plan.times[row.interval + 1]
     return current
 
 
@@ -58,7 +58,7 @@ def test_it_does_what_the_rows_say(solver, steps, end, monkeypatch):
     fill = NoiseSource.fill
     monkeypatch.setattr(NoiseSource, "fill", lambda self, out: (fill(self, out), drawn.append(out.clone())))
     got = fs.execute(plan, model, x_T, seeds=range(6))
-    noisy = sorted({row.step for row in plan.rows if row.noise != 0})
+    noisy = sorted({row.interval for row in plan.rows if row.noise_scale != 0})
     assert len(drawn) == len(noisy)
     noise = [torch.zeros_like(x_T)] * plan.steps
     for n, xi in zip(noisy, drawn, strict=True):
@@ -145,9 +145,10 @@ def test_the_callbacks_state_is_the_calls_or_the_corrected_one(solver, corrected
 
     fs.execute(plan, denoiser, noises(3, 2), callback=lambda step, t, x_t, x0: seen.append(x_t.clone()))
     assert torch.equal(seen[0], called[1]) != corrected
-    first = {row.step: row for row in plan.rows}[0]
+    first = {row.interval: row for row in plan.rows}[0]
     at_first = [model(x, t) for x, t in zip(called[:2], plan.call_times, strict=False)]
-    correction = first.state * called[0] + first.data[0] * at_first[1] + first.data[1] * at_first[0]
+    new, old = first.history_weights[:2]
+    correction = first.state_weight * called[0] + new * at_first[1] + old * at_first[0]
     assert torch.allclose(seen[0], correction) == corrected
 
 

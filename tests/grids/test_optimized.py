@@ -114,7 +114,7 @@ def test_the_bound_of_ddim_is_that_of_its_weights():
     grid = fs.grids.uniform_logsnr(VP, 9)
     plan = fs.DDIM().plan(grid)
     error = VP.sigma(plan.call_times) ** 2 / VP.alpha(plan.call_times)
-    wanted = (plan.weights()[1].abs() * error).sum() / VP.sigma(grid.times[-1])
+    wanted = (plan.unrolled()[1].abs() * error).sum() / VP.sigma(grid.times[-1])
     got = Bound(VP, fs.DDIM(), 2, to_zero=False)(grid.times[None])[0]
     assert float(got) == pytest.approx(float(wanted), rel=1e-12)
 
@@ -124,7 +124,7 @@ def test_to_the_noise_free_end_the_bound_is_that_of_the_last_prediction():
     plan = fs.DDIM().plan(grid)
     inner = fs.DDIM().plan(fs.TimeGrid(VP, grid.times[:-1]))
     error = VP.sigma(plan.call_times) / VP.alpha(plan.call_times)
-    before = (inner.weights()[1].abs() * error[:-1]).sum() / VP.alpha(grid.times[-2])
+    before = (inner.unrolled()[1].abs() * error[:-1]).sum() / VP.alpha(grid.times[-2])
     got = Bound(VP, fs.DDIM(), 1, to_zero=True)(grid.times[None])[0]
     assert float(got) == pytest.approx(float(before + error[-1]), rel=1e-12)
 

@@ -49,7 +49,7 @@ def test_every_karras_scheduler_keeps_its_process(name, saved, tmp_path):
 
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_stable_diffusion():
-    scheduler = FewStepScheduler.from_config(STABLE_DIFFUSION, solver="sa", steps="karras", tau=0.4)
+    scheduler = FewStepScheduler.from_config(STABLE_DIFFUSION, solver="sa", grid="karras", tau=0.4)
     assert scheduler.config.solver == "sa" and scheduler.config.tau == 0.4
     assert scheduler.alphas_cumprod[0].item() == pytest.approx(1 - 0.00085, abs=1e-6)
     scheduler.set_timesteps(5)
@@ -266,8 +266,8 @@ def test_typing_errors_are_errors():
         FewStepScheduler(solvr="sa")
     for settings, said in {
         ("solver", "unipcc"): "did you mean 'unipc'",
-        ("steps", "optimised"): "did you mean 'optimized'",
-        ("steps", 8): "num_inference_steps",
+        ("grid", "optimised"): "did you mean 'optimized'",
+        ("grid", 8): "num_inference_steps",
         ("prediction_type", "v"): "unknown prediction_type",
         ("beta_schedule", "lin"): "did you mean 'linear'",
         ("tau", -1.0): "tau is -1.0",
@@ -290,7 +290,7 @@ def test_typing_errors_are_errors():
 
 
 def test_settings_survive_a_file(tmp_path):
-    settings = {"solver": "sa", "tau": 0.3, "tau_window": (0.05, 1), "steps": "karras", "seed": 11, "eta": 0.5}
+    settings = {"solver": "sa", "tau": 0.3, "tau_window": (0.05, 1), "grid": "karras", "seed": 11, "eta": 0.5}
     scheduler = FewStepScheduler(**settings, disable_corrector=(0, 1))
     scheduler.save_pretrained(tmp_path)
     with warnings.catch_warnings():
@@ -304,7 +304,7 @@ def test_settings_survive_a_file(tmp_path):
 def test_a_grid_of_ones_own_survives_a_file(tmp_path):
     process = fs.processes.VPDiscrete.from_betas()
     grid = fs.grids.karras(process, 6)
-    scheduler = FewStepScheduler(steps=grid.times.tolist())
+    scheduler = FewStepScheduler(grid=grid.times.tolist())
     scheduler.save_pretrained(tmp_path)
     loaded = FewStepScheduler.from_pretrained(tmp_path)
     loaded.set_timesteps(6)

@@ -66,7 +66,7 @@ def test_the_saved_file_is_the_config(config, tmp_path):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_every_compatible_scheduler_and_back():
-    scheduler = FewStepScheduler(**TRAINED, solver="sa", steps="karras", tau=0.5)
+    scheduler = FewStepScheduler(**TRAINED, solver="sa", grid="karras", tau=0.5)
     names = {scheduler_class.__name__ for scheduler_class in scheduler.compatibles}
     assert names >= {member.name for member in KarrasDiffusionSchedulers} - {"DPMSolverSDEScheduler"}
     for compatible in scheduler.compatibles:

@@ -81,7 +81,7 @@ def test_settings_go_to_the_scheduler():
     pipe, _ = tiny.stable_diffusion()
     fs.enable(pipe, solver="dpmpp", grid="beta", solver_order=3)
     config = pipe.scheduler.config
-    assert (config.solver, config.steps, config.solver_order) == ("dpmpp", "beta", 3)
+    assert (config.solver, config.grid, config.solver_order) == ("dpmpp", "beta", 3)
     fs.enable(pipe, 4, solver="deis", grid="karras")
     assert pipe.scheduler.config.solver == "deis"
     fs.disable(pipe)
@@ -97,17 +97,17 @@ def test_recommendations_by_family():
     }
     for make, (steps, power, order) in expected.items():
         config = fs.enable(make()[0]).scheduler.config
-        assert (config.solver, config.steps, config.error_power, config.solver_order) == ("unipc", steps, power, order)
+        assert (config.solver, config.grid, config.error_power, config.solver_order) == ("unipc", steps, power, order)
     for steps, order in ((None, 3), (10, 3), (9, 2), (5, 2)):
         config = fs.enable(pixels(), steps=steps).scheduler.config
-        assert (config.steps, config.error_power, config.solver_order) == ("optimized", 1.0, order)
+        assert (config.grid, config.error_power, config.solver_order) == ("optimized", 1.0, order)
 
 
 def test_a_scheduler_of_ones_own_keeps_its_settings():
     pipe, _ = tiny.dit()
-    pipe.scheduler = own = FewStepScheduler.from_config(pipe.scheduler.config, solver="sa", tau=0.3, steps="karras")
+    pipe.scheduler = own = FewStepScheduler.from_config(pipe.scheduler.config, solver="sa", tau=0.3, grid="karras")
     config = fs.enable(pipe, 5, grid="beta").scheduler.config
-    assert (config.solver, config.tau, config.steps) == ("sa", 0.3, "beta")
+    assert (config.solver, config.tau, config.grid) == ("sa", 0.3, "beta")
     assert fs.disable(pipe).scheduler is own
 
 
@@ -129,14 +129,14 @@ def test_a_grid_of_ones_own():
 def test_a_grid_of_the_same_process_in_other_words():
     pipe, _ = tiny.dit()
     rounded = fs.processes.VPDiscrete(pipe.scheduler.alphas_cumprod)  # In float32.
-    assert len(fs.enable(pipe, grid=fs.grids.karras(rounded, 3)).scheduler.config.steps) == 4
+    assert len(fs.enable(pipe, grid=fs.grids.karras(rounded, 3)).scheduler.config.grid) == 4
     with pytest.raises(InputError, match="the grid is of EDM"):
         video = pixels()
         video.scheduler = diffusers.EDMEulerScheduler(sigma_max=700.0)
         fs.enable(video, grid=fs.grids.karras(fs.processes.EDM(), 3))
     flow, _ = tiny.flux()
     grid = fs.grids.uniform_time(fs.processes.RectifiedFlow(2.0), 3)
-    assert fs.enable(flow, grid=grid).scheduler.config.steps == grid.times.tolist()
+    assert fs.enable(flow, grid=grid).scheduler.config.grid == grid.times.tolist()
 
 
 def test_skip_tuning_comes_and_goes():

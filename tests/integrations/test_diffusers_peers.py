@@ -8,7 +8,7 @@ import fewstep as fs
 from fewstep.errors import InputError
 from fewstep.executor.noise import NoiseSource
 from fewstep.integrations.diffusers.peers import PEERS, Peer
-from fewstep.integrations.model import Model
+from fewstep.models.model import Model
 
 PROCESS = fs.processes.VPDiscrete.from_betas()
 SEEDS = [3, 1, 4, 15]

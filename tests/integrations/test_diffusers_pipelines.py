@@ -30,7 +30,7 @@ def close(a, b, tolerance=1e-3):
 def test_runs_on_any_grid_with_one_call_a_step(make):
     pipe, call = make()
     network = getattr(pipe, "unet", None) or pipe.transformer
-    pipe.scheduler = FewStepScheduler.from_config(pipe.scheduler.config, solver="sa", steps="karras", tau=0.5)
+    pipe.scheduler = FewStepScheduler.from_config(pipe.scheduler.config, solver="sa", grid="karras", tau=0.5)
     calls = []
     handle = network.register_forward_hook(lambda *_: calls.append(1))
     first = tiny.run(pipe, call, steps=5)
@@ -86,7 +86,7 @@ def test_inpainting_keeps_what_is_known():
 @pytest.mark.parametrize("make", [tiny.dit, tiny.flux], ids=lambda make: make.__name__)
 def test_a_saved_pipeline_loads_again(make, tmp_path):
     pipe, call = make()
-    pipe.scheduler = FewStepScheduler.from_config(pipe.scheduler.config, solver="sa", steps="karras", seed=5)
+    pipe.scheduler = FewStepScheduler.from_config(pipe.scheduler.config, solver="sa", grid="karras", seed=5)
     expected = tiny.run(pipe, call, steps=2)
     pipe.save_pretrained(tmp_path)
     index = json.loads((tmp_path / "model_index.json").read_text())
@@ -146,7 +146,7 @@ def test_lora_goes_with_it():
 
 def test_a_compiled_network_is_compiled_once():
     pipe, call = tiny.dit()
-    pipe.scheduler = FewStepScheduler.from_config(pipe.scheduler.config, steps="karras")
+    pipe.scheduler = FewStepScheduler.from_config(pipe.scheduler.config, grid="karras")
     expected = tiny.run(pipe, call, steps=3)
     torch.compiler.reset()
     graphs = []
@@ -171,7 +171,7 @@ def test_a_real_pretrained_folder(shared):
     pipe.set_progress_bar_config(disable=True)
     results = {}
     for steps in (6, 12, 24):
-        pipe.scheduler = FewStepScheduler.from_config(pipe.scheduler.config, steps="karras")
+        pipe.scheduler = FewStepScheduler.from_config(pipe.scheduler.config, grid="karras")
         generator = torch.Generator().manual_seed(0)
         results[steps] = pipe(2, generator=generator, num_inference_steps=steps, output_type="pt").images
     assert results[6].shape == (2, 3, 32, 32) and 0.05 < float(results[24].std()) < 0.5
@@ -196,7 +196,7 @@ def test_the_embedded_model():
         model = fs.zoo.load("fashion-mnist")
     except OSError as error:
         pytest.skip(f"the embedded model is not there: {error}")
-    scheduler = FewStepScheduler(prediction_type="v_prediction", solver_order=3, steps="karras")
+    scheduler = FewStepScheduler(prediction_type="v_prediction", solver_order=3, grid="karras")
     pipe, labels = ClassConditional(model.network, scheduler), torch.arange(3)
     with torch.no_grad():
         (got,) = pipe(labels, torch.Generator().manual_seed(0), 5)

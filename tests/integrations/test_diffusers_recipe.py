@@ -13,7 +13,7 @@ import fewstep as fs
 from fewstep.calibration import load_recipe
 from fewstep.errors import InputError
 from fewstep.integrations.diffusers import FewStepScheduler
-from fewstep.integrations.pipelines import load_pipeline
+from fewstep.models.pipelines import load_pipeline
 
 STEPS = 3
 
@@ -95,7 +95,7 @@ def test_another_process_is_refused(calibrated):
         FewStepScheduler.from_recipe(path, config)
 
 
-@pytest.mark.parametrize("settings", [{"solver": "dpmpp"}, {"steps": "karras"}, {"tau": 0.5}])
+@pytest.mark.parametrize("settings", [{"solver": "dpmpp"}, {"grid": "karras"}, {"tau": 0.5}])
 def test_what_the_recipe_decides_is_not_given_again(calibrated, settings):
     with pytest.raises(InputError, match="decides it: leave it out"):
         FewStepScheduler.from_recipe(calibrated[1], **settings)
@@ -105,9 +105,9 @@ def test_settings_given_later_replace_it(calibrated):
     pipe, path, _ = calibrated
     kept = FewStepScheduler.from_recipe(path, pipe.scheduler.config)
     other = FewStepScheduler.from_config(kept.config, solver="dpmpp")
-    assert isinstance(other.solver, fs.DPMSolverPP) and other.config.recipe is None and other.config.steps == "simple"
+    assert isinstance(other.solver, fs.DPMSolverPP) and other.config.recipe is None and other.config.grid == "simple"
     same = FewStepScheduler.from_config(kept.config, clip_sample=True)
-    assert same.config.recipe == kept.config.recipe and same.config.steps == kept.config.steps
+    assert same.config.recipe == kept.config.recipe and same.config.grid == kept.config.grid
 
 
 def test_a_damaged_recipe_is_answered():

@@ -35,7 +35,7 @@ def test_a_one_point_flow_ends_at_its_point(solver, order):
 def test_no_step_is_wasted_on_any_grid(steps, kind):
     point = noise(1, 2, 4, 4, seed=5)
     for final in ("zero", "sigma_min"):
-        scheduler = FewStepScheduler(**PREDICTIONS[kind], solver="sa", steps=steps, final_sigmas_type=final)
+        scheduler = FewStepScheduler(**PREDICTIONS[kind], solver="sa", grid=steps, final_sigmas_type=final)
         end = denoise(scheduler, noise(1, 2, 4, 4), 5, D=lambda x, alpha, sigma: point.double())
         assert bool((scheduler.sigmas.diff() < 0).all())
         last = scheduler.sigmas[-1]
@@ -71,7 +71,7 @@ CORE = {
 @pytest.mark.parametrize("kind", PREDICTIONS)
 @pytest.mark.parametrize("steps", ["simple", "karras", "uniform_logsnr"])
 def test_the_same_result_as_the_core(solver, kind, steps):
-    settings = {**PREDICTIONS[kind], "solver": solver, "solver_order": 3, "tau": 0.0, "steps": steps}
+    settings = {**PREDICTIONS[kind], "solver": solver, "solver_order": 3, "tau": 0.0, "grid": steps}
     scheduler = FewStepScheduler(**settings)
     scheduler.set_timesteps(7)
     assert scheduler.plan.solver == repr(CORE[solver])
@@ -201,8 +201,10 @@ def test_tau_is_read_at_the_target_and_the_last_step_adds_no_noise():
     scheduler.set_timesteps(6)
     levels = scheduler.sigmas.double()
     inside = [(0.05 <= float(s) <= 5.0) and n < 5 for n, s in enumerate(levels[1:])]
-    first = [i for i, step in enumerate(scheduler.plan.step.tolist()) if step not in scheduler.plan.step.tolist()[:i]]
-    assert (scheduler.plan.noise[first] != 0).tolist() == inside
+    first = [
+        i for i, step in enumerate(scheduler.plan.interval.tolist()) if step not in scheduler.plan.interval.tolist()[:i]
+    ]
+    assert (scheduler.plan.noise_scale[first] != 0).tolist() == inside
     assert any(inside) and not all(inside)
 
 
@@ -312,4 +314,4 @@ def test_an_edm_network_is_preconditioned_as_in_diffusers():
 def test_nothing_is_warned_about_in_ordinary_use():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        denoise(FewStepScheduler(steps="karras"), noise(1, 4, 8, 8), 4)
+        denoise(FewStepScheduler(grid="karras"), noise(1, 4, 8, 8), 4)

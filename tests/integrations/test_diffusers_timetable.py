@@ -32,7 +32,7 @@ def belongs(scheduler):
 @pytest.mark.parametrize("steps", PLACEMENTS)
 @pytest.mark.parametrize("integer", [False, True])
 def test_sigma_belongs_to_the_timestep(config, steps, integer):
-    scheduler = FewStepScheduler(**config, steps=steps, integer_timesteps=integer)
+    scheduler = FewStepScheduler(**config, grid=steps, integer_timesteps=integer)
     for num in (1, 2, 3, 5, 8, 33, 60):
         scheduler.set_timesteps(num)
         assert belongs(scheduler)
@@ -50,7 +50,7 @@ def test_spacings_are_those_of_diffusers(spacing, num):
         one.set_timesteps(num)
     assert ours.timesteps.tolist() == theirs.timesteps.tolist() and ours.timesteps.dtype == torch.int64
     torch.testing.assert_close(ours.sigmas, theirs.sigmas, rtol=1e-4, atol=1e-5)
-    named = FewStepScheduler(**VP, steps=spacing, steps_offset=settings["steps_offset"])
+    named = FewStepScheduler(**VP, grid=spacing, steps_offset=settings["steps_offset"])
     named.set_timesteps(num)
     assert torch.equal(named.timesteps, ours.timesteps)
 
@@ -128,11 +128,11 @@ def test_pairs_may_disagree():
 
 
 def test_a_pipelines_own_sigmas_leave_the_placement_to_us():
-    named, passed = (FewStepScheduler(**FLOW, steps="karras") for _ in range(2))
+    named, passed = (FewStepScheduler(**FLOW, grid="karras") for _ in range(2))
     named.set_timesteps(6)
     passed.set_timesteps(sigmas=np.linspace(1.0, 1 / 6, 6))
     assert torch.equal(named.sigmas, passed.sigmas)
-    with pytest.warns(UserWarning, match="3 sigmas are given.*steps='karras' is not"):
+    with pytest.warns(UserWarning, match="3 sigmas are given.*grid='karras' is not"):
         passed.set_timesteps(sigmas=[1.0, 0.7, 0.3])
     torch.testing.assert_close(passed.sigmas[1:3], torch.tensor([2.1 / 2.4, 0.9 / 1.6]))
     simple = FewStepScheduler(**FLOW)
@@ -167,14 +167,14 @@ def test_a_flows_flags_where_only_the_number_is_passed(flag, num, mu):
 def test_unipcs_flags_for_a_flow_are_over_its_noise_to_signal_ratio():
     flags = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
     flagged = FewStepScheduler(**flags, use_karras_sigmas=True)
-    named = FewStepScheduler(**flags, steps="karras")
+    named = FewStepScheduler(**flags, grid="karras")
     for one in (flagged, named):
         one.set_timesteps(8)
     assert torch.equal(flagged.grid.times, named.grid.times)
 
 
 def test_above_a_hundred_steps_nothing_is_searched():
-    many, even = (FewStepScheduler(**VP, steps=steps) for steps in ("optimized", "uniform_logsnr"))
+    many, even = (FewStepScheduler(**VP, grid=steps) for steps in ("optimized", "uniform_logsnr"))
     for one in (many, even):
         one.set_timesteps(1000)
     assert torch.equal(many.grid.times, even.grid.times)
@@ -241,7 +241,7 @@ def test_there_are_only_so_many_whole_numbers():
 
 
 def test_optimized_is_the_cores_and_found_once():
-    scheduler = FewStepScheduler(**VP, solver="unipc", steps="optimized", error_power=2.0)
+    scheduler = FewStepScheduler(**VP, solver="unipc", grid="optimized", error_power=2.0)
     scheduler.set_timesteps(5)
     solver, process = fs.UniPC(2), scheduler.grid.process
     assert torch.equal(scheduler.grid.times, fs.grids.optimized(process, solver, 5, error_power=2.0, end="zero").times)
@@ -251,6 +251,6 @@ def test_optimized_is_the_cores_and_found_once():
 
 
 def test_optimized_on_a_flow():
-    scheduler = FewStepScheduler(**FLOW, steps="optimized")
+    scheduler = FewStepScheduler(**FLOW, grid="optimized")
     scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.25, 4))
     assert len(scheduler.timesteps) == 4 and belongs(scheduler) and scheduler.sigmas[-1] == 0

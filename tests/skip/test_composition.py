@@ -12,8 +12,8 @@ from skip_reference import ScaledConcatenation, randomised
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fewstep import guidance, skip, zoo
+from fewstep.models.train_zoo import NETWORK
 from fewstep.processes import VPDiscrete
-from fewstep.zoo.train import NETWORK
 
 library = pytest.importorskip("diffusers")
 RHO = [0.5, 0.6, 0.7, 0.8]

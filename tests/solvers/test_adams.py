@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mpmath import mp, mpf
 
 import fewstep as fs
-from fewstep.solvers.adams import Interval, adams, exponential_moments, interpolation_weights
+from fewstep.solvers.adams import Intervals, adams, exponential_moments, interpolation_weights
 
 
 @pytest.mark.parametrize("z", [1e-8, 1e-3, 0.1, 1.0, 4.0, 20.0, 60.0])
@@ -38,22 +38,22 @@ def test_rows_integrate_polynomials_against_the_exponential_exactly(steps, tau, 
     grid = fs.grids.uniform_logsnr(process, steps)
     n = torch.tensor([steps - 2])
     for offsets in (range(0, -order, -1), range(1, 1 - order, -1)):
-        row = adams(Interval(grid, n, torch.full((1,), tau, dtype=torch.float64)), offsets)
+        row = adams(Intervals(grid, n, torch.full((1,), tau, dtype=torch.float64)), offsets)
         end = grid.half_logsnr[n + 1]
         nodes = grid.half_logsnr[n[0] + torch.tensor(list(offsets))] - end
         h, c = mpf(float(grid.half_logsnr[n + 1] - grid.half_logsnr[n])), mpf(1 + tau**2)
         for k in range(order):
             exact = mp.quad(lambda s, k=k, c=c: c * mp.exp(c * s) * s**k, [-h, 0]) * mpf(float(grid.alpha[n + 1]))
-            assert float((row.data[0] * nodes**k).sum()) == pytest.approx(float(exact), rel=1e-8, abs=1e-14)
+            assert float((row.history_weights[0] * nodes**k).sum()) == pytest.approx(float(exact), rel=1e-8, abs=1e-14)
 
 
 def test_noise_rows_integrate_polynomials_against_the_falling_exponential():
     mp.dps = 40
     grid = fs.grids.uniform_logsnr(fs.processes.VPLinear(), 12)
     n = torch.tensor([6])
-    row = adams(Interval(grid, n, torch.zeros(1, dtype=torch.float64)), [0, -1, -2], "noise")
+    row = adams(Intervals(grid, n, torch.zeros(1, dtype=torch.float64)), [0, -1, -2], "epsilon")
     nodes = grid.half_logsnr[n[0] + torch.tensor([0, -1, -2])]
     start, end = (mpf(float(grid.half_logsnr[i])) for i in (6, 7))
     for k in range(3):
         exact = -mp.quad(lambda x, k=k: mp.exp(-x) * x**k, [start, end]) * mpf(float(grid.alpha[7]))
-        assert float((row.data[0] * nodes**k).sum()) == pytest.approx(float(exact), rel=1e-9)
+        assert float((row.history_weights[0] * nodes**k).sum()) == pytest.approx(float(exact), rel=1e-9)

@@ -13,11 +13,11 @@ each_process = pytest.mark.parametrize("process", PROCESSES, ids=repr)
 def assert_same_rows(one: fs.Plan, other: fs.Plan) -> None:
     assert len(one.rows) == len(other.rows)
     for left, right in zip(one.rows, other.rows, strict=True):
-        assert (left.step, left.evaluate) == (right.step, right.evaluate)
-        assert left.state == pytest.approx(right.state, abs=1e-12)
-        assert left.noise == pytest.approx(right.noise, abs=1e-12)
-        width = max(len(left.data), len(right.data))
-        pad = [[*row.data, *[0.0] * (width - len(row.data))] for row in (left, right)]
+        assert (left.interval, left.evaluate) == (right.interval, right.evaluate)
+        assert left.state_weight == pytest.approx(right.state_weight, abs=1e-12)
+        assert left.noise_scale == pytest.approx(right.noise_scale, abs=1e-12)
+        width = max(len(left.history_weights), len(right.history_weights))
+        pad = [[*row.history_weights, *[0.0] * (width - len(row.history_weights))] for row in (left, right)]
         assert pad[0] == pytest.approx(pad[1], rel=1e-11, abs=1e-12)
 
 
@@ -37,7 +37,7 @@ def assert_same_rows(one: fs.Plan, other: fs.Plan) -> None:
         ),
         (fs.DPMSolverPP(1), fs.DPMSolverPP(1, "published")),
         (fs.DPMSolverPP(2), fs.DPMSolverPP(2, "published")),
-        (fs.DEIS(3), fs.SASolver(3, 0, tau=0.0, prediction="noise")),
+        (fs.DEIS(3), fs.SASolver(3, 0, tau=0.0, prediction="epsilon")),
         (fs.DDIM(eta=1.0), fs.SASolver(1, 0, tau=1.0)),
         (fs.SASolver(2, 2, tau=0.0, few_step=True), fs.UniPC(2, "bh1", corrector=False)),
     ],
@@ -68,7 +68,7 @@ def test_ddim_with_eta_is_first_order_sa_with_its_tau(process, eta):
 @each_process
 def test_first_order_deis_is_euler_in_what_it_does(process):
     grid = fs.grids.uniform_logsnr(process, 6)
-    gains, weights = zip(*(solver.plan(grid).weights() for solver in (fs.DEIS(1), fs.Euler())), strict=True)
+    gains, weights = zip(*(solver.plan(grid).unrolled() for solver in (fs.DEIS(1), fs.Euler())), strict=True)
     assert float(gains[0]) == pytest.approx(float(gains[1]), abs=1e-12)
     assert torch.allclose(weights[0], weights[1], atol=1e-9)
 
@@ -117,13 +117,15 @@ def test_the_few_step_form_of_sa_is_that_of_its_appendix():
     decay = sigma[n + 1] / sigma[n] * torch.exp(-(tau**2) * h)
     total = -torch.expm1(-c * h)
     slope = c * h**2 / 2 / before
-    predictor, corrector = [row for row in rows if row.step == n]
-    assert predictor.state == pytest.approx(float(decay), abs=1e-12)
-    assert predictor.data[:2] == pytest.approx([float(alpha[n + 1] * (total + slope)), float(-alpha[n + 1] * slope)])
-    assert corrector.data[:2] == pytest.approx(
+    predictor, corrector = [row for row in rows if row.interval == n]
+    assert predictor.state_weight == pytest.approx(float(decay), abs=1e-12)
+    assert predictor.history_weights[:2] == pytest.approx(
+        [float(alpha[n + 1] * (total + slope)), float(-alpha[n + 1] * slope)]
+    )
+    assert corrector.history_weights[:2] == pytest.approx(
         [float(alpha[n + 1] * c * h / 2), float(alpha[n + 1] * (total - c * h / 2))], abs=1e-12
     )
     noise = sigma[n + 1] * torch.sqrt(-torch.expm1(-2 * tau**2 * h))
-    assert predictor.noise == corrector.noise == pytest.approx(float(noise), abs=1e-12)
-    last = [row for row in rows if row.step == 4]
-    assert len(last) == 1 and last[0].noise == 0.0
+    assert predictor.noise_scale == corrector.noise_scale == pytest.approx(float(noise), abs=1e-12)
+    last = [row for row in rows if row.interval == 4]
+    assert len(last) == 1 and last[0].noise_scale == 0.0

@@ -22,7 +22,7 @@ def errors(solver: fs.Solver, steps: int) -> tuple[float, float]:
 
 @pytest.mark.parametrize("corrector_order", [3, 4])
 @pytest.mark.parametrize("tau", [0.0, 0.5, 1.0, fs.tau.window(1.0, 0.05, 1.0)], ids=str)
-@pytest.mark.parametrize("prediction", ["x0", "noise"])
+@pytest.mark.parametrize("prediction", ["x0", "epsilon"])
 def test_mean_and_variance_converge_to_the_truth(corrector_order, tau, prediction):
     solver = fs.SASolver(3, corrector_order, tau=tau, prediction=prediction)
     mean, variance = errors(solver, 60)

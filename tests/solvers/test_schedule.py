@@ -9,7 +9,7 @@ VP = fs.processes.VPLinear()
 
 def nodes(plan: fs.Plan) -> list[int]:
     """Return how many predictions each row looks at."""
-    return [sum(weight != 0 for weight in row.data) for row in plan.rows]
+    return [sum(weight != 0 for weight in row.history_weights) for row in plan.rows]
 
 
 def test_orders_rise_and_fall():
@@ -49,19 +49,19 @@ def test_calls(solver, calls, calls_to_zero, steps):
 def test_tau_is_read_at_the_end_of_each_interval():
     grid = fs.TimeGrid(fs.processes.EDM(), [80.0, 10.0, 0.9, 0.3, 0.06, 0.01])
     plan = fs.SASolver(1, 0, tau=fs.tau.window(1.0, 0.05, 1.0)).plan(grid)
-    assert [row.noise > 0 for row in plan.rows] == [False, True, True, True, False]
+    assert [row.noise_scale > 0 for row in plan.rows] == [False, True, True, True, False]
 
 
 def test_a_tau_function_may_look_at_the_point_as_a_number():
     grid = fs.grids.karras(fs.processes.EDM(), 6)
     window = fs.SASolver(tau=fs.tau.window(0.7, 0.05, 1.0)).plan(grid)
     function = fs.SASolver(tau=lambda p: 0.7 if 0.05 <= p.sigma / p.alpha <= 1.0 else 0.0).plan(grid)
-    assert [row.noise for row in function.rows] == pytest.approx([row.noise for row in window.rows])
+    assert [row.noise_scale for row in function.rows] == pytest.approx([row.noise_scale for row in window.rows])
 
 
 def test_predictor_and_corrector_share_their_noise():
     for row, after in zip(
         *(lambda r: (r, r[1:]))(fs.SASolver(3, 4, tau=1.0).plan(fs.grids.karras(VP, 6)).rows), strict=False
     ):
-        if row.step == after.step:
-            assert row.noise == after.noise > 0
+        if row.interval == after.interval:
+            assert row.noise_scale == after.noise_scale > 0

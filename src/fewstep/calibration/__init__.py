@@ -1,7 +1,7 @@
 """Calibration: a plan's rows, and its times, fitted to one model by least squares over forward calls."""
 
 from fewstep.calibration.function import calibrate
-from fewstep.integrations.fingerprint import fingerprint, warn_if_other_model
+from fewstep.fingerprint import fingerprint, warn_if_other_model
 from fewstep.recipe import CalibratedPlan, Report, load_recipe
 
 __all__ = ["CalibratedPlan", "Report", "calibrate", "fingerprint", "load_recipe", "warn_if_other_model"]

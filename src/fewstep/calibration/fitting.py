@@ -20,9 +20,9 @@ from fewstep.calibration.rows import FittedRows, fit_rows
 from fewstep.calibration.search import Tried, search_times, some_of
 from fewstep.calibration.times import TimesProblem
 from fewstep.executor import execute, folded
-from fewstep.grids import TimeGrid
 from fewstep.plan import Plan
 from fewstep.solvers import Solver
+from fewstep.time_grid import TimeGrid
 
 __all__ = ["Fitting", "Gain", "Progress", "gain_of"]
 
@@ -76,7 +76,7 @@ class Fitting:
     def final(self, rows: FittedRows, *, times: bool, features: Callable[[Tensor], Tensor] | None) -> Plan:
         """Return the plan whose rows, and times if they are free, are fitted to the final samples."""
         plan = rows.table.plan
-        grid = TimeGrid(plan.process, plan.times)
+        grid = plan.grid
         placement = self.placement(grid)
         problem = FinalProblem(
             rows,

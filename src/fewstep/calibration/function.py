@@ -20,12 +20,12 @@ from fewstep.calibration.scratch import scratch
 from fewstep.denoiser import DataPredictor, network_device
 from fewstep.errors import InputError, unknown_name
 from fewstep.executor import checked_seeds
-from fewstep.grids import TimeGrid
-from fewstep.integrations.fingerprint import described
+from fewstep.fingerprint import described
 from fewstep.plan import Plan
 from fewstep.recipe import CalibratedPlan, Report
 from fewstep.sampling import initial_state
 from fewstep.solvers import Solver
+from fewstep.time_grid import TimeGrid
 
 __all__ = ["Objective", "calibrate"]
 

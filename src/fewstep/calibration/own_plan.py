@@ -6,9 +6,9 @@ import torch
 
 from fewstep.errors import InputError
 from fewstep.executor.fold import foldable
-from fewstep.grids import TimeGrid
 from fewstep.plan import Plan
 from fewstep.solvers import Solver
+from fewstep.time_grid import TimeGrid
 
 __all__ = ["own_plan"]
 
@@ -25,7 +25,7 @@ def own_plan(solver: Solver, grid: TimeGrid) -> Plan:
         raise InputError(f"grid is {grid!r}: give one TimeGrid, such as fs.grids.karras(process, steps=8).")
     plan = solver.plan(grid)
     if plan.stochastic:
-        start, end = grid.times[plan.step[plan.noise != 0][0] + torch.arange(2)].tolist()
+        start, end = grid.times[plan.interval[plan.noise_scale != 0][0] + torch.arange(2)].tolist()
         raise InputError(
             f"{plan.solver} adds noise from t = {start:.6g} to {end:.6g}: its samples have no one solution to be "
             "fitted to. Calibrate a deterministic solver: fs.UniPC(), or tau=0 or eta=0."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fewstep.grids import TimeGrid
+from fewstep.time_grid import TimeGrid
 
 __all__ = ["Placement"]
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from fewstep.calibration.network import CountedNetwork
 from fewstep.calibration.scratch import scratch
 from fewstep.executor import execute
-from fewstep.grids import TimeGrid
 from fewstep.solvers import UniPC
-from fewstep.solvers.adams import Interval, adams
+from fewstep.solvers.adams import Intervals, adams
+from fewstep.time_grid import TimeGrid
 
 __all__ = ["Reference", "reference_grid"]
 
@@ -91,9 +91,9 @@ class Reference:
         )
         here = torch.tensor([len(before) - 1])
         row = adams(
-            Interval(local, here, torch.zeros(1, dtype=torch.float64)), [k - node + int(k > node) for k in usable]
+            Intervals(local, here, torch.zeros(1, dtype=torch.float64)), [k - node + int(k > node) for k in usable]
         )
-        return _Dense(node, float(row.state), tuple(zip(usable, row.data[0].tolist(), strict=True)))
+        return _Dense(node, float(row.state_weight), tuple(zip(usable, row.history_weights[0].tolist(), strict=True)))
 
 
 @dataclass(frozen=True)

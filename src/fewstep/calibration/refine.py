@@ -20,8 +20,8 @@ from fewstep.calibration.rows import FittedRows
 from fewstep.calibration.student import Student, Table
 from fewstep.denoiser import network_device
 from fewstep.executor import execute, folded
-from fewstep.grids import TimeGrid
 from fewstep.solvers import Solver
+from fewstep.time_grid import TimeGrid
 
 __all__ = ["FinalProblem"]
 
@@ -61,7 +61,7 @@ class FinalProblem:
 
     def start(self) -> Point:
         """Return the point of the rows as they are."""
-        own = Table.of(self.rows.table.plan, self.rows.table.data.shape[1])
+        own = Table.of(self.rows.table.plan, self.rows.table.history_weights.shape[1])
         parts = [] if self.placement is None else [self.placement.read(self._grid(own))]
         for n, width in enumerate(self.widths):
             matrix, scale = self._matrix(own, n), self.rows.units[n].scale[:width]
@@ -169,18 +169,18 @@ class FinalProblem:
             merged = Student(torch.cat([runs[k].which for k in group]), torch.cat([runs[k].state for k in group]))
             called = merged.evaluated(self.network, members[group[0]], n).history[0]
             for k, new in zip(group, called.split(len(runs[0].which)), strict=True):
-                made[k] = replace(runs[k], history=(new, *runs[k].history)[: members[k].data.shape[1]])
+                made[k] = replace(runs[k], history=(new, *runs[k].history)[: members[k].history_weights.shape[1]])
         return made
 
     def _table(self, theta: Tensor) -> Table | None:
-        table = Table.of(self.rows.table.plan, self.rows.table.data.shape[1])
+        table = Table.of(self.rows.table.plan, self.rows.table.history_weights.shape[1])
         used = 0
         if self.placement is not None:
             used = len(theta) - sum(self.widths)
             grid = self.placement.grid(theta[:used])
             if grid is None:
                 return None
-            table = Table.of(folded(own_plan(self.solver, grid)), self.rows.table.data.shape[1])
+            table = Table.of(folded(own_plan(self.solver, grid)), self.rows.table.history_weights.shape[1])
         for n, width in enumerate(self.widths):
             row = table.row(n)
             row[:width] += self._matrix(table, n).T @ (theta[used : used + width] / self.rows.units[n].scale[:width])
@@ -193,4 +193,4 @@ class FinalProblem:
         return feature_matrix(plan.process, plan.times[n], plan.prediction, max(width - 1, 1))[:width, :width]
 
     def _grid(self, table: Table) -> TimeGrid:
-        return TimeGrid(table.plan.process, table.plan.times)
+        return table.plan.grid

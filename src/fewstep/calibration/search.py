@@ -11,7 +11,8 @@ from torch import Tensor
 from fewstep.calibration.gauss_newton import Point, descend
 from fewstep.calibration.times import TimesProblem
 from fewstep.errors import InputError
-from fewstep.grids import TimeGrid, karras, optimized, quadratic_time, uniform_logsnr, uniform_time
+from fewstep.grids import karras, optimized, quadratic_time, uniform_logsnr, uniform_time
+from fewstep.time_grid import TimeGrid
 
 __all__ = ["Tried", "search_times", "some_of", "starts"]
 
@@ -88,7 +89,7 @@ def search_times(
         last = refine(min(refined, key=lambda point: point.error), LAST_ROUNDS)
         best = min(best, last, key=lambda point: point.error)
     plan = best.detail.table.plan
-    return TimeGrid(plan.process, plan.times), [(name, point.error**0.5) for name, point in found]
+    return plan.grid, [(name, point.error**0.5) for name, point in found]
 
 
 def some_of(which: Tensor, values: int) -> Tensor:

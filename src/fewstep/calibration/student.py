@@ -16,31 +16,35 @@ __all__ = ["Student", "Table"]
 
 @dataclass(frozen=True)
 class Table:
-    """The coefficients of a plan of one row a call, to be filled row by row: state [N], data [N, K]."""
+    """The coefficients of a plan of one row a call: state_weight [N] and history_weights [N, K], filled row by row."""
 
     plan: Plan
-    state: Tensor
-    data: Tensor
+    state_weight: Tensor
+    history_weights: Tensor
 
     @classmethod
     def of(cls, plan: Plan, history: int) -> Table:
         """Return those of a folded plan, as wide as its own rows and the history to be fitted."""
-        width = max(plan.data.shape[1], min(history, plan.steps))
-        return cls(plan, plan.state.clone(), torch.nn.functional.pad(plan.data, (0, width - plan.data.shape[1])))
+        width = max(plan.history_weights.shape[1], min(history, plan.steps))
+        return cls(
+            plan,
+            plan.state_weight.clone(),
+            torch.nn.functional.pad(plan.history_weights, (0, width - plan.history_weights.shape[1])),
+        )
 
     def row(self, n: int) -> Tensor:
         """Return (state, data…) of row n: what multiplies (base, newest prediction, …), [1 + min(n + 1, K)]."""
-        return torch.cat([self.state[n, None], self.data[n, : n + 1]])
+        return torch.cat([self.state_weight[n, None], self.history_weights[n, : n + 1]])
 
     def changed(self, n: int, row: Tensor) -> Table:
         """Return the table with another row n; this one stays as it is."""
-        state, data = self.state.clone(), self.data.clone()
-        state[n], data[n, : len(row) - 1] = row[0], row[1:]
-        return replace(self, state=state, data=data)
+        state, history = self.state_weight.clone(), self.history_weights.clone()
+        state[n], history[n, : len(row) - 1] = row[0], row[1:]
+        return replace(self, state_weight=state, history_weights=history)
 
     def finished(self) -> Plan:
         """Return the plan."""
-        return replace(self.plan, state=self.state, data=self.data, fitted=True)
+        return replace(self.plan, state_weight=self.state_weight, history_weights=self.history_weights, fitted=True)
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,10 @@ class Student:
         """Return the student with the prediction before row ``n`` in front of its history."""
         plan, t = table.plan, table.plan.times[n]
         made = network(self.state, t, self.which)
-        if plan.prediction == "noise":
+        if plan.prediction == "epsilon":
             alpha, sigma = float(plan.process.alpha(t)), float(plan.process.sigma(t))
             made = (self.state - alpha * made) / sigma
-        return replace(self, history=(made, *self.history)[: table.data.shape[1]])
+        return replace(self, history=(made, *self.history)[: table.history_weights.shape[1]])
 
     def advanced(self, row: Tensor) -> Student:
         """Return the student at the state that ``row`` makes."""

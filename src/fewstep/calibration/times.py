@@ -15,9 +15,9 @@ from fewstep.calibration.placement import Placement
 from fewstep.calibration.reference import Reference
 from fewstep.calibration.rows import FittedRows, Resume, fit_rows
 from fewstep.executor import folded
-from fewstep.grids import TimeGrid
 from fewstep.plan import Plan
 from fewstep.solvers import Solver
+from fewstep.time_grid import TimeGrid
 
 __all__ = ["TimesProblem"]
 

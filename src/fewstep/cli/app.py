@@ -17,9 +17,9 @@ from fewstep.cli.calibrate import calibrate
 from fewstep.cli.compare import compare
 from fewstep.cli.evaluate import evaluate
 from fewstep.cli.generate import generate
+from fewstep.cli.grid import grid
 from fewstep.cli.sample import sample
 from fewstep.cli.skip import app as skip
-from fewstep.cli.steps import steps
 
 __all__ = ["app", "run"]
 
@@ -31,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(sample)
-app.command()(steps)
+app.command()(grid)
 app.command()(generate)
 app.command()(evaluate)
 app.command()(compare)

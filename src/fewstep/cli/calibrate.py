@@ -22,7 +22,7 @@ from fewstep.cli.options import (
 from fewstep.errors import InputError
 
 if TYPE_CHECKING:
-    from fewstep.integrations.model import Model
+    from fewstep.models.model import Model
 
 __all__ = ["calibrate"]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fewstep.denoiser import DataPredictor
-    from fewstep.integrations.model import Model
+    from fewstep.models.model import Model
     from fewstep.plan import Plan
 
 __all__ = ["Cell", "Commands", "Planned", "Sampler", "peer_cells", "planned_cells", "recipe_cells"]
@@ -69,9 +69,7 @@ class Planned:
     @property
     def levels(self) -> list[float]:
         """σ/α at each time, from noise to data."""
-        from fewstep.grids import TimeGrid
-
-        return (-TimeGrid(self.plan.process, self.plan.times).half_logsnr).exp().tolist()
+        return (-self.plan.grid.half_logsnr).exp().tolist()
 
     def draw(self, model: Model, seeds: Sequence[int], conditions: Any) -> Tensor:
         """Return one image for each seed, [n, C, H, W] in [−1, 1]."""

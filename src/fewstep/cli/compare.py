@@ -13,7 +13,7 @@ from fewstep.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
     from fewstep.cli.cells import Cell, Commands
-    from fewstep.integrations.model import Model
+    from fewstep.models.model import Model
 
 __all__ = ["compare", "split_specs"]
 
@@ -72,7 +72,7 @@ def compare(
     from fewstep.cli.results import show, spelled_command, write
     from fewstep.cli.solution import Solution
     from fewstep.cli.workers import workers
-    from fewstep.integrations.fingerprint import model_fingerprint, thresholds
+    from fewstep.fingerprint import model_fingerprint, thresholds
     from fewstep.metrics.references import reference_hash, reference_summary
 
     wanted = [name.strip() for name in metrics.split(",") if name.strip()]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fewstep.errors import InputError
 
 if TYPE_CHECKING:
-    from fewstep.integrations.model import Model
+    from fewstep.models.model import Model
 
 __all__ = ["class_numbers", "conditions_of", "parse_seeds", "read_prompts"]
 

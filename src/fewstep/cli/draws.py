@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fewstep.cli.cells import Sampler
-    from fewstep.integrations.model import Model
+    from fewstep.models.model import Model
 
 __all__ = ["Draws", "Told"]
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from fewstep.cli.shards import Shard
     from fewstep.cli.workers import Workers
-    from fewstep.integrations.model import Model
+    from fewstep.models.model import Model
     from fewstep.plan import Plan
 
 __all__ = ["generate"]
@@ -86,7 +86,7 @@ def generate(
     from fewstep.cli.shards import shards_of
     from fewstep.cli.skip_profile import settings_of, tuned_by
     from fewstep.cli.workers import workers
-    from fewstep.integrations.fingerprint import model_fingerprint, thresholds
+    from fewstep.fingerprint import model_fingerprint, thresholds
 
     if batch_size < 1 or shard_size < 1:
         raise InputError(f"--batch-size is {batch_size}, --shard-size {shard_size}: both must be at least 1.")

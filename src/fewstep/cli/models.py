@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fewstep.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
-    from fewstep.integrations.model import Model
+    from fewstep.models.model import Model
 
 __all__ = ["check_device", "load_model"]
 
@@ -27,9 +27,9 @@ def load_model(
     import torch
 
     from fewstep import zoo
-    from fewstep.integrations.entry import load_edm_pickle, load_entry
-    from fewstep.integrations.model import Model
-    from fewstep.integrations.pipelines import is_pipeline, load_pipeline
+    from fewstep.models.loading import load_edm_pickle, load_entry
+    from fewstep.models.model import Model
+    from fewstep.models.pipelines import is_pipeline, load_pipeline
 
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)

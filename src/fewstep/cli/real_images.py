@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from fewstep.integrations.model import Model
     from fewstep.metrics import Extractor
+    from fewstep.models.model import Model
 
 __all__ = ["FEATURES", "HELP", "features_for", "real_samples"]
 
@@ -32,7 +32,7 @@ def real_samples(
         InputError: if the images, their classes or the prompts do not fit the model.
     """
     from fewstep.metrics import from_uint8
-    from fewstep.tune.images import chosen_images, fitted
+    from fewstep.skip_analysis.images import chosen_images, fitted
 
     if prompts and model.embed is None:
         raise InputError("this model takes no prompts: leave --prompts out.")
@@ -51,7 +51,9 @@ def _encoded(images: Tensor, model: Model, batch_size: int) -> Tensor:
     import torch
 
     if model.encode is None:
-        raise InputError("the model works on latents and has no encoder: give fewstep.tune.RealData latents in Python.")
+        raise InputError(
+            "the model works on latents and has no encoder: give fewstep.skip_analysis.RealData latents in Python."
+        )
     try:
         return torch.cat([model.encode(some).cpu() for some in images.split(batch_size)])
     except torch.cuda.OutOfMemoryError:

@@ -30,7 +30,7 @@ from fewstep.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fewstep.integrations.model import Model
+    from fewstep.models.model import Model
     from fewstep.plan import Plan
 
 __all__ = ["sample"]

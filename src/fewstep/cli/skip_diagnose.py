@@ -14,7 +14,7 @@ from fewstep.cli.real_images import HELP as DATA
 from fewstep.errors import InputError
 
 if TYPE_CHECKING:
-    from fewstep.tune import Diagnosis
+    from fewstep.skip_analysis import Diagnosis
 
 __all__ = ["diagnose"]
 
@@ -58,9 +58,9 @@ def diagnose(
     from fewstep.cli.progress import bar
     from fewstep.cli.real_images import features_for, real_samples
     from fewstep.cli.skip_profile import settings_of, tuned_by
-    from fewstep.tune import RealData, noise_levels
-    from fewstep.tune import diagnose as measured
-    from fewstep.tune.diagnosis import calls, checked_parts
+    from fewstep.skip_analysis import RealData, noise_levels
+    from fewstep.skip_analysis import diagnose as measured
+    from fewstep.skip_analysis.diagnosis import calls, checked_parts
 
     if out.suffix:
         raise InputError(f"--out is {str(out)!r}: write the name of a folder, without a dot.")

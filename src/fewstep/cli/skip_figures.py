@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fewstep.errors import MissingPackageError
 
 if TYPE_CHECKING:
-    from fewstep.tune import Change, NoiseStatistics, NormRatios, SearchResult
+    from fewstep.skip_analysis import Change, NoiseStatistics, NormRatios, SearchResult
 
 __all__ = ["draw_inversion", "draw_losses", "draw_ratios", "draw_search"]
 

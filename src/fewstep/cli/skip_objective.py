@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fewstep.integrations.model import Model
     from fewstep.metrics import Extractor
+    from fewstep.models.model import Model
     from fewstep.plan import Plan
-    from fewstep.tune import Objective
+    from fewstep.skip_analysis import Objective
 
 __all__ = ["Setting"]
 
@@ -48,7 +48,7 @@ class Setting:
     def _frechet(self, told: Callable[[], None], batches: int) -> tuple[Objective, int]:
         from fewstep.cli.conditions import conditions_of
         from fewstep.metrics.references import reference_summary
-        from fewstep.tune import Frechet
+        from fewstep.skip_analysis import Frechet
 
         def conditions(seeds: Sequence[int]) -> Any:
             return conditions_of(self.model, seeds, self.classes, self.prompts)
@@ -60,7 +60,7 @@ class Setting:
 
     def _loss(self, data: Path, told: Callable[[], None], batches: int) -> tuple[Objective, int]:
         from fewstep.cli.real_images import real_samples
-        from fewstep.tune import FeatureLoss, RealData, plan_levels
+        from fewstep.skip_analysis import FeatureLoss, RealData, plan_levels
 
         x_0, cond = real_samples(data, self.model, self.num, self.seed, self.classes, self.prompts, self.batch_size)
         levels = plan_levels(self.plan)

@@ -45,7 +45,7 @@ def settings_of(profile: Profile) -> dict[str, Any]:
 
 def origin(name: str, denoiser: DataPredictor) -> dict[str, Any]:
     """Return what a profile says of the model that it was searched on, and where that one's skips are."""
-    from fewstep.integrations.fingerprint import described
+    from fewstep.fingerprint import described
     from fewstep.skip import find
 
     return {

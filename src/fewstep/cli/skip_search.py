@@ -26,7 +26,7 @@ from fewstep.cli.real_images import HELP as DATA
 from fewstep.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
-    from fewstep.tune import SearchResult
+    from fewstep.skip_analysis import SearchResult
 
 __all__ = ["search"]
 
@@ -72,9 +72,9 @@ def search(
     from fewstep.cli.real_images import features_for
     from fewstep.cli.skip_objective import Setting
     from fewstep.cli.skip_profile import origin
-    from fewstep.tune import Point
-    from fewstep.tune import search as searched
-    from fewstep.tune.search import evaluations
+    from fewstep.skip_analysis import Point
+    from fewstep.skip_analysis import search as searched
+    from fewstep.skip_analysis.search import evaluations
 
     if out.suffix != ".json" or not out.absolute().parent.is_dir() or out.is_dir():
         raise InputError(f"--out is {str(out)!r}: write a name that ends in .json, in a folder that exists.")

@@ -24,7 +24,7 @@ def foldable(plan: Plan) -> bool:
 
 def _calls_once(plan: Plan) -> bool:
     """Whether intervals have at most one corrector, the last none, and calls are made by rows after a predictor."""
-    predicts = pad(plan.step.diff() > 0, (1, 0), value=True)
+    predicts = pad(plan.interval.diff() > 0, (1, 0), value=True)
     calls = pad(predicts[:-1], (1, 0), value=True)
     return bool(predicts[-1] and (predicts | calls).all()) and torch.equal(plan.evaluate, calls)
 
@@ -32,15 +32,15 @@ def _calls_once(plan: Plan) -> bool:
 def _ends(plan: Plan) -> tuple[Tensor, Tensor]:
     """Return the first and the last row of each interval."""
     intervals = torch.arange(plan.steps)
-    return torch.searchsorted(plan.step, intervals), torch.searchsorted(plan.step, intervals, right=True) - 1
+    return torch.searchsorted(plan.interval, intervals), torch.searchsorted(plan.interval, intervals, right=True) - 1
 
 
 def _shares_noise(plan: Plan, first: Tensor, last: Tensor) -> bool:
     """Whether q = r·p + … holds for each corrected interval: s ≠ 0 and c' = r·c."""
     first, last = first[last > first], last[last > first]
-    ratio = plan.state[..., last] / plan.state[..., first]
-    apart = (plan.noise[..., last] - ratio * plan.noise[..., first]).abs()
-    return bool(((plan.state[..., first] != 0) & (apart <= 1e-12)).all())
+    ratio = plan.state_weight[..., last] / plan.state_weight[..., first]
+    apart = (plan.noise_scale[..., last] - ratio * plan.noise_scale[..., first]).abs()
+    return bool(((plan.state_weight[..., first] != 0) & (apart <= 1e-12)).all())
 
 
 @on_host
@@ -73,19 +73,19 @@ def folded(plan: Plan, *, uncorrected: Collection[int] = ()) -> Plan:
     corrected = last > first
     if not _shares_noise(plan, first, last):
         raise InputError(f"{plan.solver or 'the plan'}: predictor and corrector of an interval have different noise.")
-    ratio = torch.where(corrected, plan.state[last] / plan.state[first], 1.0)
+    ratio = torch.where(corrected, plan.state_weight[last] / plan.state_weight[first], 1.0)
     # A call later, what a predictor has seen is one place further back in the history.
-    seen, older = pad(plan.data, (0, 1)), pad(plan.data, (1, 0))
+    seen, older = pad(plan.history_weights, (0, 1)), pad(plan.history_weights, (1, 0))
     increment = torch.where(corrected[:, None], seen[last] - ratio[:, None] * older[first], 0.0)
-    state, data = plan.state[first], seen[first]
+    state, data = plan.state_weight[first], seen[first]
     data[1:] += state[1:, None] * increment[:-1]
     state[1:] *= ratio[:-1]
     width = 1 + int(torch.nonzero(data)[:, 1].max())
     return replace(
         plan,
-        step=torch.arange(plan.steps),
-        state=state,
-        data=data[:, :width],
-        noise=plan.noise[first],
+        interval=torch.arange(plan.steps),
+        state_weight=state,
+        history_weights=data[:, :width],
+        noise_scale=plan.noise_scale[first],
         evaluate=torch.ones(plan.steps, dtype=torch.bool),
     )

@@ -119,7 +119,7 @@ class _Tape:
     @on_host
     def __init__(self, plan: Plan, x_T: Tensor) -> None:  # noqa: N803
         dtype = torch.promote_types(x_T.dtype, torch.float32)
-        ring = plan.data.shape[-1]
+        ring = plan.history_weights.shape[-1]
         between = ring + int(plan.stochastic)
         buffer = torch.zeros(between + 2, x_T.numel(), dtype=dtype, device=x_T.device)
         buffer[0] = x_T.reshape(-1)
@@ -134,7 +134,7 @@ class _Tape:
         flat = buffer.unbind()
         views = [row.view(x_T.shape) for row in flat]
         base, current, call, drawn = 0, 0, -1, -1
-        steps, evaluates, noises = plan.step.tolist(), plan.evaluate.tolist(), plan.noise.tolist()
+        steps, evaluates, noises = plan.interval.tolist(), plan.evaluate.tolist(), plan.noise_scale.tolist()
         for r, step in enumerate(steps):
             if r and step != steps[r - 1]:
                 base = current
@@ -179,7 +179,7 @@ class _Tape:
 
 def _from_data(plan: Plan) -> list[tuple[float, float] | None]:
     """Return (α, 1/σ) at each call, where the history holds noise predictions."""
-    if plan.prediction != "noise":
+    if plan.prediction != "epsilon":
         return [None] * plan.nfe
     alpha, sigma = plan.process.alpha(plan.call_times), plan.process.sigma(plan.call_times)
     return list(zip(alpha.tolist(), sigma.reciprocal().tolist(), strict=True))
@@ -187,12 +187,12 @@ def _from_data(plan: Plan) -> list[tuple[float, float] | None]:
 
 def _columns(plan: Plan, ring: int, between: int) -> Tensor:
     """Return the coefficients of each row in the order (base, history ring, noise), [R, 1 + between]."""
-    columns = torch.zeros(plan.step.numel(), 1 + between, dtype=torch.float64)
-    columns[:, 0] = plan.state
+    columns = torch.zeros(plan.interval.numel(), 1 + between, dtype=torch.float64)
+    columns[:, 0] = plan.state_weight
     newest = plan.evaluate.cumsum(0)[:, None] - 1 - torch.arange(ring)
-    columns.scatter_(1, 1 + newest % ring, plan.data)
+    columns.scatter_(1, 1 + newest % ring, plan.history_weights)
     if between > ring:
-        columns[:, -1] = plan.noise
+        columns[:, -1] = plan.noise_scale
     return columns
 
 

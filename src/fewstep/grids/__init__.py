@@ -3,7 +3,7 @@
 from fewstep.grids.heuristic import karras, quadratic_time, uniform_logsnr, uniform_time
 from fewstep.grids.optimized import OptimizedGrid, optimized
 from fewstep.grids.registry import NAMES, named
-from fewstep.grids.time_grid import TimeGrid
+from fewstep.time_grid import TimeGrid
 
 __all__ = [
     "NAMES",

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fewstep.errors import InputError
-from fewstep.grids.time_grid import TimeGrid
+from fewstep.plan import Plan
 from fewstep.processes import Process
 from fewstep.processes.base import positive
+from fewstep.time_grid import TimeGrid
 
 if TYPE_CHECKING:
-    from fewstep.plan import Plan
+    from fewstep.solvers.base import Solver
 
-__all__ = ["Bound", "ErrorPower", "Planner", "SAFEGUARDED", "error_profile"]
+__all__ = ["Bound", "ErrorPower", "SAFEGUARDED", "error_profile"]
 
 Profile = Callable[[Tensor], Tensor]
 ErrorPower = float | Profile | Sequence[tuple[float, float]]
@@ -25,13 +26,6 @@ ErrorPower = float | Profile | Sequence[tuple[float, float]]
 
 SAFEGUARDED = 7
 """Up to so many steps the first three intervals are bounded one by one."""
-
-
-class Planner(Protocol):
-    """A solver, as far as a grid needs to know one."""
-
-    def plan(self, grid: TimeGrid) -> Plan:
-        """Return the table for a grid, or a batch of tables for a batch of grids."""
 
 
 def error_profile(process: Process, error: ErrorPower) -> Callable[[Tensor], Tensor]:
@@ -82,7 +76,7 @@ class Bound:
     Source: Xue et al. (arXiv 2402.17376), eq. 16-20 and section 3.4.
     """
 
-    def __init__(self, process: Process, solver: Planner, error: ErrorPower, *, to_zero: bool) -> None:
+    def __init__(self, process: Process, solver: Solver, error: ErrorPower, *, to_zero: bool) -> None:
         self.process, self.solver, self.to_zero = process, solver, to_zero
         self.profile = error_profile(process, error)
 
@@ -97,7 +91,7 @@ class Bound:
         scaled = self._through_rows(plan)
         steps, calls = plan.steps, plan.nfe
         by_step = torch.zeros(*scaled.shape[:-2], steps, calls, dtype=torch.float64)
-        by_step.index_add_(-2, plan.step, scaled)
+        by_step.index_add_(-2, plan.interval, scaled)
         alone = torch.full((steps,), self.to_zero)
         alone[[0, steps - 1]] = True
         if steps <= SAFEGUARDED:
@@ -113,7 +107,7 @@ class Bound:
         if not self.to_zero:
             return plan.contributions()[1] * error / self.process.sigma(plan.times[..., -1])[..., None, None]
         before = int(torch.nonzero(plan.evaluate)[-1]) - 1
-        scaled = torch.zeros(*plan.state.shape, plan.nfe, dtype=torch.float64)
+        scaled = torch.zeros(*plan.state_weight.shape, plan.nfe, dtype=torch.float64)
         if before >= 0:
             alpha = self.process.alpha(plan.call_times[..., -1])[..., None, None]
             scaled = plan.contributions(before)[1] * error / alpha

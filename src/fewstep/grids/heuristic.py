@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import InputError
-from fewstep.grids.time_grid import TimeGrid
 from fewstep.processes import Process
 from fewstep.processes.base import on_host
+from fewstep.time_grid import TimeGrid
 
 __all__ = ["End", "checked_steps", "karras", "quadratic_time", "span", "uniform_logsnr", "uniform_time"]
 

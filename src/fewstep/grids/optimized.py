@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -14,14 +14,17 @@ from scipy.optimize import LinearConstraint, minimize
 from torch import Tensor
 
 from fewstep.errors import InputError, unknown_name
-from fewstep.grids.bound import SAFEGUARDED, Bound, ErrorPower, Planner
+from fewstep.grids.bound import SAFEGUARDED, Bound, ErrorPower
 from fewstep.grids.heuristic import End, checked_steps, karras, quadratic_time, span, uniform_logsnr, uniform_time
 from fewstep.grids.newton import newton
 from fewstep.grids.placement import Placement
 from fewstep.grids.prox_linear import prox_linear
-from fewstep.grids.time_grid import TimeGrid
 from fewstep.processes import Process
 from fewstep.processes.base import on_host
+from fewstep.time_grid import TimeGrid
+
+if TYPE_CHECKING:
+    from fewstep.solvers.base import Solver
 
 __all__ = ["OptimizedGrid", "Report", "optimized"]
 
@@ -58,7 +61,7 @@ class OptimizedGrid(TimeGrid):
 @on_host
 def optimized(
     process: Process,
-    solver: Planner,
+    solver: Solver,
     steps: int,
     *,
     error_power: ErrorPower = 1,

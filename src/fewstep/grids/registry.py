@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fewstep.errors import InputError
-from fewstep.grids.bound import Planner
 from fewstep.grids.heuristic import End, karras, quadratic_time, uniform_logsnr, uniform_time
 from fewstep.grids.optimized import optimized
-from fewstep.grids.time_grid import TimeGrid
 from fewstep.processes import Process
 from fewstep.processes.spec import build, parse
+from fewstep.time_grid import TimeGrid
+
+if TYPE_CHECKING:
+    from fewstep.solvers.base import Solver
 
 __all__ = ["NAMES", "named"]
 
@@ -25,7 +28,7 @@ NAMES: dict[str, Callable[..., TimeGrid]] = {
 }
 
 
-def named(spec: str, process: Process, steps: int, end: End = None, *, solver: Planner | None = None) -> TimeGrid:
+def named(spec: str, process: Process, steps: int, end: End = None, *, solver: Solver | None = None) -> TimeGrid:
     """Return the grid of ``spec``: a name, with settings if wanted, as "karras:rho=5", or a ``.json`` file.
 
     "optimized" is optimised for ``solver``.

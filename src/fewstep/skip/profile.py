@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.errors import InputError
-from fewstep.grids import TimeGrid
+from fewstep.time_grid import TimeGrid
 
 __all__ = ["Profile", "load"]
 

@@ -13,13 +13,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from fewstep.grids import TimeGrid
+from fewstep.time_grid import TimeGrid
 
-__all__ = ["Coefficients", "Interval", "adams", "exponential_moments", "interpolation_weights"]
+__all__ = ["Coefficients", "Intervals", "adams", "exponential_moments", "interpolation_weights"]
 
 
 @dataclass(frozen=True)
-class Interval:
+class Intervals:
     """Some intervals n of a grid, with c = 1 + τ² in each: what rules of one order see at once.
 
     The grid has N intervals; ``n`` is int64 [S]; ``tau`` [..., S].
@@ -62,14 +62,14 @@ class Interval:
 
 @dataclass(frozen=True)
 class Coefficients:
-    """Rows of one kind and order: state and noise [..., S], data [..., S, p], in the order of the nodes."""
+    """Rows of one kind and order: history_weights [..., S, p] in the order of the nodes, the others [..., S]."""
 
-    state: Tensor
-    data: Tensor
-    noise: Tensor
+    state_weight: Tensor
+    history_weights: Tensor
+    noise_scale: Tensor
 
 
-def adams(interval: Interval, offsets: Sequence[int], prediction: str = "x0") -> Coefficients:
+def adams(intervals: Intervals, offsets: Sequence[int], prediction: str = "x0") -> Coefficients:
     r"""Return the rows whose polynomial runs through the grid points n + offset and is integrated exactly.
 
     Data prediction, with h the step in λ and c = 1 + τ²:
@@ -83,21 +83,23 @@ def adams(interval: Interval, offsets: Sequence[int], prediction: str = "x0") ->
     Offsets 0, −1, … are past evaluations (Adams-Bashforth), offset 1 is the new one (Adams-Moulton).
     Source: SA-Solver (arXiv 2309.05019), eq. 13-18 and its appendix on the noise prediction.
     """
-    h = interval.h
+    h = intervals.h
     if prediction == "x0":
-        c = 1.0 + interval.tau**2
-        weights = _integrals(c * h, interval, offsets)
+        c = 1.0 + intervals.tau**2
+        weights = _integrals(c * h, intervals, offsets)
         return Coefficients(
-            state=interval.ratio * torch.exp(-interval.damping),
-            data=interval.alpha_end[..., None] * weights,
-            noise=interval.sigma_end * torch.sqrt(-torch.expm1(-2.0 * interval.damping)),
+            state_weight=intervals.ratio * torch.exp(-intervals.damping),
+            history_weights=intervals.alpha_end[..., None] * weights,
+            noise_scale=intervals.sigma_end * torch.sqrt(-torch.expm1(-2.0 * intervals.damping)),
         )
-    weights = _integrals_from_start(h, interval, offsets)
-    alpha_ratio = interval.alpha_end / interval.grid.alpha[..., interval.n]
-    sigma_start = interval.grid.sigma[..., interval.n]
-    scale = (1.0 + interval.tau**2) * sigma_start * alpha_ratio
-    spread = torch.sqrt((sigma_start * alpha_ratio) ** 2 - interval.sigma_end**2)
-    return Coefficients(state=alpha_ratio, data=-scale[..., None] * weights, noise=interval.tau * spread)
+    weights = _integrals_from_start(h, intervals, offsets)
+    alpha_ratio = intervals.alpha_end / intervals.grid.alpha[..., intervals.n]
+    sigma_start = intervals.grid.sigma[..., intervals.n]
+    scale = (1.0 + intervals.tau**2) * sigma_start * alpha_ratio
+    spread = torch.sqrt((sigma_start * alpha_ratio) ** 2 - intervals.sigma_end**2)
+    return Coefficients(
+        state_weight=alpha_ratio, history_weights=-scale[..., None] * weights, noise_scale=intervals.tau * spread
+    )
 
 
 def exponential_moments(z: Tensor, count: int) -> Tensor:
@@ -133,16 +135,16 @@ def interpolation_weights(nodes: Tensor, moments: Tensor) -> Tensor:
     return torch.stack(w, dim=-1)
 
 
-def _integrals(z: Tensor, interval: Interval, offsets: Sequence[int]) -> Tensor:
+def _integrals(z: Tensor, intervals: Intervals, offsets: Sequence[int]) -> Tensor:
     """Return ∫_{−1}^0 z·e^{zu}·ℓ_j(u) du for the Lagrange polynomials through the offsets."""
     moments = exponential_moments(z, len(offsets))
-    return moments if len(offsets) == 1 else interpolation_weights(interval.positions(offsets), moments)
+    return moments if len(offsets) == 1 else interpolation_weights(intervals.positions(offsets), moments)
 
 
-def _integrals_from_start(h: Tensor, interval: Interval, offsets: Sequence[int]) -> Tensor:
+def _integrals_from_start(h: Tensor, intervals: Intervals, offsets: Sequence[int]) -> Tensor:
     """Return ∫_0^1 h·e^{−hv}·ℓ_j(v) dv with v = u + 1: the noise form decays away from the step's start."""
     moments = exponential_moments(h, len(offsets))
     if len(offsets) == 1:
         return moments
     signs = torch.tensor([(-1.0) ** k for k in range(len(offsets))], dtype=torch.float64)
-    return interpolation_weights(interval.positions(offsets) + 1.0, moments * signs)
+    return interpolation_weights(intervals.positions(offsets) + 1.0, moments * signs)

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from numbers import Integral
 
 from fewstep.errors import InputError
-from fewstep.grids import TimeGrid
 from fewstep.plan import Plan
+from fewstep.time_grid import TimeGrid
 
 __all__ = ["Solver", "check_order"]
 

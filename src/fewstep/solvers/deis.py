@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fewstep.grids import TimeGrid
 from fewstep.plan import Plan
 from fewstep.processes.base import on_host
-from fewstep.solvers.adams import Coefficients, Interval, adams
+from fewstep.solvers.adams import Coefficients, Intervals, adams
 from fewstep.solvers.base import Solver, check_order
 from fewstep.solvers.multistep import Multistep, multistep
+from fewstep.time_grid import TimeGrid
 
 __all__ = ["DEIS"]
 
@@ -20,7 +20,7 @@ class DEIS(Solver):
 
         x_end = (α_end/α)·x − α_end·∫ e^{−λ}·ε̂(λ) dλ, ε̂ a polynomial in λ through past noise predictions.
 
-    Equals ``SASolver(order, 0, tau=0, prediction="noise")``; order 1 is ``Euler()``;
+    Equals ``SASolver(order, 0, tau=0, prediction="epsilon")``; order 1 is ``Euler()``;
     diffusers' DEISMultistepScheduler ("logrho") on the same sigmas, which from 15 steps on takes no lower order at
     the end: there it is ``lower_order_final=False``.
 
@@ -45,7 +45,7 @@ class DEIS(Solver):
     def plan(self, grid: TimeGrid) -> Plan:
         """Return the table: one row an interval, over a history of noise predictions."""
         schedule = Multistep(order=self.order, lower_order_final=self.lower_order_final)
-        return multistep(grid, schedule, self._rule, prediction="noise", solver=repr(self))
+        return multistep(grid, schedule, self._rule, prediction="epsilon", solver=repr(self))
 
-    def _rule(self, interval: Interval, order: int) -> Coefficients:
-        return adams(interval, range(0, -order, -1), "noise")
+    def _rule(self, intervals: Intervals, order: int) -> Coefficients:
+        return adams(intervals, range(0, -order, -1), "epsilon")

@@ -8,13 +8,13 @@ from typing import Literal
 import torch
 
 from fewstep.errors import unknown_name
-from fewstep.grids import TimeGrid
 from fewstep.plan import Plan
 from fewstep.processes.base import on_host
-from fewstep.solvers.adams import Coefficients, Interval, adams, exponential_moments
+from fewstep.solvers.adams import Coefficients, Intervals, adams, exponential_moments
 from fewstep.solvers.base import Solver, check_order
 from fewstep.solvers.multistep import Multistep, multistep
 from fewstep.solvers.shortcuts import half_slope
+from fewstep.time_grid import TimeGrid
 
 __all__ = ["DPMSolverPP"]
 
@@ -57,23 +57,27 @@ class DPMSolverPP(Solver):
 
     @on_host
     def plan(self, grid: TimeGrid) -> Plan:
-        """Return the table: one row an interval."""
+        """Return the table: one row an intervals."""
         schedule = Multistep(order=self.order, lower_order_final=self.lower_order_final)
         return multistep(grid, schedule, self._rule, solver=repr(self))
 
-    def _rule(self, interval: Interval, order: int) -> Coefficients:
+    def _rule(self, intervals: Intervals, order: int) -> Coefficients:
         if order == 2:
-            return half_slope(interval, -1, -torch.expm1(-interval.h))
-        row = adams(interval, range(0, -order, -1))
-        return _half_curvature(interval, row) if order == 3 and self.variant == "published" else row
+            return half_slope(intervals, -1, -torch.expm1(-intervals.h))
+        row = adams(intervals, range(0, -order, -1))
+        return _half_curvature(intervals, row) if order == 3 and self.variant == "published" else row
 
 
-def _half_curvature(interval: Interval, row: Coefficients) -> Coefficients:
+def _half_curvature(intervals: Intervals, row: Coefficients) -> Coefficients:
     """Return the exact third-order row less half of its quadratic term, ½·∫ e^s·(s + h)² ds·D[0, −1, −2]."""
-    m_0, m_1, m_2 = exponential_moments(interval.h, 3).unbind(-1)
-    first, second = (-interval.positions([-1, -2]) - 1.0).unbind(-1)
+    m_0, m_1, m_2 = exponential_moments(intervals.h, 3).unbind(-1)
+    first, second = (-intervals.positions([-1, -2]) - 1.0).unbind(-1)
     curvature = torch.stack(
         [1.0 / (first * second), -1.0 / (first * (second - first)), 1.0 / (second * (second - first))], dim=-1
     )
-    half = 0.5 * interval.alpha_end * (m_2 + 2.0 * m_1 + m_0)
-    return Coefficients(state=row.state, data=row.data - half[..., None] * curvature, noise=row.noise)
+    half = 0.5 * intervals.alpha_end * (m_2 + 2.0 * m_1 + m_0)
+    return Coefficients(
+        state_weight=row.state_weight,
+        history_weights=row.history_weights - half[..., None] * curvature,
+        noise_scale=row.noise_scale,
+    )

@@ -10,15 +10,15 @@ from typing import Literal
 import torch
 
 from fewstep.errors import InputError
-from fewstep.grids import TimeGrid
 from fewstep.plan import Plan, Prediction
-from fewstep.solvers.adams import Coefficients, Interval
+from fewstep.solvers.adams import Coefficients, Intervals
 from fewstep.solvers.tau import Tau, constant
+from fewstep.time_grid import TimeGrid
 
 __all__ = ["Mode", "Multistep", "Rule", "multistep"]
 
 Mode = Literal["PEC", "PECE"]
-Rule = Callable[[Interval, int], Coefficients]
+Rule = Callable[[Intervals, int], Coefficients]
 """(intervals, order) → coefficients; a predictor's nodes are offsets 0, −1, …, a corrector's 1, 0, −1, …"""
 
 
@@ -86,7 +86,7 @@ def multistep(
     solver: str = "",
 ) -> Plan:
     """Return the plan: rows are listed first, then all rows of one kind and order are filled at once."""
-    if prediction == "noise" and grid.starts_at_pure_noise:
+    if prediction == "epsilon" and grid.starts_at_pure_noise:
         raise InputError(
             f"the grid starts at t = {float(grid.times.max()):g}, where α = 0 and a noise prediction says "
             "nothing of the data: start a little later, or use a solver of data predictions."
@@ -105,16 +105,15 @@ def multistep(
         where = torch.tensor(members)
         n = torch.tensor([entries[i].n for i in members])
         rule = corrector if corrects and corrector is not None else predictor
-        made = rule(Interval(grid, n, taus[..., n]), order)
-        state[..., where], noise[..., where] = made.state, made.noise
-        data[..., where[:, None], torch.tensor([entries[i].slots for i in members])] = made.data
+        made = rule(Intervals(grid, n, taus[..., n]), order)
+        state[..., where], noise[..., where] = made.state_weight, made.noise_scale
+        data[..., where[:, None], torch.tensor([entries[i].slots for i in members])] = made.history_weights
     return Plan(
-        process=grid.process,
-        times=grid.times,
-        step=torch.tensor([e.n for e in entries]),
-        state=state,
-        data=data,
-        noise=noise,
+        grid=grid,
+        interval=torch.tensor([e.n for e in entries]),
+        state_weight=state,
+        history_weights=data,
+        noise_scale=noise,
         evaluate=torch.tensor([e.evaluate for e in entries]),
         prediction=prediction,
         solver=solver,

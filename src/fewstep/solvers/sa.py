@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fewstep.errors import InputError
-from fewstep.grids import TimeGrid
 from fewstep.plan import Plan, Prediction
 from fewstep.processes.base import on_host
-from fewstep.solvers.adams import Coefficients, Interval, adams
+from fewstep.solvers.adams import Coefficients, Intervals, adams
 from fewstep.solvers.base import Solver, check_order
 from fewstep.solvers.multistep import Mode, Multistep, multistep
 from fewstep.solvers.shortcuts import half_slope
 from fewstep.solvers.tau import GridPoint, Tau, as_tau
+from fewstep.time_grid import TimeGrid
 
 __all__ = ["SASolver"]
 
@@ -24,7 +24,7 @@ __all__ = ["SASolver"]
 class SASolver(Solver):
     r"""SA-Solver, the stochastic Adams predictor-corrector: noise by τ, orders 1 to 4.
 
-    The exponential integrals are exact, with τ constant in each interval.
+    The exponential integrals are exact, with τ constant in each intervals.
     With c = 1 + τ² and h the step in λ, both rows of an interval share the noise ξ:
 
         x_end = (σ_end/σ)·e^{−τ²h}·x + α_end·∫_{−h}^0 c·e^{cs}·D(s) ds + σ_end·√(1 − e^{−2τ²h})·ξ,
@@ -38,7 +38,7 @@ class SASolver(Solver):
     τ = 0 and no corrector: N intervals cost N calls. "PECE" evaluates again after each correction.
 
     Equals: ``corrector_order=0, tau=0`` is ``UniPC(order, "exact", corrector=False)``, and with
-    ``prediction="noise"`` ``DEIS``; ``SASolver(1, 0, tau)`` is ``DDIM(eta)`` with its τ.
+    ``prediction="epsilon"`` ``DEIS``; ``SASolver(1, 0, tau)`` is ``DDIM(eta)`` with its τ.
 
     Source: Xue et al., SA-Solver (arXiv 2309.05019), eq. 13-18, algorithm 1 and appendix D.
 
@@ -49,7 +49,7 @@ class SASolver(Solver):
         tau: a number, ``fs.tau.constant``, ``fs.tau.window``, or a function of the grid point.
         few_step: the form of appendix D.
         mode: "PEC" or "PECE".
-        prediction: what is interpolated: "x0" (recommended) or "noise",
+        prediction: what is interpolated: "x0" (recommended) or "epsilon",
             x_end = (α_end/α)·x − c·α_end·∫ e^{−λ}·ε̂ dλ + τ·σ_end·√(e^{2h} − 1)·ξ.
         lower_order_final: whether the orders fall at the end, 3, 2, 1.
 
@@ -71,15 +71,15 @@ class SASolver(Solver):
         check_order("corrector_order", self.corrector_order, 0, 5)
         if self.mode not in ("PEC", "PECE"):
             raise InputError(f"mode is {self.mode!r}: write 'PEC' or 'PECE'.")
-        if self.prediction not in ("x0", "noise"):
-            raise InputError(f"prediction is {self.prediction!r}: write 'x0' or 'noise'.")
-        if self.few_step and self.prediction == "noise":
-            raise InputError("the few-step form is defined for prediction='x0': set few_step=False for 'noise'.")
+        if self.prediction not in ("x0", "epsilon"):
+            raise InputError(f"prediction is {self.prediction!r}: write 'x0' or 'epsilon'.")
+        if self.few_step and self.prediction == "epsilon":
+            raise InputError("the few-step form is defined for prediction='x0': set few_step=False for 'epsilon'.")
         as_tau(self.tau)
 
     @on_host
     def plan(self, grid: TimeGrid) -> Plan:
-        """Return the table: a predictor row and, where it is corrected, a corrector row an interval."""
+        """Return the table: a predictor row and, where it is corrected, a corrector row an intervals."""
         schedule = Multistep(
             order=self.predictor_order,
             corrector_nodes=(lambda order: self.corrector_order) if self.corrector_order else None,
@@ -92,20 +92,20 @@ class SASolver(Solver):
             grid, schedule, self._predict, self._correct, tau=tau, prediction=self.prediction, solver=repr(self)
         )
 
-    def _predict(self, interval: Interval, order: int) -> Coefficients:
+    def _predict(self, intervals: Intervals, order: int) -> Coefficients:
         if order == 2 and self.few_step:
-            return half_slope(interval, -1, interval.h + interval.damping)
-        return adams(interval, range(0, -order, -1), self.prediction)
+            return half_slope(intervals, -1, intervals.h + intervals.damping)
+        return adams(intervals, range(0, -order, -1), self.prediction)
 
-    def _correct(self, interval: Interval, nodes: int) -> Coefficients:
+    def _correct(self, intervals: Intervals, nodes: int) -> Coefficients:
         if nodes == 2 and self.few_step:
-            return half_slope(interval, 1, interval.h + interval.damping)
-        return adams(interval, range(1, 1 - nodes, -1), self.prediction)
+            return half_slope(intervals, 1, intervals.h + intervals.damping)
+        return adams(intervals, range(1, 1 - nodes, -1), self.prediction)
 
 
 @dataclass(frozen=True)
 class _EndsDeterministic(Tau):
-    """The inner τ, but 0 in the last interval."""
+    """The inner τ, but 0 in the last intervals."""
 
     inner: Tau
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fewstep.solvers.adams import Coefficients, Interval
+from fewstep.solvers.adams import Coefficients, Intervals
 
 __all__ = ["half_slope"]
 
 
-def half_slope(interval: Interval, other: int, scale: Tensor) -> Coefficients:
+def half_slope(intervals: Intervals, other: int, scale: Tensor) -> Coefficients:
     r"""Return x_end = decay·x + α_end·[(1 − e^{−ch})·D_0 + ½·scale·(D_other − D_0)/u] + noise.
 
     u is the distance of the other node from the step's start in units of h: negative for a past one
@@ -18,12 +18,12 @@ def half_slope(interval: Interval, other: int, scale: Tensor) -> Coefficients:
     The exact integral has (ch − 1 + e^{−ch})/(ch)·… where these have ½·scale: ch (UniPC's bh1 and the
     few-step form of SA-Solver) or 1 − e^{−h} (DPM-Solver++ and UniPC's bh2).
     """
-    distance = interval.positions([other])[..., 0] + 1.0
+    distance = intervals.positions([other])[..., 0] + 1.0
     slope = 0.5 * scale / distance
-    first = -torch.expm1(-(interval.h + interval.damping)) - slope
+    first = -torch.expm1(-(intervals.h + intervals.damping)) - slope
     nodes = [first, slope] if other < 0 else [slope, first]
     return Coefficients(
-        state=interval.ratio * torch.exp(-interval.damping),
-        data=interval.alpha_end[..., None] * torch.stack(nodes, dim=-1),
-        noise=interval.sigma_end * torch.sqrt(-torch.expm1(-2.0 * interval.damping)),
+        state_weight=intervals.ratio * torch.exp(-intervals.damping),
+        history_weights=intervals.alpha_end[..., None] * torch.stack(nodes, dim=-1),
+        noise_scale=intervals.sigma_end * torch.sqrt(-torch.expm1(-2.0 * intervals.damping)),
     )

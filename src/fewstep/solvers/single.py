@@ -7,18 +7,18 @@ from dataclasses import dataclass
 import torch
 
 from fewstep.errors import InputError
-from fewstep.grids import TimeGrid
 from fewstep.plan import Plan
 from fewstep.processes.base import on_host
-from fewstep.solvers.adams import Coefficients, Interval, adams
+from fewstep.solvers.adams import Coefficients, Intervals, adams
 from fewstep.solvers.base import Solver
 from fewstep.solvers.multistep import Multistep, multistep
+from fewstep.time_grid import TimeGrid
 
 __all__ = ["DDIM", "Euler", "Heun"]
 
 
-def _first_order(interval: Interval, order: int) -> Coefficients:
-    return adams(interval, [0])
+def _first_order(intervals: Intervals, order: int) -> Coefficients:
+    return adams(intervals, [0])
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Euler(Solver):
 
     @on_host
     def plan(self, grid: TimeGrid) -> Plan:
-        """Return the table: one row an interval."""
+        """Return the table: one row an intervals."""
         return multistep(grid, Multistep(order=1), _first_order, solver=repr(self))
 
 
@@ -66,17 +66,17 @@ class DDIM(Solver):
 
     @on_host
     def plan(self, grid: TimeGrid) -> Plan:
-        """Return the table: one row an interval."""
+        """Return the table: one row an intervals."""
         return multistep(grid, Multistep(order=1), self._rule, solver=repr(self))
 
-    def _rule(self, interval: Interval, order: int) -> Coefficients:
-        added = -torch.expm1(-2.0 * interval.h) * self.eta**2
-        state = interval.ratio * torch.sqrt(1.0 - added)
-        alpha_start = interval.grid.alpha[..., interval.n]
+    def _rule(self, intervals: Intervals, order: int) -> Coefficients:
+        added = -torch.expm1(-2.0 * intervals.h) * self.eta**2
+        state = intervals.ratio * torch.sqrt(1.0 - added)
+        alpha_start = intervals.grid.alpha[..., intervals.n]
         return Coefficients(
-            state=state,
-            data=(interval.alpha_end - state * alpha_start)[..., None],
-            noise=interval.sigma_end * added.sqrt(),
+            state_weight=state,
+            history_weights=(intervals.alpha_end - state * alpha_start)[..., None],
+            noise_scale=intervals.sigma_end * added.sqrt(),
         )
 
 
@@ -101,9 +101,9 @@ class Heun(Solver):
         return multistep(grid, schedule, _first_order, _trapezoid, solver=repr(self))
 
 
-def _trapezoid(interval: Interval, order: int) -> Coefficients:
+def _trapezoid(intervals: Intervals, order: int) -> Coefficients:
     """Return the trapezoidal row over (D', D); written with 1 − r = 1 − e^{−h}."""
-    kept, lost = torch.exp(-interval.h), -torch.expm1(-interval.h)
+    kept, lost = torch.exp(-intervals.h), -torch.expm1(-intervals.h)
     new = 0.5 * lost / kept
-    data = interval.alpha_end[..., None] * torch.stack([new, lost - new], dim=-1)
-    return Coefficients(state=interval.ratio, data=data, noise=torch.zeros_like(kept))
+    data = intervals.alpha_end[..., None] * torch.stack([new, lost - new], dim=-1)
+    return Coefficients(state_weight=intervals.ratio, history_weights=data, noise_scale=torch.zeros_like(kept))

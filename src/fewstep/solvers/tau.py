@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import InputError
-from fewstep.grids import TimeGrid
+from fewstep.time_grid import TimeGrid
 
 __all__ = ["GridPoint", "Tau", "as_tau", "constant", "window"]
 

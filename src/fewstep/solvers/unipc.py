@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import unknown_name
-from fewstep.grids import TimeGrid
 from fewstep.plan import Plan
 from fewstep.processes.base import on_host
-from fewstep.solvers.adams import Coefficients, Interval, adams
+from fewstep.solvers.adams import Coefficients, Intervals, adams
 from fewstep.solvers.base import Solver, check_order
 from fewstep.solvers.multistep import Multistep, multistep
 from fewstep.solvers.shortcuts import half_slope
+from fewstep.time_grid import TimeGrid
 
 __all__ = ["UniPC"]
 
@@ -68,15 +68,15 @@ class UniPC(Solver):
         )
         return multistep(grid, schedule, self._predict, self._correct, solver=repr(self))
 
-    def _predict(self, interval: Interval, order: int) -> Coefficients:
+    def _predict(self, intervals: Intervals, order: int) -> Coefficients:
         if order == 2 and self.variant != "exact":
-            return half_slope(interval, -1, self._scale(interval.h))
-        return adams(interval, range(0, -order, -1))
+            return half_slope(intervals, -1, self._scale(intervals.h))
+        return adams(intervals, range(0, -order, -1))
 
-    def _correct(self, interval: Interval, nodes: int) -> Coefficients:
+    def _correct(self, intervals: Intervals, nodes: int) -> Coefficients:
         if nodes == 2 and self.variant != "exact":
-            return half_slope(interval, 1, self._scale(interval.h))
-        return adams(interval, range(1, 1 - nodes, -1))
+            return half_slope(intervals, 1, self._scale(intervals.h))
+        return adams(intervals, range(1, 1 - nodes, -1))
 
     def _scale(self, h: Tensor) -> Tensor:
         return h if self.variant == "bh1" else -torch.expm1(-h)

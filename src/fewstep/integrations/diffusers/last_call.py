@@ -53,7 +53,7 @@ class Summary:
             pipeline=type(pipe).__name__,
             solver=repr(scheduler.solver),
             process=repr(scheduler.formulation.process),
-            placement=scheduler.config.steps,
+            placement=scheduler.config.grid,
             skip=skip,
             steps=scheduler.num_inference_steps,
             timesteps=scheduler.timesteps.tolist() if ran else None,

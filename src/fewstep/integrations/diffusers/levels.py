@@ -42,7 +42,7 @@ def times_of(formulation: Formulation, config: Mapping[str, Any], sigmas: Tensor
     if not isinstance(formulation, FlowFormulation):
         return times
     times = _stretched(times, config["shift_terminal"])
-    return _respaced(times, config) if config["steps"] == "simple" else times
+    return _respaced(times, config) if config["grid"] == "simple" else times
 
 
 def _respaced(times: Tensor, config: Mapping[str, Any]) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import diffusers
 import torch
@@ -14,8 +14,10 @@ from torch import Tensor
 from fewstep.denoiser import DataPredictor, over_tensors
 from fewstep.errors import InputError, unknown_name
 from fewstep.executor.noise import STEPS, NoiseSource
-from fewstep.integrations.model import Conditions, Model
 from fewstep.processes import Process, VPDiscrete
+
+if TYPE_CHECKING:
+    from fewstep.models.model import Conditions, Model
 
 __all__ = ["PEERS", "Peer"]
 

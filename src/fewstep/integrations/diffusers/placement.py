@@ -12,11 +12,11 @@ from torch import Tensor
 
 from fewstep import grids
 from fewstep.errors import InputError, unknown_name
-from fewstep.grids import TimeGrid
 from fewstep.integrations.diffusers.formulation import EDMFormulation, FlowFormulation, Formulation
 from fewstep.integrations.diffusers.levels import beta_quantiles, flagged, times_of
 from fewstep.processes import Process
 from fewstep.solvers import Solver
+from fewstep.time_grid import TimeGrid
 
 __all__ = ["STEPS", "check_placement", "custom_grid", "grid_of", "is_pipelines_own", "on_whole_indices"]
 
@@ -34,13 +34,13 @@ def check_placement(config: Mapping[str, Any]) -> None:
     Raises:
         InputError: with the nearest match.
     """
-    if isinstance(config["steps"], (int, float)):
+    if isinstance(config["grid"], (int, float)):
         raise InputError(
-            f"steps is {config['steps']!r}: here it says where the steps are, as 'optimized'; how many there are is "
+            f"grid is {config['grid']!r}: it says where the steps are, as 'optimized'; how many there are is "
             "the pipeline's num_inference_steps, or the steps of fs.enable."
         )
-    if isinstance(config["steps"], str) and config["steps"] not in STEPS:
-        raise unknown_name("steps", config["steps"], STEPS)
+    if isinstance(config["grid"], str) and config["grid"] not in STEPS:
+        raise unknown_name("grid", config["grid"], STEPS)
     known = {
         "timestep_spacing": ("linspace", "leading", "trailing"),
         "final_sigmas_type": ("zero", "sigma_min"),
@@ -52,18 +52,18 @@ def check_placement(config: Mapping[str, Any]) -> None:
 
 
 def grid_of(formulation: Formulation, config: Mapping[str, Any], num: int, solver: Solver) -> TimeGrid:
-    """Return the grid of ``num`` steps that the setting ``steps`` describes.
+    """Return the grid of ``num`` steps that the setting ``grid`` describes.
 
     Raises:
-        InputError: if ``num`` is no whole number above 0, or ``steps`` a list of times that is not as long.
+        InputError: if ``num`` is no whole number above 0, or ``grid`` a list of times that is not as long.
     """
-    placement = config["steps"]
+    placement = config["grid"]
     if isinstance(num, bool) or int(num) != num or num < 1:
         raise InputError(f"num_inference_steps is {num!r}: give a whole number of at least 1.")
     if not isinstance(placement, str):
         grid = TimeGrid(formulation.process, placement)
         if grid.steps != num:
-            source = "steps is a grid" if config["recipe"] is None else "the recipe is"
+            source = "grid has times" if config["recipe"] is None else "the recipe is"
             raise InputError(f"{source} of {grid.steps} steps: call with num_inference_steps={grid.steps}.")
         return grid
     return STEPS[placement](formulation, config, int(num), solver)
@@ -142,7 +142,7 @@ def _spaced(spacing: str) -> Make:
 
     def make(formulation: Formulation, config: Mapping[str, Any], num: int, solver: Solver) -> TimeGrid:
         if not formulation.indices:
-            raise InputError(f"steps={spacing!r} spaces training indices, and EDM networks have none: write 'karras'.")
+            raise InputError(f"grid={spacing!r} spaces training indices, and EDM networks have none: write 'karras'.")
         last = formulation.indices
         count = np.arange(num)
         if spacing == "trailing":

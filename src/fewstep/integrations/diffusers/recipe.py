@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from fewstep.errors import InputError
-from fewstep.grids import TimeGrid
 from fewstep.integrations.diffusers.formulation import OUTPUTS
 from fewstep.plan import Plan
 from fewstep.processes import EDM, Process, RectifiedFlow, VPDiscrete
 from fewstep.recipe import CalibratedPlan, load_recipe
 from fewstep.solvers import Solver
+from fewstep.time_grid import TimeGrid
 
 __all__ = ["DECIDED", "RecipeSolver", "agree", "process_settings", "recipe_settings"]
 
@@ -30,7 +30,7 @@ DECIDED = (
     "tau",
     "tau_window",
     "eta",
-    "steps",
+    "grid",
     "error_power",
     "integer_timesteps",
 )
@@ -71,7 +71,7 @@ class RecipeSolver(Solver):
 def recipe_settings(path: Path | str) -> tuple[CalibratedPlan, dict[str, Any]]:
     """Return the recipe in a file, and the settings of a scheduler that runs it."""
     plan = load_recipe(path)
-    return plan, {"recipe": json.loads(plan.to_json()), "steps": plan.times.tolist()}
+    return plan, {"recipe": json.loads(plan.to_json()), "grid": plan.times.tolist()}
 
 
 def process_settings(plan: CalibratedPlan) -> dict[str, Any]:

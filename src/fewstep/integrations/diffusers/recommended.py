@@ -41,8 +41,8 @@ def recommended(scheduler: SchedulerMixin, pipe: DiffusionPipeline, steps: int |
         warnings.simplefilter("ignore")
         formulation = FewStepScheduler.from_config(config_of(scheduler)).formulation
     if isinstance(formulation, (EDMFormulation, FlowFormulation)):
-        return {"solver": "unipc", "solver_order": 2, "steps": "simple"}
+        return {"solver": "unipc", "solver_order": 2, "grid": "simple"}
     if all(getattr(pipe, name, None) is None for name in DECODERS):
         order = 2 if steps is not None and steps < FEW else 3
-        return {"solver": "unipc", "solver_order": order, "steps": "optimized", "error_power": 1.0}
-    return {"solver": "unipc", "solver_order": 2, "steps": "optimized", "error_power": 2.0}
+        return {"solver": "unipc", "solver_order": order, "grid": "optimized", "error_power": 1.0}
+    return {"solver": "unipc", "solver_order": 2, "grid": "optimized", "error_power": 2.0}

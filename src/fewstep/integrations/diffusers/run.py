@@ -13,7 +13,6 @@ from torch import Tensor
 
 from fewstep.errors import InputError
 from fewstep.executor import Generators, folded
-from fewstep.grids import TimeGrid
 from fewstep.integrations.diffusers.formulation import Formulation, formulation_of
 from fewstep.integrations.diffusers.limit import Limit
 from fewstep.integrations.diffusers.noise import StepNoise
@@ -22,6 +21,7 @@ from fewstep.integrations.diffusers.timetable import Timetable, Values, timetabl
 from fewstep.plan import Plan
 from fewstep.processes.base import on_host
 from fewstep.solvers import Solver
+from fewstep.time_grid import TimeGrid
 
 __all__ = ["ScheduledRun"]
 

@@ -15,7 +15,6 @@ from diffusers.utils import DummyObject
 
 from fewstep.errors import InputError, unknown_name
 from fewstep.executor import checked_seeds
-from fewstep.grids import TimeGrid
 from fewstep.integrations.diffusers.config import adopted
 from fewstep.integrations.diffusers.formulation import alphas_cumprod_of, formulation_of
 from fewstep.integrations.diffusers.limit import limit_of
@@ -32,7 +31,7 @@ __all__ = ["FewStepScheduler"]
 class FewStepScheduler(ScheduledRun):
     r"""A scheduler for diffusers pipelines: a fewstep solver on a fewstep grid.
 
-    ``pipe.scheduler = FewStepScheduler.from_config(pipe.scheduler.config, solver="sa", steps="optimized")`` is all
+    ``pipe.scheduler = FewStepScheduler.from_config(pipe.scheduler.config, solver="sa", grid="optimized")`` is all
     that changes. The network is called once a step. Coefficients are made in float64 in ``set_timesteps``; the state
     and its history are float32 for half-precision latents; ``step`` waits for nothing, copies nothing between
     devices (but for the noise of a generator that lives on another one), and has no gradient.
@@ -57,7 +56,7 @@ class FewStepScheduler(ScheduledRun):
         tau_window: (low, high) in σ/α; outside of it τ is 0.
         eta: the noise of "ddim", from 0 to 1.
         seed: image b of a pipeline that passes no generator draws the noise of its steps from ``seed + b``.
-        steps: where the steps are: "simple" (what UniPC takes from this configuration, or what the pipeline passes),
+        grid: where the steps are: "simple" (what UniPC takes from this configuration, or what the pipeline passes),
             "optimized" (above 100 steps "uniform_logsnr"), "uniform_logsnr", "uniform_time", "karras", "exponential",
             "beta", "trailing", "leading", "linspace"; or a list of the times of one ``fs.TimeGrid``.
         error_power: p of "optimized": 1 for networks in pixel space, 2 in latent space.
@@ -66,13 +65,13 @@ class FewStepScheduler(ScheduledRun):
         thresholding, dynamic_thresholding_ratio, sample_max_value: Imagen's dynamic thresholding of x0.
         clip_sample, clip_sample_range: x0 clamped to ± the range.
         use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas, use_lu_lambdas, timestep_spacing, steps_offset:
-            the grid of ``steps="simple"``.
+            the grid of ``grid="simple"``.
         final_sigmas_type: "zero", or "sigma_min": end at the smallest training level.
         use_flow_sigmas: a flow; so is every network with flow prediction, for which it need not be set. (Flux's
             pipeline keeps its sigmas, the user's too, to itself where it is.)
         flow_shift, use_dynamic_shifting, time_shift_type, shift_terminal, invert_sigmas: the levels of a flow;
             dynamic shifting takes ``mu`` from the pipeline.
-        recipe: the JSON object of a calibrated plan, which then decides solver and steps; see ``from_recipe``.
+        recipe: the JSON object of a calibrated plan, which then decides solver and grid; see ``from_recipe``.
         sigma_data, sigma_min, sigma_max, sigma_schedule, rho: an EDM-preconditioned network, if ``sigma_data`` is
             given, and its levels.
 
@@ -104,7 +103,7 @@ class FewStepScheduler(ScheduledRun):
         tau_window: Sequence[float] | None = None,
         eta: float = 0.0,
         seed: int = 0,
-        steps: str | Sequence[float] = "simple",
+        grid: str | Sequence[float] = "simple",
         error_power: float = 1.0,
         integer_timesteps: bool = False,
         thresholding: bool = False,
@@ -160,9 +159,9 @@ class FewStepScheduler(ScheduledRun):
         if config.tau_window is not None:
             settled["tau_window"] = [float(x) for x in config.tau_window]
         if config.recipe is not None:
-            settled["steps"] = RecipeSolver.of(config.recipe).fitted.times.tolist()
-        elif not isinstance(config.steps, (str, int, float)):
-            settled["steps"] = [float(t) for t in config.steps]
+            settled["grid"] = RecipeSolver.of(config.recipe).fitted.times.tolist()
+        elif not isinstance(config.grid, (str, int, float)):
+            settled["grid"] = [float(t) for t in config.grid]
         if config.solver_type in ("midpoint", "heun", "logrho"):
             settled["solver_type"] = "bh2"
         self.register_to_config(**settled)
@@ -194,7 +193,7 @@ class FewStepScheduler(ScheduledRun):
             if name not in own:
                 raise unknown_name("setting", name, own)
         if config.get("recipe") is not None and "recipe" not in kwargs and not kwargs.keys().isdisjoint(DECIDED):
-            config = {key: value for key, value in config.items() if key not in ("recipe", "steps")}
+            config = {key: value for key, value in config.items() if key not in ("recipe", "grid")}
         return super().from_config(adopted(config, kwargs, own), return_unused_kwargs, **kwargs)
 
     @classmethod
@@ -224,5 +223,5 @@ class FewStepScheduler(ScheduledRun):
         plan, recipe = recipe_settings(path)
         own = process_settings(plan) if config is None else config
         scheduler = cls.from_config({"_class_name": cls.__name__, **own}, **recipe, **settings)
-        scheduler.solver.plan(TimeGrid(scheduler.formulation.process, plan.times))
+        scheduler.solver.plan(plan.grid)
         return scheduler

@@ -33,13 +33,13 @@ class Stepper:
     ) -> None:
         self.shape, self.device = sample.shape, sample.device
         dtype = torch.promote_types(sample.dtype, torch.float32)
-        rounds, ring = dtype != sample.dtype, plan.data.shape[1] - 1
+        rounds, ring = dtype != sample.dtype, plan.history_weights.shape[1] - 1
         given = x0_from if limit is None else torch.tensor([[0.0, 1.0]], dtype=torch.float64).expand_as(x0_from)
         maps = _history_map(plan, given)
         by_output = maps[:, 0].abs() < 1e-9 * maps[:, 1].abs()
         factor = torch.where(by_output, maps[:, 1], maps[:, 0])
-        shares = plan.data[:, :1] * maps
-        shares[:, 0] += plan.state
+        shares = plan.history_weights[:, :1] * maps
+        shares[:, 0] += plan.state_weight
         columns = _columns(plan, factor, rounds)
         buffer = torch.zeros(columns.shape[1], sample.numel(), device=sample.device, dtype=dtype)
         rows = [row.view(sample.shape) for row in buffer]
@@ -48,7 +48,7 @@ class Stepper:
         self._gain, self._by_output = (maps[:, 1] / factor).to(sample.device, dtype), by_output.tolist()
         self._ring, self._noise = rows[:ring], rows[-1] if plan.stochastic else None
         self._remainder = rows[ring] if rounds else None
-        self._limit, self._noisy, self._factor = limit, (plan.noise != 0).tolist(), factor.tolist()
+        self._limit, self._noisy, self._factor = limit, (plan.noise_scale != 0).tolist(), factor.tolist()
 
     def step(self, n: int, model_output: Tensor, sample: Tensor, draw: Callable[[Tensor], None]) -> Tensor:
         """Return the sample after step ``n``; ``draw`` fills a tensor with noise, where the step adds any."""
@@ -96,10 +96,10 @@ def _history_map(plan: Plan, x0_from: Tensor) -> Tensor:
 
 def _columns(plan: Plan, factor: Tensor, rounds: bool) -> Tensor:
     """Return the coefficients of each step over the ring, the remainder and the noise, float64 [N, rows]."""
-    older = plan.data[:, 1:]
+    older = plan.history_weights[:, 1:]
     made_at = torch.arange(plan.steps)[:, None] - torch.arange(1, older.shape[1] + 1)
     places = made_at % max(1, older.shape[1])
     parts = [torch.zeros_like(older).scatter_(1, places, older * factor[made_at.clamp(min=0)])]
-    parts += [plan.state[:, None]] if rounds else []
-    parts += [plan.noise[:, None]] if plan.stochastic else []
+    parts += [plan.state_weight[:, None]] if rounds else []
+    parts += [plan.noise_scale[:, None]] if plan.stochastic else []
     return torch.cat(parts, dim=1)

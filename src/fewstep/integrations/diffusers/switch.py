@@ -12,7 +12,7 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from fewstep.errors import InputError
-from fewstep.grids import TimeGrid
+from fewstep.fingerprint import network_fingerprint, warn_if_other_fingerprint
 from fewstep.integrations.diffusers.formulation import EDMFormulation
 from fewstep.integrations.diffusers.last_call import Summary
 from fewstep.integrations.diffusers.origin import config_of
@@ -20,9 +20,9 @@ from fewstep.integrations.diffusers.recipe import agree
 from fewstep.integrations.diffusers.recommended import recommended
 from fewstep.integrations.diffusers.scheduler import FewStepScheduler
 from fewstep.integrations.diffusers.stopwatch import Stopwatch
-from fewstep.integrations.fingerprint import network_fingerprint, warn_if_other_fingerprint
 from fewstep.recipe import CalibratedPlan, load_recipe
 from fewstep.skip import Profile, Tuned, tuned
+from fewstep.time_grid import TimeGrid
 
 __all__ = ["disable", "enable", "summary"]
 
@@ -61,7 +61,7 @@ def enable(
         pipe: a diffusers pipeline.
         steps: the number of steps of calls that do not give ``num_inference_steps``; None: the pipeline's own.
         solver: the setting ``solver`` of ``FewStepScheduler``.
-        grid: its setting ``steps``, or a ``TimeGrid`` of the pipeline's process.
+        grid: its setting ``grid``, or a ``TimeGrid`` of the pipeline's process.
         skip: Skip-Tuning of the network: ρ of its deepest skip, or a profile.
         recipe: a file of ``fs.calibrate`` or ``fewstep calibrate``, in place of ``steps``, ``solver`` and ``grid``; a
             warning tells of a pipeline whose network is not the one that it was calibrated on.
@@ -82,12 +82,12 @@ def enable(
             raise InputError(f"the recipe {str(recipe)!r} decides steps, solver and grid: leave them out.")
         scheduler = FewStepScheduler.from_recipe(recipe, config, **settings)
         _warn_if_other_model(pipe, scheduler, load_recipe(recipe))
-        return _put(pipe, scheduler, len(scheduler.config.steps) - 1, skip)
+        return _put(pipe, scheduler, len(scheduler.config.grid) - 1, skip)
     if isinstance(grid, TimeGrid):
         steps = grid.steps if steps is None else steps
-        settings["steps"] = grid.times.tolist()
+        settings["grid"] = grid.times.tolist()
     elif grid is not None:
-        settings["steps"] = grid
+        settings["grid"] = grid
     if solver is not None:
         settings["solver"] = solver
     if steps is not None and COUNT not in inspect.signature(base.__call__).parameters:

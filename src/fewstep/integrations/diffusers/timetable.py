@@ -13,7 +13,6 @@ from torch import Tensor
 
 from fewstep import grids
 from fewstep.errors import InputError
-from fewstep.grids import TimeGrid
 from fewstep.integrations.diffusers.formulation import FlowFormulation, Formulation, VPFormulation
 from fewstep.integrations.diffusers.levels import times_of
 from fewstep.integrations.diffusers.placement import (
@@ -23,6 +22,7 @@ from fewstep.integrations.diffusers.placement import (
     on_whole_indices,
 )
 from fewstep.solvers import Solver
+from fewstep.time_grid import TimeGrid
 
 __all__ = ["Timetable", "Values", "timetable_of", "training_timesteps"]
 
@@ -89,7 +89,7 @@ def timetable_of(
     if len(counts) != 1:
         shown = f"num_inference_steps={num}, {_length(fed)} timesteps, {_length(levels)} sigmas"
         raise InputError(f"{shown}: give a number of steps, timesteps, or sigmas; what is given must agree.")
-    if levels is not None and config["steps"] != "simple" and is_pipelines_own(levels):
+    if levels is not None and config["grid"] != "simple" and is_pipelines_own(levels):
         levels = None
     if levels is not None:
         _warn_if_placed(formulation, config, levels)
@@ -108,10 +108,10 @@ def timetable_of(
 
 def _warn_if_placed(formulation: Formulation, config: Mapping[str, Any], levels: Tensor) -> None:
     """Warn if a flow's steps are placed by a setting and by sigmas too: some pipelines always pass their own."""
-    if isinstance(formulation, FlowFormulation) and config["steps"] != "simple" and config["recipe"] is None:
+    if isinstance(formulation, FlowFormulation) and config["grid"] != "simple" and config["recipe"] is None:
         warnings.warn(
             f"{len(levels)} sigmas are given, by you or by the pipeline: they are used, and the setting "
-            f"steps={config['steps']!r} is not.",
+            f"grid={config['grid']!r} is not.",
             UserWarning,
             stacklevel=5,
         )

@@ -1,0 +1,153 @@
+"""Which model a plan was fitted to: a fingerprint, and a warning when it is another one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.denoiser import DataPredictor
+from fewstep.guidance import ClassifierFree, DynamicThreshold, StaticThreshold, Wrapped
+from fewstep.recipe import CalibratedPlan
+from fewstep.skip.find import bare
+
+if TYPE_CHECKING:
+    from fewstep.models.model import Model
+
+__all__ = [
+    "described",
+    "fingerprint",
+    "model_fingerprint",
+    "network_fingerprint",
+    "thresholds",
+    "warn_if_other_fingerprint",
+    "warn_if_other_model",
+    "weights_hash",
+]
+
+
+def fingerprint(denoiser: DataPredictor | Callable[..., Tensor]) -> str:
+    """Return a SHA-256 of the network's weights, its configuration and what it predicts; "" without any weights.
+
+    Guidance and thresholding around the network are not part of it. The same weights in another precision are another
+    model.
+    """
+    if not isinstance(denoiser, DataPredictor):
+        return ""
+    inner = _innermost(denoiser)
+    return network_fingerprint(getattr(inner, "network", None), getattr(inner, "prediction", ""))
+
+
+def model_fingerprint(model: Model) -> str:
+    """Return the ``fingerprint`` of the denoiser with the weights of the model's other parts; "" without any."""
+    inner = _innermost(model.denoiser)
+    return network_fingerprint(getattr(inner, "network", inner), getattr(inner, "prediction", ""), *model.parts)
+
+
+def thresholds(denoiser: DataPredictor) -> list[str]:
+    """Return the thresholding around the network as text, such as ["StaticThreshold(limit=1)"]."""
+    found = []
+    while isinstance(denoiser, Wrapped):
+        if isinstance(denoiser, (StaticThreshold, DynamicThreshold)):
+            settings = [f"{name}={value:g}" for name, value in vars(denoiser).items() if isinstance(value, float)]
+            found.append(f"{type(denoiser).__name__}({', '.join(settings)})")
+        denoiser = denoiser.inner
+    return found
+
+
+def network_fingerprint(network: object, prediction: str, *parts: nn.Module) -> str:
+    """Return the fingerprint of a network that predicts ``prediction`` ("v", "epsilon", …); "" without any weights.
+
+    ``torch.compile`` and parallel wrappers around the network are not part of it. ``parts`` are networks whose weights
+    count too.
+    """
+    network = _unwrapped(network)
+    weights = weights_hash(network, *parts)
+    if not weights:
+        return ""
+    config = getattr(network, "config", None)
+    settings = {key: value for key, value in config.items() if key[:1] != "_"} if isinstance(config, Mapping) else {}
+    text = json.dumps([weights, prediction, settings], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def described(denoiser: DataPredictor | Callable[..., Tensor]) -> dict[str, Any]:
+    """Return what a recipe says of the model: class, fingerprint, prediction, guidance scale (JSON-able)."""
+    inner = _innermost(denoiser)
+    network = getattr(inner, "network", inner)
+    return {
+        "network": type(network).__name__,
+        "fingerprint": fingerprint(denoiser),
+        "prediction": getattr(inner, "prediction", "x0"),
+        "guidance_scale": guidance_scale(denoiser),
+    }
+
+
+def guidance_scale(denoiser: object) -> float:
+    """Return the scale of classifier-free guidance around the network; 1 without any."""
+    while denoiser is not None:
+        if isinstance(denoiser, ClassifierFree):
+            return denoiser.guidance_scale
+        denoiser = getattr(denoiser, "inner", None)
+    return 1.0
+
+
+def warn_if_other_model(plan: CalibratedPlan, denoiser: DataPredictor | Callable[..., Tensor]) -> None:
+    """Warn if ``plan`` was fitted to another network, or at another guidance scale, than ``denoiser``."""
+    warn_if_other_fingerprint(plan, fingerprint(denoiser))
+    scale, wanted = plan.model.get("guidance_scale"), guidance_scale(denoiser)
+    if scale is not None and scale != wanted:
+        warnings.warn(
+            f"this plan was calibrated at guidance_scale={scale:g}, and runs at {wanted:g}: "
+            "calibrate at the scale that is used.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def warn_if_other_fingerprint(plan: CalibratedPlan, here: str) -> None:
+    """Warn if ``plan`` was fitted to a network of another fingerprint than ``here``; "" is unknown."""
+    own = plan.model.get("fingerprint", "")
+    if own and here and own != here:
+        warnings.warn(
+            "this plan was calibrated on another model (the fingerprint of weights, their precision and configuration "
+            "differs): it may be worse than the solver's own rows; calibrate anew with fs.calibrate or fewstep "
+            "calibrate.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _innermost(denoiser: Any) -> Any:
+    while hasattr(denoiser, "inner"):
+        denoiser = denoiser.inner
+    return denoiser
+
+
+def _unwrapped(network: object) -> object:
+    """Return the network inside of compilation, parallel wrappers and preconditioning."""
+    plain = bare(network)[0] if isinstance(network, nn.Module) else network
+    inner = getattr(plain, "network", None)
+    return _unwrapped(inner) if isinstance(inner, nn.Module) else plain
+
+
+def weights_hash(*networks: object) -> str:
+    """Return the SHA-256 of the weights of those that are networks, with names, shapes and types.
+
+    It is "" without any, and where some are not in memory (on the meta device, as under sequential offloading).
+    """
+    digest, found = hashlib.sha256(), False
+    for network in networks:
+        if isinstance(network, nn.Module):
+            found = True
+            for name, value in sorted(network.state_dict().items()):
+                if value.is_meta:
+                    return ""
+                digest.update(f"{name} {tuple(value.shape)} {value.dtype};".encode())
+                digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest() if found else ""

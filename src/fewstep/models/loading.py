@@ -1,0 +1,101 @@
+"""Models of one's own: a Python entry ``module:function``, and EDM's network pickles."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.denoiser import DataPredictor, Denoiser
+from fewstep.errors import InputError
+from fewstep.models.model import Model
+from fewstep.processes import EDM
+
+__all__ = ["load_edm_pickle", "load_entry"]
+
+
+def load_entry(text: str) -> Model:
+    """Return what ``function()`` of ``module`` returns, for "module:function": an ``fs.Denoiser`` that knows its shape.
+
+    The module may lie in the working directory.
+
+    Raises:
+        InputError: if the module or the function is missing, or the function returns something else. What goes wrong
+            inside of the function is raised as it is.
+    """
+    module, _, function = text.partition(":")
+    if not module or module[0] == "." or "/" in module:
+        raise InputError(f"--model is {text!r}: write module:function, as mine.models:load for mine/models.py.")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        make = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"--model is {text!r}: {error}; write module:function, importable from here.") from error
+    if not callable(make):
+        raise InputError(f"--model is {text!r}, which is {type(make).__name__}: name a function that takes nothing.")
+    made = make()
+    if isinstance(made, Model):
+        return made
+    if not isinstance(made, DataPredictor) or made.shape is None:
+        raise InputError(
+            f"--model is {text!r}, which returned {type(made).__name__}: return an "
+            "fs.Denoiser(network, process, prediction, shape=...)."
+        )
+    return Model(made)
+
+
+def load_edm_pickle(path: Path, *, device: str = "cpu") -> Model:
+    """Return the network of an EDM pickle (its "ema"), which maps (x, σ, one-hot class) to x0.
+
+    Loading a pickle runs the code in it. EDM's pickles need the ``torch_utils`` and ``dnnlib`` of its repository on
+    the Python path. Source: Karras et al. (arXiv 2206.00364), github.com/NVlabs/edm.
+
+    Raises:
+        InputError: if the file is missing or holds no such network.
+    """
+    try:
+        with path.open("rb") as file:
+            held = pickle.load(file)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except ImportError as error:
+        raise InputError(f"{str(path)!r} needs {error.name!r}: put EDM's repository on PYTHONPATH.") from error
+    except (OSError, EOFError, pickle.UnpicklingError, AttributeError, LookupError, ValueError, RuntimeError) as error:
+        raise InputError(f"{str(path)!r} cannot be read as a pickle: {error}.") from error
+    network: Any = held.get("ema") if isinstance(held, dict) else held
+    if not isinstance(network, nn.Module) or not hasattr(network, "img_resolution"):
+        raise InputError(f"{str(path)!r} holds {type(network).__name__}: an EDM network with img_resolution is needed.")
+    network = network.to(device).eval().requires_grad_(False)
+    classes = int(getattr(network, "label_dim", 0))
+    low, high = max(0.002, getattr(network, "sigma_min", 0.0)), min(80.0, getattr(network, "sigma_max", math.inf))
+    return Model(
+        Denoiser(
+            _OneHot(network, classes),
+            EDM(low, high),
+            "x0",
+            shape=(network.img_channels, network.img_resolution, network.img_resolution),
+            num_classes=classes or None,
+        )
+    )
+
+
+class _OneHot(nn.Module):
+    """EDM's preconditioned network with class numbers instead of one-hot rows."""
+
+    def __init__(self, network: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.network, self.classes = network, classes
+
+    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return x0."""
+        if not self.classes or labels is None:
+            return self.network(x, sigma)
+        return self.network(x, sigma, torch.nn.functional.one_hot(labels, self.classes).to(x.dtype))

@@ -1,0 +1,88 @@
+"""A model as the command line takes it: a denoiser, and what turns its samples into images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.denoiser import DataPredictor
+from fewstep.errors import InputError, NonFiniteStateError
+from fewstep.executor import Callback, execute
+from fewstep.plan import Plan
+from fewstep.sampling import initial_state
+
+__all__ = ["Conditions", "Model"]
+
+Conditions = Sequence[int] | Sequence[str] | None
+"""A class number or a prompt for each sample, or None."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A denoiser of known sample shape, with its way to images.
+
+    Attributes:
+        denoiser: the data prediction; guidance, if any, is part of it.
+        decode: samples of the process to images [n, C, H, W] in [−1, 1]; None if they are images already.
+        embed: prompts to the denoiser's condition; None for a model that takes no prompts.
+        parts: the networks besides the denoiser's own that the images depend on.
+        encode: images to samples of the process, the inverse of ``decode``; None if they are the same or it is unknown.
+    """
+
+    denoiser: DataPredictor
+    decode: Callable[[Tensor], Tensor] | None = None
+    embed: Callable[[Sequence[str]], Mapping[str, Any]] | None = None
+    parts: tuple[nn.Module, ...] = ()
+    encode: Callable[[Tensor], Tensor] | None = None
+
+    @torch.no_grad()
+    def draw(
+        self, plan: Plan, seeds: Sequence[int], conditions: Conditions = None, callback: Callback | None = None
+    ) -> Tensor:
+        """Return one image for each seed, [n, C, H, W] in [−1, 1], on the model's device.
+
+        Raises:
+            InputError: if the denoiser does not know the shape of a sample.
+            NonFiniteStateError: if a sample stops being finite.
+        """
+        shape = self.denoiser.shape
+        if shape is None:
+            raise InputError(
+                "the model does not know the shape of a sample: write fs.Denoiser(..., shape=(3, 32, 32))."
+            )
+        x_T = initial_state(  # noqa: N806
+            plan.grid, shape, seeds, device=self.denoiser.device
+        )
+        samples = execute(plan, self.denoiser, x_T, seeds=seeds, cond=self.condition(conditions), callback=callback)
+        return self.images(samples)
+
+    def images(self, samples: Tensor) -> Tensor:
+        """Return samples of the process as images [n, C, H, W] in [−1, 1].
+
+        Raises:
+            NonFiniteStateError: if an image is not finite.
+        """
+        images = samples if self.decode is None else self.decode(samples)
+        if not bool(torch.isfinite(images).all()):
+            raise NonFiniteStateError(
+                "an image is not finite: the network or the decoder overflows in half precision; use float32."
+            )
+        return images
+
+    def condition(self, conditions: Conditions) -> Any:
+        """Return class numbers or prompts as the denoiser takes them.
+
+        Raises:
+            InputError: if there are prompts, which the model does not take.
+        """
+        if not conditions:
+            return None
+        if not isinstance(conditions[0], str):
+            return torch.tensor(conditions)
+        if self.embed is None:
+            raise InputError("this model takes no prompts: leave --prompt and --prompts out.")
+        return self.embed([str(prompt) for prompt in conditions])

@@ -1,0 +1,173 @@
+"""A diffusers pipeline folder as a model: its network, its process, its decoder and its text encoder."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.denoiser import Condition, DataPredictor, Denoiser
+from fewstep.errors import InputError, MissingPackageError
+from fewstep.guidance import ClassifierFree, DynamicThreshold, StaticThreshold
+from fewstep.models.model import Model
+
+__all__ = ["is_pipeline", "load_pipeline"]
+
+
+def is_pipeline(path: Path) -> bool:
+    """Whether ``path`` is a folder that ``DiffusionPipeline.save_pretrained`` wrote."""
+    return (path / "model_index.json").is_file()
+
+
+def load_pipeline(
+    path: Path, *, guidance_scale: float = 1.0, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> Model:
+    """Return a pipeline as a model: unconditional, of classes, or of prompts as Stable Diffusion 1 and 2.
+
+    Only safetensors are read and no code of the folder is run. The process, the prediction and the clipping of x0
+    are those of the pipeline's scheduler; the scheduler itself is what fewstep replaces.
+
+    Args:
+        path: the folder.
+        guidance_scale: classifier-free guidance, 1 for none.
+        device: where the pipeline lives.
+        dtype: the type of its parameters; the state stays float32.
+
+    Raises:
+        InputError: if the folder cannot be loaded, or its kind of pipeline is another one.
+        MissingPackageError: if diffusers is not installed.
+    """
+    if find_spec("diffusers") is None:
+        raise MissingPackageError(f"{str(path)!r} is a diffusers pipeline: pip install 'fewstep[diffusers]'.")
+    pipeline = _loaded(path, dtype).to(device)
+    network = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
+    if network is None or hasattr(pipeline, "text_encoder_2") or hasattr(pipeline, "text_encoder_3"):
+        raise InputError(
+            f"{str(path)!r} holds a {type(pipeline).__name__}, which is none of the kinds known here (unconditional, "
+            "classes, Stable Diffusion 1 and 2): use fewstep.integrations.diffusers.FewStepScheduler inside it."
+        )
+    network.eval().requires_grad_(False)
+    denoiser, null = _denoiser(pipeline, network)
+    embed = _embedding(pipeline) if hasattr(pipeline, "encode_prompt") else None
+    if embed is not None:
+        null = embed([""])
+    if guidance_scale != 1.0:
+        if null is None:
+            raise InputError(
+                f"guidance_scale is {guidance_scale:g}, but this pipeline has no null condition: leave it."
+            )
+        denoiser = ClassifierFree(denoiser, guidance_scale, null)
+    parts = [getattr(pipeline, name, None) for name in ("vae", "vqvae", "text_encoder")]
+    decode, encode = _coder(pipeline)
+    return Model(denoiser, decode, embed, tuple(part for part in parts if part is not None), encode)
+
+
+def _loaded(path: Path, dtype: torch.dtype) -> Any:
+    from diffusers import DiffusionPipeline
+    from diffusers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        parts = json.loads((path / "model_index.json").read_text())
+        without = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in parts else {}
+        with warnings.catch_warnings():
+            # Newer versions call it dtype; the old name is the one that all of them know.
+            warnings.filterwarnings("ignore", "`torch_dtype` is deprecated", FutureWarning)
+            return DiffusionPipeline.from_pretrained(
+                path, local_files_only=True, use_safetensors=True, torch_dtype=dtype, **without
+            )
+    except (OSError, ValueError, AttributeError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"the pipeline {str(path)!r} cannot be loaded: {reason}") from error
+
+
+def _denoiser(pipeline: Any, network: Any) -> tuple[DataPredictor, Condition | int]:
+    """Return the network as a denoiser, and its null class if it has one."""
+    from fewstep.integrations.diffusers import FewStepScheduler
+    from fewstep.integrations.diffusers.formulation import EDMFormulation, alphas_cumprod_of, formulation_of
+
+    config = FewStepScheduler.from_config(pipeline.scheduler.config).config
+    formulation = formulation_of(config, alphas_cumprod_of(config))
+    edm = isinstance(formulation, EDMFormulation)
+    if getattr(formulation, "inverted", False) or (edm and formulation.prediction != "epsilon"):
+        raise InputError(
+            "the pipeline's scheduler counts time or signs its output in a way of its own: use "
+            "fewstep.integrations.diffusers.FewStepScheduler inside it."
+        )
+    size, channels = network.config.sample_size, network.config.in_channels
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    classes = getattr(network.config, "num_class_embeds", None)
+    null = None
+    if type(network).__name__ == "DiTTransformer2DModel":
+        classes = null = network.config.num_embeds_ada_norm
+    denoiser: DataPredictor = Denoiser(
+        _Called(network, channels),
+        formulation.process,
+        "edm" if edm else formulation.prediction,
+        shape=(channels, *sides),
+        num_classes=classes,
+        default_cond=null,
+        network_time=None if edm else formulation.network_time,
+        sigma_data=config.sigma_data or 0.5,
+    )
+    if config.thresholding:
+        denoiser = DynamicThreshold(denoiser, config.dynamic_thresholding_ratio, config.sample_max_value)
+    elif config.clip_sample and not hasattr(pipeline, "vae") and not hasattr(pipeline, "vqvae"):
+        denoiser = StaticThreshold(denoiser, config.clip_sample_range)
+    return denoiser, null
+
+
+class _Called(nn.Module):
+    """A diffusers network as (x, time, classes or keywords) → prediction; a learned variance is cut off."""
+
+    def __init__(self, network: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.network, self.channels = network, channels
+
+    def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None, **keywords: Any) -> Tensor:
+        """Return the prediction, shaped like ``x``.
+
+        Raises:
+            InputError: without labels, if the network needs a class.
+        """
+        if labels is not None:
+            keywords["class_labels"] = labels
+        elif getattr(self.network, "class_embedding", None) is not None:
+            raise InputError("this model needs a class for each image: give --class N or each (cond=… in Python).")
+        return self.network(x, time, **keywords).sample[:, : self.channels]
+
+
+def _coder(pipeline: Any) -> tuple[Callable[[Tensor], Tensor] | None, Callable[[Tensor], Tensor] | None]:
+    """Return the way from samples to images and back (the mean of a variational encoder's posterior)."""
+    coder = getattr(pipeline, "vae", None) or getattr(pipeline, "vqvae", None)
+    if coder is None:
+        return None, None
+    coder.eval().requires_grad_(False)
+    scale = coder.config.scaling_factor
+    shift = getattr(coder.config, "shift_factor", None) or 0.0
+
+    def decode(latents: Tensor) -> Tensor:
+        return coder.decode((latents / scale + shift).to(coder.dtype)).sample.float()
+
+    @torch.no_grad()
+    def encode(images: Tensor) -> Tensor:
+        made = coder.encode(images.to(coder.device, coder.dtype))
+        latents = made.latent_dist.mode() if hasattr(made, "latent_dist") else made.latents
+        return (latents.float() - shift) * scale
+
+    return decode, encode
+
+
+def _embedding(pipeline: Any) -> Callable[[Sequence[str]], Mapping[str, Any]]:
+    @torch.no_grad()
+    def embed(prompts: Sequence[str]) -> Mapping[str, Any]:
+        states, _ = pipeline.encode_prompt(list(prompts), pipeline.device, 1, do_classifier_free_guidance=False)
+        return {"encoder_hidden_states": states}
+
+    return embed

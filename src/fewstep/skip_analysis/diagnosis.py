@@ -1,0 +1,118 @@
+"""All three measurements of what Skip-Tuning does to a network, in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from fewstep.errors import InputError, unknown_name
+from fewstep.skip import Profile, tuned
+from fewstep.skip_analysis.inversion import NoiseStatistics, invert, noise_statistics
+from fewstep.skip_analysis.losses import Change, Features, denoising_losses
+from fewstep.skip_analysis.norms import NormRatios, norm_ratios
+from fewstep.skip_analysis.real_data import RealData, noise_levels
+
+__all__ = ["PARTS", "Diagnosis", "calls", "checked_parts", "diagnose"]
+
+PARTS = ("ratios", "losses", "inversion")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was measured; None for what was not asked for.
+
+    Attributes:
+        ratios: ‖skip‖/‖hidden‖ of the untuned network.
+        pixel: the denoising loss, untuned and tuned.
+        feature: the same in features.
+        levels: the noise levels of these.
+        inversion: the noise that real samples are inverted to, untuned and tuned.
+    """
+
+    levels: tuple[float, ...]
+    ratios: NormRatios | None = None
+    pixel: Change | None = None
+    feature: Change | None = None
+    inversion: tuple[NoiseStatistics, NoiseStatistics] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all figures, JSON-able."""
+        found: dict[str, Any] = {"levels": list(self.levels)}
+        if self.ratios is not None:
+            found["ratios"] = [
+                {"skip": skip.name, "depth": skip.depth, "channels": skip.channels,
+                 "resolution": skip.resolution, "mean": self.ratios.mean[:, i].tolist(),
+                 "deviation": self.ratios.deviation[:, i].tolist()}
+                for i, skip in enumerate(self.ratios.skips)
+            ]  # fmt: skip
+        for name, change in (("pixel_loss", self.pixel), ("feature_loss", self.feature)):
+            if change is not None:
+                found[name] = {key: value.tolist() for key, value in vars(change).items()}
+        if self.inversion is not None:
+            found["inversion"] = {name: asdict(x) for name, x in zip(("untuned", "tuned"), self.inversion, strict=True)}
+        return found
+
+
+def diagnose(
+    data: RealData,
+    profile: Profile,
+    features: Features | None = None,
+    *,
+    decode: Callable[[Tensor], Tensor] | None = None,
+    levels: Sequence[float] | None = None,
+    inversion_steps: int = 40,
+    parts: Sequence[str] = PARTS,
+) -> Diagnosis:
+    """Measure a network with and without Skip-Tuning; it is left as it was.
+
+    Args:
+        data: real samples.
+        profile: the tuning.
+        features: for the loss in features; see ``denoising_losses`` for this and ``decode``.
+        decode: samples to images, for models that work on latents.
+        levels: noise levels σ/α; ``noise_levels`` of the process by default.
+        inversion_steps: network calls from a sample to noise.
+        parts: some of "ratios", "losses" and "inversion".
+
+    Raises:
+        InputError: if a part is unknown, or as the three do.
+    """
+    wanted = checked_parts(parts)
+    levels = tuple(noise_levels(data.denoiser.process) if levels is None else levels)
+    ratios = norm_ratios(data, levels) if "ratios" in wanted else None
+    pixel = feature = inversion = None
+    if "losses" in wanted:
+        before = denoising_losses(data, levels, features, decode)
+        with tuned(data.denoiser, profile=profile):
+            after = denoising_losses(data, levels, features, decode)
+        pixel = Change.of(before.pixel, after.pixel)
+        if before.feature is not None and after.feature is not None:
+            feature = Change.of(before.feature, after.feature)
+    if "inversion" in wanted:
+        untuned = noise_statistics(invert(data, inversion_steps))
+        with tuned(data.denoiser, profile=profile):
+            inversion = untuned, noise_statistics(invert(data, inversion_steps))
+    return Diagnosis(levels, ratios, pixel, feature, inversion)
+
+
+def calls(data: RealData, levels: int, inversion_steps: int, parts: Sequence[str]) -> int:
+    """Return how many network calls ``diagnose`` makes: how often it calls ``data.told``."""
+    each = {"ratios": levels, "losses": 2 * levels, "inversion": 2 * inversion_steps}
+    return data.batches * sum(each[name] for name in parts)
+
+
+def checked_parts(parts: Sequence[str]) -> tuple[str, ...]:
+    """Return the parts, if each is one of ``PARTS``.
+
+    Raises:
+        InputError: with the nearest match.
+    """
+    for name in parts:
+        if name not in PARTS:
+            raise unknown_name("diagnostic", name, PARTS)
+    if not parts:
+        raise InputError(f"no diagnostic is asked for: choose among {', '.join(PARTS)}.")
+    return tuple(dict.fromkeys(parts))

@@ -1,0 +1,108 @@
+"""How well a network denoises real samples, in pixels and in features, over the noise level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fewstep.denoiser import network_device
+from fewstep.errors import InputError
+from fewstep.skip_analysis.real_data import RealData
+
+__all__ = ["Change", "Features", "Losses", "denoising_losses", "features_of"]
+
+Features = Callable[[Tensor], Tensor]
+"""Images [n, C, H, W] in [−1, 1] to features [n, d]: ``fs.metrics.features(name)``, a module, any callable."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The denoising loss of every sample at every noise level.
+
+    Attributes:
+        levels: the noise levels σ/α.
+        pixel: float64 [levels, n].
+        feature: the same in features; None without any.
+    """
+
+    levels: tuple[float, ...]
+    pixel: Tensor
+    feature: Tensor | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """A loss with and without tuning, over the noise level; all float64 [levels].
+
+    ``relative`` is the tuned loss over the untuned one, less 1; ``error`` its standard error, on common samples
+    and noise.
+    """
+
+    untuned: Tensor
+    tuned: Tensor
+    relative: Tensor
+    error: Tensor
+
+    @classmethod
+    def of(cls, untuned: Tensor, tuned: Tensor) -> Change:
+        """Return the change from losses [levels, n] to other ones of the same samples."""
+        before, after = untuned.mean(1), tuned.mean(1)
+        ratio = after / before
+        spread = (tuned - ratio[:, None] * untuned).std(1) / untuned.shape[1] ** 0.5
+        return cls(before, after, ratio - 1.0, spread / before)
+
+
+@torch.no_grad()
+def denoising_losses(
+    data: RealData,
+    levels: Sequence[float],
+    features: Features | None = None,
+    decode: Callable[[Tensor], Tensor] | None = None,
+) -> Losses:
+    r"""Return ‖D(x_t) − x_0‖²/d and ‖f(D(x_t)) − f(x_0)‖²/d', of each sample at each noise level.
+
+    d and d' are the numbers of pixels and of features, so that both are mean squares. Features are taken of images
+    as they are shown: D is decoded, and clamped to [−1, 1], first.
+
+    Args:
+        data: the samples.
+        levels: noise levels σ/α.
+        features: f; None for pixels (or latents) alone.
+        decode: samples to images, for models that work on latents.
+
+    Raises:
+        InputError: if the features do not take the images.
+    """
+    pixel = torch.zeros(len(levels), len(data), dtype=torch.float64)
+    feature = None if features is None else torch.zeros_like(pixel)
+    for i, level in enumerate(levels):
+        done = 0
+        for x_0, prediction in data.predictions(level):
+            rows = slice(done, done + len(x_0))
+            pixel[i, rows] = _mean_square(prediction, x_0)
+            if features is not None and feature is not None:
+                images = (x if decode is None else decode(x) for x in (prediction, x_0))
+                feature[i, rows] = _mean_square(*(features_of(x.clamp(-1.0, 1.0), features) for x in images))
+            done += len(x_0)
+    return Losses(tuple(levels), pixel, feature)
+
+
+def features_of(images: Tensor, features: Features) -> Tensor:
+    """Return the features [n, d] of images in [−1, 1], asked where a module of features lives, else on the host.
+
+    Raises:
+        InputError: if they are of another shape.
+    """
+    with torch.no_grad():
+        made = features(images.to(network_device(features, None), torch.float32))
+    if not isinstance(made, Tensor) or made.ndim < 2 or len(made) != len(images):
+        shape = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+        raise InputError(f"the features of {len(images)} images are {shape}: they must be a tensor [n, d].")
+    return made.cpu()
+
+
+def _mean_square(one: Tensor, other: Tensor) -> Tensor:
+    return (one.double() - other.double()).square().flatten(1).mean(1).cpu()

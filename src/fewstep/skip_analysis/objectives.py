@@ -1,0 +1,102 @@
+"""What a search for ρ makes small: the Fréchet distance of samples, or the denoising loss in features."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from fewstep.errors import InputError
+from fewstep.metrics import Moments, frechet_distance
+from fewstep.models.model import Conditions, Model
+from fewstep.plan import Plan
+from fewstep.skip_analysis.losses import Features, denoising_losses, features_of
+from fewstep.skip_analysis.real_data import RealData
+
+__all__ = ["FeatureLoss", "Frechet", "Objective"]
+
+
+class Objective(ABC):
+    """A number to make small, made of one row a seed, so that two settings can be compared seed by seed."""
+
+    @abstractmethod
+    def rows(self, seeds: Sequence[int]) -> Tensor:
+        """Return what the network makes of each seed, as it is tuned now."""
+
+    @abstractmethod
+    def value(self, rows: Tensor) -> float:
+        """Return the number that these rows give."""
+
+
+@dataclass(frozen=True)
+class Frechet(Objective):
+    """The Fréchet distance between samples of common seeds and a reference, in features.
+
+    Args:
+        model: what is sampled.
+        plan: by which plan.
+        features: images [n, C, H, W] in [−1, 1], rounded to 8 bits, to features [n, d].
+        reference: moments of the reference's features.
+        conditions: the condition of each seed; None for none.
+        batch_size: samples at a time.
+        told: called after each network call.
+    """
+
+    model: Model
+    plan: Plan
+    features: Features
+    reference: Moments
+    conditions: Callable[[Sequence[int]], Conditions] | None = None
+    batch_size: int = 64
+    told: Callable[[], None] = field(default=lambda: None, repr=False)
+
+    def rows(self, seeds: Sequence[int]) -> Tensor:
+        """Return the features of one sample a seed, float32 [n, d]."""
+        made = []
+        for start in range(0, len(seeds), self.batch_size):
+            some = seeds[start : start + self.batch_size]
+            conditions = None if self.conditions is None else self.conditions(some)
+            images = self.model.draw(self.plan, some, conditions, lambda *_: self.told())
+            rounded = images.float().clamp(-1.0, 1.0).add(1.0).mul(127.5).round().div(127.5).sub(1.0)
+            made.append(features_of(rounded, self.features))
+        return torch.cat(made)
+
+    def value(self, rows: Tensor) -> float:
+        """Return the Fréchet distance.
+
+        Raises:
+            InputError: if the reference has other features.
+        """
+        return frechet_distance(rows, self.reference)
+
+
+@dataclass(frozen=True)
+class FeatureLoss(Objective):
+    """The denoising loss in features, of the same real samples for all seeds, averaged over noise levels.
+
+    Args:
+        data: the samples; the seeds are their noise's.
+        levels: noise levels σ/α, such as ``plan_levels(plan)``.
+        features: images to features.
+        decode: samples to images, for models that work on latents.
+    """
+
+    data: RealData
+    levels: tuple[float, ...]
+    features: Features
+    decode: Callable[[Tensor], Tensor] | None = None
+
+    def rows(self, seeds: Sequence[int]) -> Tensor:
+        """Return the loss of each sample, averaged over the levels, float64 [n]."""
+        losses = denoising_losses(replace(self.data, seeds=seeds), self.levels, self.features, self.decode)
+        assert losses.feature is not None
+        return losses.feature.mean(0)
+
+    def value(self, rows: Tensor) -> float:
+        """Return the mean."""
+        if not len(rows):
+            raise InputError("there are no samples to average over.")
+        return float(rows.mean())

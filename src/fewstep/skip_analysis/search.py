@@ -1,0 +1,195 @@
+"""Choosing ρ: a grid or golden sections over the deepest skip's factor, and the outermost's if wanted."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from fewstep.denoiser import DataPredictor
+from fewstep.errors import InputError, unknown_name
+from fewstep.skip import Profile, tuned
+from fewstep.skip_analysis.objectives import Objective
+
+__all__ = ["METHODS", "Check", "Point", "Range", "SearchResult", "evaluations", "golden_section", "search"]
+
+METHODS = ("golden", "grid")
+GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
+RESAMPLES = 200
+Range = tuple[float, float]
+"""(low, high) of a ρ; both the same for a fixed one."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting that was evaluated."""
+
+    bottom: float
+    top: float
+    value: float
+
+
+@dataclass(frozen=True)
+class Check:
+    """The best setting against the untuned network on seeds that the search did not see.
+
+    Attributes:
+        untuned, tuned: the two values.
+        low, high: 95 % bootstrap interval, over the seeds, of tuned − untuned.
+    """
+
+    untuned: float
+    tuned: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+        best: the point with the smallest value; ρ = 1 where no tuning was better.
+        points: all points in the order of their evaluation; the first is the untuned network.
+        check: on fresh seeds; None if the untuned network was best.
+        skips: the number of skips.
+    """
+
+    best: Point
+    points: tuple[Point, ...]
+    check: Check | None
+    skips: int
+
+    @property
+    def profile(self) -> Profile:
+        """The best setting, as a profile for networks of as many skips."""
+        return Profile(self.best.bottom, self.best.top, skips=self.skips)
+
+
+def search(
+    denoiser: DataPredictor,
+    objective: Objective,
+    seeds: Sequence[int],
+    *,
+    bottom: Range = (0.5, 1.0),
+    top: Range = (1.0, 1.0),
+    method: str = "golden",
+    points: int = 6,
+    tell: Callable[[Point], None] = lambda point: None,
+) -> SearchResult:
+    """Return the ρ that makes ``objective`` smallest, every setting being evaluated on the same seeds.
+
+    The untuned network (ρ = 1) is always evaluated too, and kept if nothing is better. The network is left as it was.
+
+    Args:
+        denoiser: the model whose network is tuned; ``objective`` must use the same.
+        objective: what to make small.
+        seeds: of every evaluation; the check takes as many new ones, from the largest + 1 on.
+        bottom: the range of ρ of the deepest skip.
+        top: the range of ρ of the outermost skip. With "grid" all pairs are evaluated; with "golden" ``bottom`` is
+            searched first, at top = the end of its range nearer 1, and then ``top`` at the best ``bottom``.
+        method: "golden" (for one minimum in the range), or "grid" (even, both ends included).
+        points: evaluations of each range, the untuned network not counted; 2 or more.
+        tell: called with each point.
+
+    Raises:
+        InputError: if a range, the method or the number of points is wrong, or the network has no skips.
+    """
+    evaluations(bottom, top, method, points)
+    done: list[Point] = []
+    with tuned(denoiser, profile=Profile(rho=1.0)) as handle:
+
+        def rows(profile: Profile, which: Sequence[int]) -> Tensor:
+            handle.set(profile)
+            return objective.rows(which)
+
+        @cache
+        def value(below: float, above: float) -> float:
+            point = Point(below, above, objective.value(rows(Profile(below, above), seeds)))
+            done.append(point)
+            tell(point)
+            return point.value
+
+        value(1.0, 1.0)
+        if method == "grid":
+            for pair in itertools.product(_even(bottom, points), _even(top, points)):
+                value(*pair)
+        else:
+            above = min(top, key=lambda rho: abs(1.0 - rho))
+            below = golden_section(lambda rho: value(rho, above), bottom, points)
+            value(below, above)
+            golden_section(lambda rho: value(below, rho), top, points)
+        best = min(done, key=lambda point: point.value)
+        check = None
+        if (best.bottom, best.top) != (1.0, 1.0):
+            fresh = range(max(seeds) + 1, max(seeds) + 1 + len(seeds))
+            profiles = Profile(rho=1.0), Profile(best.bottom, best.top)
+            check = _check(objective, *(rows(profile, fresh) for profile in profiles))
+    return SearchResult(best, tuple(done), check, len(handle.skips))
+
+
+def evaluations(bottom: Range, top: Range, method: str, points: int) -> int:
+    """Return how often ``search`` evaluates its objective at most: untuned, at the points, and twice for the check.
+
+    Raises:
+        InputError: if a range, the method or the number of points is wrong.
+    """
+    for name, (low, high) in (("bottom", bottom), ("top", top)):
+        if not (math.isfinite(high) and 0 <= low <= high):
+            raise InputError(f"{name} is {low:g}:{high:g}: give low:high with 0 ≤ low ≤ high.")
+    if method not in METHODS:
+        raise unknown_name("method", method, METHODS)
+    if points < 2:
+        raise InputError(f"points is {points}: at least 2 are needed.")
+    counts = [1 if low == high else points for low, high in (bottom, top)]
+    if method == "grid":
+        return 3 + counts[0] * counts[1]
+    return 3 + counts[0] + (counts[1] if counts[1] > 1 else 0)
+
+
+def golden_section(function: Callable[[float], float], within: Range, points: int) -> float:
+    """Return the best of ``points`` arguments of a function with one minimum in a range, by golden sections.
+
+    Each evaluation after the second leaves 0.618 of the interval. With a fixed range that value is the answer.
+    Source: Kiefer, Sequential Minimax Search for a Maximum (1953).
+    """
+    low, high = within
+    if low == high:
+        return low
+    inner = [high - GOLDEN * (high - low), low + GOLDEN * (high - low)]
+    values = [function(x) for x in inner]
+    best = min(zip(values, inner, strict=True))
+    for _ in range(points - 2):
+        if values[0] <= values[1]:
+            high, inner[1], values[1] = inner[1], inner[0], values[0]
+            inner[0] = high - GOLDEN * (high - low)
+            values[0] = function(inner[0])
+            best = min(best, (values[0], inner[0]))
+        else:
+            low, inner[0], values[0] = inner[0], inner[1], values[1]
+            inner[1] = low + GOLDEN * (high - low)
+            values[1] = function(inner[1])
+            best = min(best, (values[1], inner[1]))
+    return best[1]
+
+
+def _check(objective: Objective, untuned: Tensor, tuned: Tensor) -> Check:
+    generator = torch.Generator().manual_seed(0)
+    differences = []
+    for _ in range(RESAMPLES):
+        picked = torch.randint(len(untuned), (len(untuned),), generator=generator)
+        differences.append(objective.value(tuned[picked]) - objective.value(untuned[picked]))
+    low, high = torch.tensor(differences, dtype=torch.float64).quantile(torch.tensor([0.025, 0.975]).double()).tolist()
+    return Check(objective.value(untuned), objective.value(tuned), low, high)
+
+
+def _even(within: Range, points: int) -> list[float]:
+    low, high = within
+    if low == high:
+        return [low]
+    return [low + (high - low) * i / (points - 1) for i in range(points - 1)] + [high]
