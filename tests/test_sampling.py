@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from exact import GaussianMixture
+from support.exact import GaussianMixture
 
 import fewstep as fs
 from fewstep.errors import InputError

@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 import torch
-from exact import Gaussian, GaussianMixture
+from support.exact import Gaussian, GaussianMixture
 
 import fewstep as fs
 from fewstep.calibration import CalibratedPlan

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from exact import Gaussian, GaussianMixture
+from support.exact import Gaussian, GaussianMixture
 
 import fewstep as fs
 from fewstep.calibration.network import CountedNetwork

@@ -29,4 +29,4 @@ def fails(monkeypatch, capsys) -> Callable[..., str]:
 @pytest.fixture
 def entry() -> str:
     """``module:function`` of a small denoiser with a closed form."""
-    return "generating:tiny"
+    return "support.generating:tiny"

@@ -5,11 +5,10 @@ import json
 import shlex
 import sys
 
-import killing
 import numpy as np
 import pytest
 import torch
-import two_processes
+from support import killing, two_processes
 from typer.testing import CliRunner
 
 import fewstep as fs

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import two_processes
-from generating import fewstep, loaded, same_files
+from support import two_processes
+from support.generating import fewstep, loaded, same_files
 
 import fewstep as fs
 from fewstep.cli.app import app
@@ -113,13 +113,24 @@ def test_a_terminal_has_a_bar_with_the_speed_and_the_time_left(tmp_path, monkeyp
     pty = pytest.importorskip("pty")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
-    words = ["generate", "--model", "generating:slow", "--steps", "3", "--num", "24", "--batch-size", "2", "--out"]
+    words = [
+        "generate",
+        "--model",
+        "support.generating:slow",
+        "--steps",
+        "3",
+        "--num",
+        "24",
+        "--batch-size",
+        "2",
+        "--out",
+    ]
     child, terminal = pty.fork()
     if child == 0:
         try:
             torch.set_num_threads(1)
             sys.stdout = sys.stderr = os.fdopen(2, "w")
-            app([*words, str(tmp_path / "a")], standalone_mode=False)
+            app(words, standalone_mode=False)
         finally:
             os._exit(0)
     seen = b""
@@ -219,7 +230,7 @@ def test_too_little_memory_is_one_line(tmp_path, entry, fails, monkeypatch):
         (["--num", 2, "--guidance", 2], "no null condition"),
         (["--num", 2, "--model", "network.pkl"], "add --trust-pickle"),
         (["--num", 2, "--model", "nowhere:model"], "module:function"),
-        (["--num", 2, "--model", "generating:broken"], "not finite"),
+        (["--num", 2, "--model", "support.generating:broken"], "not finite"),
         (["--num", 2, "--device", "cdua"], "write cpu, or cuda on a GPU"),
         (["--num", 2, "--device", "meta"], "returned a model on cpu"),
         (["--num", 2, "--out", "missing/folder"], "does not exist"),

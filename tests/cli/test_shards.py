@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
-import killing
 import numpy as np
 import pytest
-from generating import fewstep, same_files
 from PIL import Image
+from support import killing
+from support.generating import fewstep, same_files
 
 from fewstep.cli.shards import Shard, ShardWriter
 from fewstep.errors import InputError

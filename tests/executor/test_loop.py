@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from exact import GaussianMixture
+from support.exact import GaussianMixture
 
 import fewstep as fs
 from fewstep.errors import InputError, NonFiniteStateError

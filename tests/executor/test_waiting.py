@@ -4,7 +4,7 @@ from contextlib import ExitStack
 
 import pytest
 import torch
-from waiting import each_device, needs_gpu, without_waiting
+from support.waiting import each_device, needs_gpu, without_waiting
 
 import fewstep as fs
 from fewstep.guidance import ClassifierFree, DynamicThreshold, StaticThreshold, Wrapped

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from scheduler_models import FLOW, noise
-from waiting import each_device, needs_gpu, without_waiting
+from support.scheduler_models import FLOW, noise
+from support.waiting import each_device, needs_gpu, without_waiting
 
 from fewstep.integrations.diffusers import FewStepScheduler
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerOutput
-from scheduler_models import FLOW, noise
+from support.scheduler_models import FLOW, noise
 
 from fewstep.errors import InputError
 from fewstep.integrations.diffusers import FewStepScheduler

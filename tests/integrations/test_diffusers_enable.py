@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import diffusers
 import pytest
-import tiny_pipelines as tiny
 import torch
+from support import tiny_pipelines as tiny
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import fewstep as fs

@@ -7,9 +7,9 @@ import json
 import diffusers
 import numpy as np
 import pytest
-import tiny_pipelines as tiny
 import torch
 from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from support import tiny_pipelines as tiny
 
 import fewstep as fs
 from fewstep.integrations.diffusers import FewStepScheduler

@@ -7,7 +7,7 @@ import warnings
 import diffusers
 import pytest
 import torch
-from tiny_pipelines import run, stable_diffusion_image
+from support.tiny_pipelines import run, stable_diffusion_image
 
 import fewstep as fs
 from fewstep.calibration import load_recipe

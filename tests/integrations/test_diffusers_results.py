@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
-from scheduler_models import FLOW, PREDICTIONS, data_prediction, denoise, noise, output
+from support.scheduler_models import FLOW, PREDICTIONS, data_prediction, denoise, noise, output
 
 import fewstep as fs
 from fewstep.integrations.diffusers import FewStepScheduler

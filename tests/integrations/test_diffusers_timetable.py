@@ -6,7 +6,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from scheduler_models import FLOW, denoise, noise
+from support.scheduler_models import FLOW, denoise, noise
 
 import fewstep as fs
 from fewstep.errors import InputError

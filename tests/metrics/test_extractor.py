@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from waiting import needs_gpu
+from support.waiting import needs_gpu
 
 from fewstep.errors import InputError
 from fewstep.metrics import Extractor, features, frechet_distance, from_uint8, reference

@@ -6,9 +6,9 @@ import math
 from collections import Counter
 
 import pytest
-import skip_diffusers_networks as small
 import torch
-from skip_reference import ScaledConcatenation, randomised
+from support import skip_diffusers_networks as small
+from support.skip_reference import ScaledConcatenation, randomised
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fewstep import guidance, skip, zoo

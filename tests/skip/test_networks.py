@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-import skip_diffusers_networks as diffusers
-import skip_research_networks as research
 import torch
-from skip_reference import ScaledConcatenation, randomised
+from support import skip_diffusers_networks as diffusers
+from support import skip_research_networks as research
+from support.skip_reference import ScaledConcatenation, randomised
 
 from fewstep import skip
 

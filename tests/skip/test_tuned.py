@@ -7,8 +7,8 @@ import threading
 
 import pytest
 import torch
-from skip_reference import ScaledConcatenation, randomised
-from skip_research_networks import EDMPrecond, SongUNet, UViT
+from support.skip_reference import ScaledConcatenation, randomised
+from support.skip_research_networks import EDMPrecond, SongUNet, UViT
 from torch import nn
 
 from fewstep import processes, skip

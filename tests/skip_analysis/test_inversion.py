@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from exact import Gaussian
+from support.exact import Gaussian
 
 import fewstep as fs
 from fewstep.skip_analysis import RealData, invert, noise_statistics

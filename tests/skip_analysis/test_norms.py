@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers import UNet2DModel
-from skip_reference import randomised
+from support.skip_reference import randomised
 from torch import nn
 from torch.overrides import TorchFunctionMode
 

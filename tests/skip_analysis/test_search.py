@@ -7,7 +7,7 @@ import torch
 from diffusers import UNet2DModel
 from hypothesis import given
 from hypothesis import strategies as st
-from skip_reference import randomised
+from support.skip_reference import randomised
 
 import fewstep as fs
 from fewstep.skip_analysis import Objective, golden_section, search

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from exact import Gaussian, output_moments
+from support.exact import Gaussian, output_moments
 
 import fewstep as fs
 

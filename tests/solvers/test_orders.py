@@ -1,7 +1,7 @@
 """Orders of convergence on an exact Gaussian mixture in float64, with the calls counted."""
 
 import pytest
-from exact import observed_order
+from support.exact import observed_order
 
 import fewstep as fs
 from fewstep.grids import karras, uniform_logsnr

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from exact import GaussianMixture
+from support.exact import GaussianMixture
 
 import fewstep as fs
 
