@@ -113,18 +113,8 @@ def test_a_terminal_has_a_bar_with_the_speed_and_the_time_left(tmp_path, monkeyp
     pty = pytest.importorskip("pty")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
-    words = [
-        "generate",
-        "--model",
-        "support.generating:slow",
-        "--steps",
-        "3",
-        "--num",
-        "24",
-        "--batch-size",
-        "2",
-        "--out",
-    ]
+    words = ["generate", "--model", "support.generating:slow", "--steps", "3", "--num", "24", "--batch-size", "2"]
+    words += ["--out", str(tmp_path / "a")]
     child, terminal = pty.fork()
     if child == 0:
         try:
