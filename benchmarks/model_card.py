@@ -13,7 +13,7 @@ import matplotlib
 import torch
 
 import fewstep as fs
-from fewstep.cli.images import to_uint8, write_images
+from fewstep.cli.shared.images import to_uint8, write_images
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402

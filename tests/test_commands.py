@@ -14,7 +14,7 @@ from fewstep.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-HELP = sorted((ROOT / "src" / "fewstep" / "cli").glob("*.py"))
+HELP = sorted((ROOT / "src" / "fewstep" / "cli").rglob("*.py"))
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LAUNCHED = re.compile(r"^accelerate launch .* -m fewstep\.cli(?= )")
 FEW, LEAST = 3, {"calibrate": {"--num": "8", "--steps": "2"}, "generate": {"--num": "8"}}

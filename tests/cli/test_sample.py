@@ -89,7 +89,7 @@ def test_mistakes_are_one_line_and_leave_nothing(words, answer, tmp_path, fails,
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    from fewstep.cli import images
+    from fewstep.cli.shared import images
 
     out = tmp_path / "samples.npz"
     out.write_bytes(b"old")

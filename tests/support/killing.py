@@ -12,8 +12,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fewstep.cli import shards
 from fewstep.cli.app import app
+from fewstep.cli.generate import shards
 
 
 def killed_at(words: list[str], folder: Path, event: str, count: int) -> bool:

@@ -14,9 +14,9 @@ except ImportError as error:
     raise MissingPackageError("the command line needs typer and rich: pip install 'fewstep[cli]'.") from error
 
 from fewstep.cli.calibrate import calibrate
-from fewstep.cli.compare import compare
+from fewstep.cli.compare.command import compare
 from fewstep.cli.evaluate import evaluate
-from fewstep.cli.generate import generate
+from fewstep.cli.generate.command import generate
 from fewstep.cli.grid import grid
 from fewstep.cli.sample import sample
 from fewstep.cli.skip import app as skip

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewstep.cli.options import (
+from fewstep.cli.shared.options import (
     SOLVER,
     BatchSize,
     ClassOfSeed,
@@ -57,10 +57,10 @@ def calibrate(
     import fewstep as fs
     from fewstep import grids, solvers
     from fewstep.calibration import calibrate as fit
-    from fewstep.cli.conditions import read_prompts
-    from fewstep.cli.images import written_whole
-    from fewstep.cli.models import load_model
-    from fewstep.cli.progress import bar
+    from fewstep.cli.shared.conditions import read_prompts
+    from fewstep.cli.shared.images import written_whole
+    from fewstep.cli.shared.models import load_model
+    from fewstep.cli.shared.progress import bar
 
     if out.suffix != ".json" or not out.absolute().parent.is_dir() or out.is_dir():
         raise InputError(f"--out is {str(out)!r}: write a name that ends in .json, in a folder that exists.")
@@ -105,7 +105,7 @@ def _conditions(model: Model, num: int, class_: str, texts: list[str]) -> Any:
     """Return what ``fs.calibrate`` takes as ``cond``."""
     import torch
 
-    from fewstep.cli.conditions import conditions_of
+    from fewstep.cli.shared.conditions import conditions_of
 
     conditions = conditions_of(model, range(num), class_, texts)
     if conditions is None:

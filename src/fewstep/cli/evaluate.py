@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fewstep.cli.options import Device
+from fewstep.cli.shared.options import Device
 
 __all__ = ["evaluate"]
 
@@ -33,9 +33,9 @@ def evaluate(
     Example: fewstep evaluate samples --reference fashion_mnist.npz --metrics fd,kid,prdc
     """
     from fewstep import metrics as measuring
-    from fewstep.cli.images import write_json
-    from fewstep.cli.manifest import versions
-    from fewstep.cli.models import check_device
+    from fewstep.cli.shared.images import write_json
+    from fewstep.cli.shared.manifest import versions
+    from fewstep.cli.shared.models import check_device
     from fewstep.errors import InputError
     from fewstep.metrics.evaluate import checked_metrics
     from fewstep.metrics.evaluate import evaluate as measured

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fewstep.cli.options import SOLVER
+from fewstep.cli.shared.options import SOLVER
 from fewstep.errors import InputError, MissingPackageError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def grid(
     Example: fewstep grid --process vp-discrete --solver unipc:order=2 --steps 8 --out grid.json --plot grid.png
     """
     from fewstep import grids, processes, solvers
-    from fewstep.cli.images import written_whole
+    from fewstep.cli.shared.images import written_whole
 
     _check_suffix("--out", out, (".json",))
     _check_suffix("--plot", plot, (".png", ".svg"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewstep.cli.options import (
+from fewstep.cli.shared.options import (
     SOLVER,
     BatchSize,
     ClassOfSeed,
@@ -64,14 +64,14 @@ def sample(
     Example: fewstep sample --model fashion-mnist --solver unipc:order=2 --grid karras --steps 8 --class 7 --guidance 2
     """
     from fewstep import grids, solvers
-    from fewstep.cli.conditions import conditions_of, read_prompts
-    from fewstep.cli.images import check_writable, to_uint8, write_images
-    from fewstep.cli.models import load_model
-    from fewstep.cli.recipes import recipe_plan, refuse_besides
-    from fewstep.cli.skip_profile import tuned_by
+    from fewstep.cli.shared.conditions import conditions_of, read_prompts
+    from fewstep.cli.shared.images import check_writable, to_uint8, write_images
+    from fewstep.cli.shared.models import load_model
+    from fewstep.cli.shared.profiles import tuned_by
+    from fewstep.cli.shared.recipes import recipe_plan, refuse_besides
 
     if list_:
-        from fewstep.cli.catalogue import show
+        from fewstep.cli.shared.catalogue import show
 
         show()
         return
@@ -104,7 +104,7 @@ def _draw(model: Model, plan: Plan, seeds: list[int], conditions: Any, batch_siz
     """Return the samples, batch by batch, under a progress bar."""
     import torch
 
-    from fewstep.cli.progress import bar
+    from fewstep.cli.shared.progress import bar
 
     parts = []
     with bar() as progress:

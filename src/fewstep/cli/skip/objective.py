@@ -46,7 +46,7 @@ class Setting:
         return self._frechet(told, batches) if self.data is None else self._loss(self.data, told, batches)
 
     def _frechet(self, told: Callable[[], None], batches: int) -> tuple[Objective, int]:
-        from fewstep.cli.conditions import conditions_of
+        from fewstep.cli.shared.conditions import conditions_of
         from fewstep.metrics.references import reference_summary
         from fewstep.skip_analysis import Frechet
 
@@ -59,7 +59,7 @@ class Setting:
         return objective, batches * self.plan.steps
 
     def _loss(self, data: Path, told: Callable[[], None], batches: int) -> tuple[Objective, int]:
-        from fewstep.cli.real_images import real_samples
+        from fewstep.cli.skip.real_images import real_samples
         from fewstep.skip_analysis import FeatureLoss, RealData, plan_levels
 
         x_0, cond = real_samples(data, self.model, self.num, self.seed, self.classes, self.prompts, self.batch_size)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewstep.cli.options import PROFILE, BatchSize, Device, Dtype, ModelName, TrustPickle
-from fewstep.cli.real_images import FEATURES
-from fewstep.cli.real_images import HELP as DATA
+from fewstep.cli.shared.options import PROFILE, BatchSize, Device, Dtype, ModelName, TrustPickle
+from fewstep.cli.skip.real_images import FEATURES
+from fewstep.cli.skip.real_images import HELP as DATA
 from fewstep.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,12 +52,12 @@ def diagnose(
     """
     from fewstep import skip as skipping
     from fewstep import zoo
-    from fewstep.cli.conditions import read_prompts
-    from fewstep.cli.images import check_writable
-    from fewstep.cli.models import load_model
-    from fewstep.cli.progress import bar
-    from fewstep.cli.real_images import features_for, real_samples
-    from fewstep.cli.skip_profile import settings_of, tuned_by
+    from fewstep.cli.shared.conditions import read_prompts
+    from fewstep.cli.shared.images import check_writable
+    from fewstep.cli.shared.models import load_model
+    from fewstep.cli.shared.profiles import settings_of, tuned_by
+    from fewstep.cli.shared.progress import bar
+    from fewstep.cli.skip.real_images import features_for, real_samples
     from fewstep.skip_analysis import RealData, noise_levels
     from fewstep.skip_analysis import diagnose as measured
     from fewstep.skip_analysis.diagnosis import calls, checked_parts
@@ -104,9 +104,9 @@ def diagnose(
 
 
 def _write(out: Path, found: Diagnosis, settings: dict[str, Any]) -> None:
-    from fewstep.cli import skip_figures
-    from fewstep.cli.images import written_whole
-    from fewstep.cli.manifest import versions
+    from fewstep.cli.shared.images import written_whole
+    from fewstep.cli.shared.manifest import versions
+    from fewstep.cli.skip import figures as skip_figures
 
     record = {"format": FORMAT, "settings": settings, "versions": versions(), **found.to_dict()}
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fewstep.cli.leftovers import UNFINISHED
+from fewstep.cli.shared.leftovers import UNFINISHED
 from fewstep.errors import InputError, MissingPackageError
 
 if TYPE_CHECKING:

@@ -12,14 +12,14 @@ from support import killing, two_processes
 from typer.testing import CliRunner
 
 import fewstep as fs
-from fewstep.cli import progress
 from fewstep.cli.app import app, run
-from fewstep.cli.bench import _share
-from fewstep.cli.cells import Cell
-from fewstep.cli.compare import split_specs
-from fewstep.cli.images import to_uint8
-from fewstep.cli.progress import bar
-from fewstep.cli.workers import Workers
+from fewstep.cli.compare.bench import _share
+from fewstep.cli.compare.cells import Cell
+from fewstep.cli.compare.command import split_specs
+from fewstep.cli.shared import progress
+from fewstep.cli.shared.images import to_uint8
+from fewstep.cli.shared.progress import bar
+from fewstep.cli.shared.workers import Workers
 from fewstep.errors import InputError
 from fewstep.metrics import features, frechet_distance, from_uint8, reference
 from fewstep.models.model import Model

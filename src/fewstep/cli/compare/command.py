@@ -8,11 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewstep.cli.options import BatchSize, ClassOfSeed, Device, Dtype, Guidance, ModelName, Prompt, Prompts, TrustPickle
+from fewstep.cli.shared.options import (
+    BatchSize,
+    ClassOfSeed,
+    Device,
+    Dtype,
+    Guidance,
+    ModelName,
+    Prompt,
+    Prompts,
+    TrustPickle,
+)
 from fewstep.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
-    from fewstep.cli.cells import Cell, Commands
+    from fewstep.cli.compare.cells import Cell, Commands
     from fewstep.models.model import Model
 
 __all__ = ["compare", "split_specs"]
@@ -62,16 +72,16 @@ def compare(
     from fewstep import grids as grid_names
     from fewstep import metrics as measuring
     from fewstep import solvers as solver_names
-    from fewstep.cli import manifest
-    from fewstep.cli.bench import Bench
-    from fewstep.cli.cells import Planned
-    from fewstep.cli.conditions import conditions_of, parse_seeds, read_prompts
-    from fewstep.cli.draws import Draws
-    from fewstep.cli.leftovers import remove_leftovers
-    from fewstep.cli.models import load_model
-    from fewstep.cli.results import show, spelled_command, write
-    from fewstep.cli.solution import Solution
-    from fewstep.cli.workers import workers
+    from fewstep.cli.compare.bench import Bench
+    from fewstep.cli.compare.cells import Planned
+    from fewstep.cli.compare.draws import Draws
+    from fewstep.cli.compare.results import show, spelled_command, write
+    from fewstep.cli.compare.solution import Solution
+    from fewstep.cli.shared import manifest
+    from fewstep.cli.shared.conditions import conditions_of, parse_seeds, read_prompts
+    from fewstep.cli.shared.leftovers import remove_leftovers
+    from fewstep.cli.shared.models import load_model
+    from fewstep.cli.shared.workers import workers
     from fewstep.fingerprint import model_fingerprint, thresholds
     from fewstep.metrics.references import reference_hash, reference_summary
 
@@ -120,7 +130,7 @@ def compare(
 
 
 def _cells(model: Model, solvers: str, grids: str, counts: list[int], recipes: str, peers: str) -> list[Cell]:
-    from fewstep.cli.cells import peer_cells, planned_cells, recipe_cells
+    from fewstep.cli.compare.cells import peer_cells, planned_cells, recipe_cells
 
     found = planned_cells(
         model.denoiser,
@@ -137,8 +147,8 @@ def _cells(model: Model, solvers: str, grids: str, counts: list[int], recipes: s
 
 def _commands(common: Mapping[str, Any], features: str, extra: Sequence[str]) -> Commands:
     """Return the command lines of these settings; ``features`` and ``extra`` are as they were asked for."""
-    from fewstep.cli.cells import Commands
-    from fewstep.cli.conditions import parse_seeds
+    from fewstep.cli.compare.cells import Commands
+    from fewstep.cli.shared.conditions import parse_seeds
 
     def words(*names: str) -> list[str]:
         return [word for name in names for word in (f"--{name.replace('_', '-')}", f"{common[name]}")]

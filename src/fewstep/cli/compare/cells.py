@@ -132,7 +132,7 @@ def recipe_cells(denoiser: DataPredictor, recipes: Sequence[str]) -> list[Cell]:
     Raises:
         InputError: if a file is no recipe of this model's process.
     """
-    from fewstep.cli.recipes import recipe_plan
+    from fewstep.cli.shared.recipes import recipe_plan
 
     plans = {path: recipe_plan(Path(path), denoiser) for path in recipes}
     return [

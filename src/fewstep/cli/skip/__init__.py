@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from fewstep.cli.skip_diagnose import diagnose
-from fewstep.cli.skip_search import search
+from fewstep.cli.skip.diagnose import diagnose
+from fewstep.cli.skip.search import search
 
 __all__ = ["app"]
 

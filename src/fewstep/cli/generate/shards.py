@@ -10,7 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from fewstep.cli.leftovers import UNFINISHED
+from fewstep.cli.shared.leftovers import UNFINISHED
 from fewstep.errors import InputError
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class ShardWriter:
         self.failed = False
 
     def _to_pictures(self, images: np.ndarray) -> None:
-        from fewstep.cli.images import picture
+        from fewstep.cli.shared.images import picture
 
         for file, image in zip(self.shard.files[self.done :], images, strict=False):
             buffer = BytesIO()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewstep.cli.options import (
+from fewstep.cli.shared.options import (
     SOLVER,
     BatchSize,
     Device,
@@ -21,8 +21,8 @@ from fewstep.cli.options import (
     Steps,
     TrustPickle,
 )
-from fewstep.cli.real_images import FEATURES
-from fewstep.cli.real_images import HELP as DATA
+from fewstep.cli.skip.real_images import FEATURES
+from fewstep.cli.skip.real_images import HELP as DATA
 from fewstep.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
@@ -66,12 +66,12 @@ def search(
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
     from fewstep import grids, solvers, zoo
-    from fewstep.cli.conditions import read_prompts
-    from fewstep.cli.models import load_model
-    from fewstep.cli.progress import bar
-    from fewstep.cli.real_images import features_for
-    from fewstep.cli.skip_objective import Setting
-    from fewstep.cli.skip_profile import origin
+    from fewstep.cli.shared.conditions import read_prompts
+    from fewstep.cli.shared.models import load_model
+    from fewstep.cli.shared.profiles import origin
+    from fewstep.cli.shared.progress import bar
+    from fewstep.cli.skip.objective import Setting
+    from fewstep.cli.skip.real_images import features_for
     from fewstep.skip_analysis import Point
     from fewstep.skip_analysis import search as searched
     from fewstep.skip_analysis.search import evaluations
@@ -122,9 +122,9 @@ def _range(option: str, text: str) -> tuple[float, float]:
 
 
 def _write(out: Path, found: SearchResult, metric: str, origin: dict[str, Any]) -> None:
-    from fewstep.cli.images import written_whole
-    from fewstep.cli.manifest import versions
-    from fewstep.cli.skip_figures import draw_search
+    from fewstep.cli.shared.images import written_whole
+    from fewstep.cli.shared.manifest import versions
+    from fewstep.cli.skip.figures import draw_search
 
     origin = {
         **origin,

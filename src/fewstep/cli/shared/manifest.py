@@ -10,8 +10,8 @@ from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
-from fewstep.cli.images import write_json
-from fewstep.cli.leftovers import UNFINISHED
+from fewstep.cli.shared.images import write_json
+from fewstep.cli.shared.leftovers import UNFINISHED
 from fewstep.errors import InputError
 
 __all__ = ["FILE", "FORMAT", "enter", "spelled", "versions"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import fewstep as fs
-from fewstep.cli.openings import Openings
+from fewstep.cli.compare.openings import Openings
 
 STEPS = 5
 SOLVERS = {

@@ -17,10 +17,10 @@ from fewstep.errors import InputError, NonFiniteStateError
 if TYPE_CHECKING:
     import numpy as np
 
-    from fewstep.cli.cells import Cell
-    from fewstep.cli.draws import Draws, Told
-    from fewstep.cli.solution import Solution
-    from fewstep.cli.workers import Workers
+    from fewstep.cli.compare.cells import Cell
+    from fewstep.cli.compare.draws import Draws, Told
+    from fewstep.cli.compare.solution import Solution
+    from fewstep.cli.shared.workers import Workers
     from fewstep.metrics import Extractor
     from fewstep.metrics.summary import Summary
 
@@ -56,7 +56,7 @@ class Bench:
         Raises:
             InputError: if cells are not finite, which it names, once all others are measured.
         """
-        from fewstep.cli.progress import bar
+        from fewstep.cli.shared.progress import bar
 
         ordered = {cell.name: cell for cell in sorted(cells, key=lambda cell: (cell.steps, cell.grid))}.values()
         missing = [cell for cell in ordered if not (self._figures(cell).is_file() and self._pictures(cell).is_file())]
@@ -118,7 +118,7 @@ class Bench:
         """Return the first images of the reference solution, uint8 [n, H, W, C]; None where none was needed."""
         import torch
 
-        from fewstep.cli.images import to_uint8
+        from fewstep.cli.shared.images import to_uint8
 
         if self.solution is None or not self.solution.path.is_file():
             return None
@@ -134,8 +134,8 @@ class Bench:
         import numpy as np
         import torch
 
-        from fewstep.cli.images import to_uint8, write_images, write_json
-        from fewstep.cli.manifest import versions
+        from fewstep.cli.shared.images import to_uint8, write_images, write_json
+        from fewstep.cli.shared.manifest import versions
         from fewstep.metrics import Moments, frechet_distance, from_uint8
         from fewstep.metrics.error import rmse_interval, squared_errors
 

@@ -40,7 +40,7 @@ def write(folder: Path, table: dict[str, Any], pictures: list[np.ndarray], solut
         pictures: the first images of each row, uint8 [n, H, W, C].
         solution: those of the reference solution, if there is one.
     """
-    from fewstep.cli.images import write_json, written_whole
+    from fewstep.cli.shared.images import write_json, written_whole
     from fewstep.report import comparison_page
 
     def write_csv(part: Path) -> None:

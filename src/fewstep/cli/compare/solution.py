@@ -13,9 +13,9 @@ from fewstep.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-    from fewstep.cli.cells import Sampler
-    from fewstep.cli.draws import Draws, Told
-    from fewstep.cli.workers import Workers
+    from fewstep.cli.compare.cells import Sampler
+    from fewstep.cli.compare.draws import Draws, Told
+    from fewstep.cli.shared.workers import Workers
 
 __all__ = ["Solution"]
 
@@ -101,7 +101,7 @@ def _write(path: Path, count: int, batches: Iterator[np.ndarray]) -> None:
     """Write ``count`` float32 images, which come a batch at a time."""
     import numpy as np
 
-    from fewstep.cli.images import written_whole
+    from fewstep.cli.shared.images import written_whole
 
     def write(part: Path) -> None:
         first = next(batches)

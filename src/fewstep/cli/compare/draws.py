@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from fewstep.cli.openings import Openings
+from fewstep.cli.compare.openings import Openings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fewstep.cli.cells import Sampler
+    from fewstep.cli.compare.cells import Sampler
     from fewstep.models.model import Model
 
 __all__ = ["Draws", "Told"]

@@ -9,7 +9,7 @@ from PIL import Image
 from support import killing
 from support.generating import fewstep, same_files
 
-from fewstep.cli.shards import Shard, ShardWriter
+from fewstep.cli.generate.shards import Shard, ShardWriter
 from fewstep.errors import InputError
 from fewstep.metrics.images import image_batches
 
@@ -48,7 +48,7 @@ def test_what_a_killed_run_left_is_removed(tmp_path, entry):
 
 
 def test_a_full_disk_leaves_whole_shards(tmp_path, entry, fails, monkeypatch):
-    from fewstep.cli import shards
+    from fewstep.cli.generate import shards
 
     words = ["generate", "--model", entry, "--steps", 3, "--num", 6, "--shard-size", 2, "--out", tmp_path / "a"]
     real, calls = os.fsync, []

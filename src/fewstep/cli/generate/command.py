@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewstep.cli.options import (
+from fewstep.cli.shared.options import (
     SOLVER,
     BatchSize,
     ClassOfSeed,
@@ -34,8 +34,8 @@ from fewstep.errors import InputError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from fewstep.cli.shards import Shard
-    from fewstep.cli.workers import Workers
+    from fewstep.cli.generate.shards import Shard
+    from fewstep.cli.shared.workers import Workers
     from fewstep.models.model import Model
     from fewstep.plan import Plan
 
@@ -78,14 +78,14 @@ def generate(
     Example: fewstep generate --solver sa:few_step=True --steps 6 --num 50000 --out samples
     """
     from fewstep import grids, solvers
-    from fewstep.cli import manifest
-    from fewstep.cli.conditions import conditions_of, parse_seeds, read_prompts
-    from fewstep.cli.leftovers import remove_leftovers
-    from fewstep.cli.models import load_model
-    from fewstep.cli.recipes import recipe_plan, refuse_besides
-    from fewstep.cli.shards import shards_of
-    from fewstep.cli.skip_profile import settings_of, tuned_by
-    from fewstep.cli.workers import workers
+    from fewstep.cli.generate.shards import shards_of
+    from fewstep.cli.shared import manifest
+    from fewstep.cli.shared.conditions import conditions_of, parse_seeds, read_prompts
+    from fewstep.cli.shared.leftovers import remove_leftovers
+    from fewstep.cli.shared.models import load_model
+    from fewstep.cli.shared.profiles import settings_of, tuned_by
+    from fewstep.cli.shared.recipes import recipe_plan, refuse_besides
+    from fewstep.cli.shared.workers import workers
     from fewstep.fingerprint import model_fingerprint, thresholds
 
     if batch_size < 1 or shard_size < 1:
@@ -178,9 +178,9 @@ class _Run:
 
     def _fill(self, shard: Shard, writer: ThreadPoolExecutor) -> Iterator[int]:
         """Draw one shard batch by batch, while another thread writes; yield the size of each batch."""
-        from fewstep.cli.conditions import conditions_of
-        from fewstep.cli.images import to_uint8
-        from fewstep.cli.shards import ShardWriter
+        from fewstep.cli.generate.shards import ShardWriter
+        from fewstep.cli.shared.conditions import conditions_of
+        from fewstep.cli.shared.images import to_uint8
 
         conditions: Any = conditions_of(self.model, shard.seeds, self.class_, self.prompts)
         write = ShardWriter(shard, None if self.prompts else conditions)
@@ -207,7 +207,7 @@ class _Run:
 def _progress(silent: bool) -> Progress:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-    from fewstep.cli.progress import bar
+    from fewstep.cli.shared.progress import bar
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}")
     return bar(*columns, TimeRemainingColumn(), silent=silent)

@@ -21,7 +21,7 @@ from support.generating import fewstep, loaded, same_files
 
 import fewstep as fs
 from fewstep.cli.app import app
-from fewstep.cli.images import to_uint8
+from fewstep.cli.shared.images import to_uint8
 from fewstep.models.model import Model
 
 COMMAND = [sys.executable, "-m", "fewstep.cli", "generate"]
@@ -86,7 +86,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_600_images(models, monke
 
 
 def test_the_versions_of_a_run_that_went_on_are_added(tmp_path, entry, monkeypatch):
-    from fewstep.cli import manifest
+    from fewstep.cli.shared import manifest
 
     words = ["generate", "--model", entry, "--steps", 3, "--num", 2, "--out", tmp_path / "a"]
     fewstep(*words)
@@ -100,7 +100,7 @@ def test_the_versions_of_a_run_that_went_on_are_added(tmp_path, entry, monkeypat
 
 
 def test_without_a_terminal_progress_is_a_line_now_and_then(tmp_path, entry, monkeypatch):
-    from fewstep.cli import progress
+    from fewstep.cli.shared import progress
 
     words = ["generate", "--model", entry, "--steps", 3, "--num", 6, "--batch-size", 2, "--out"]
     assert "sampling" not in fewstep(*words, tmp_path / "a")

@@ -66,7 +66,7 @@ def _encoded(images: Tensor, model: Model, batch_size: int) -> Tensor:
 def _classes(model: Model, labels: np.ndarray | None, class_: str, num: int) -> Any:
     import torch
 
-    from fewstep.cli.conditions import class_numbers
+    from fewstep.cli.shared.conditions import class_numbers
 
     classes = model.denoiser.num_classes
     if class_ == "data":

@@ -1,0 +1,1 @@
+"""``fewstep compare``: solvers × grids × steps on one model."""

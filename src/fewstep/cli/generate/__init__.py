@@ -1,0 +1,1 @@
+"""``fewstep generate``: many samples in shards."""
