@@ -23,7 +23,7 @@ from fewstep.processes.base import on_host
 from fewstep.solvers import Solver
 from fewstep.time_grid import TimeGrid
 
-__all__ = ["ScheduledRun"]
+__all__ = ["ScheduledRun", "without_variance"]
 
 
 class ScheduledRun(SchedulerMixin, ConfigMixin):
@@ -207,7 +207,7 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
                 f"{tuple(stepper.shape)} on {stepper.device}: call set_timesteps before another run."
             )
         if model_output.shape != sample.shape:
-            model_output = _without_variance(model_output, sample)
+            model_output = without_variance(model_output, sample)
         following = stepper.step(
             index - self._begun, model_output, sample, lambda row: self._noise.fill(row, generator)
         )
@@ -257,7 +257,7 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
         return self.add_noise(sample, noise, torch.as_tensor(timestep))
 
 
-def _without_variance(model_output: Tensor, sample: Tensor) -> Tensor:
+def without_variance(model_output: Tensor, sample: Tensor) -> Tensor:
     """Return the half of the output that is not the learned variance."""
     if model_output.ndim < 2 or model_output.shape[1] != 2 * sample.shape[1]:
         raise InputError(f"the network's output is {tuple(model_output.shape)}, the sample {tuple(sample.shape)}.")

@@ -24,7 +24,7 @@ from fewstep.integrations.diffusers.placement import (
 from fewstep.solvers import Solver
 from fewstep.time_grid import TimeGrid
 
-__all__ = ["Timetable", "Values", "timetable_of", "training_timesteps"]
+__all__ = ["Timetable", "Values", "as_fed", "timetable_of", "training_timesteps"]
 
 Values = Sequence[float] | np.ndarray | Tensor
 
@@ -102,8 +102,8 @@ def timetable_of(
         grid = custom_grid(formulation, config, on_whole_indices(formulation, grid.times[:-1]))
     if fed is None or levels is None:
         fed = formulation.network_time(grid.times[:-1])
-        return Timetable(formulation, grid, _as_fed(formulation, config, fed))
-    return Timetable(formulation, grid, _as_fed(formulation, config, fed), paired=True)
+        return Timetable(formulation, grid, as_fed(formulation, config, fed))
+    return Timetable(formulation, grid, as_fed(formulation, config, fed), paired=True)
 
 
 def _warn_if_placed(formulation: Formulation, config: Mapping[str, Any], levels: Tensor) -> None:
@@ -117,7 +117,7 @@ def _warn_if_placed(formulation: Formulation, config: Mapping[str, Any], levels:
         )
 
 
-def _as_fed(formulation: Formulation, config: Mapping[str, Any], fed: Tensor) -> Tensor:
+def as_fed(formulation: Formulation, config: Mapping[str, Any], fed: Tensor) -> Tensor:
     """Return the timesteps in the dtype that the network gets: whole training indices as int64, as peers do."""
     whole = fed.round()
     counted = isinstance(formulation, VPFormulation) and bool((fed - whole).abs().max() < 1e-6)

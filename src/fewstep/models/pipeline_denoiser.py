@@ -1,0 +1,289 @@
+"""Any diffusers pipeline as a data prediction: the pipeline is called for one step at a time."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fewstep.denoiser import Condition, DataPredictor, network_device
+from fewstep.errors import InputError, MissingPackageError
+from fewstep.models.pipeline_layout import Drawn, Layout, layout_of
+from fewstep.processes import Process
+
+__all__ = ["PipelineDenoiser", "from_pipeline"]
+
+PROMPTS = ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2", "prompt_3", "negative_prompt_3")
+LABELS = "class_labels"
+ENCODERS = ("encode_prompt", "encode_image", "_encode_image", "_encode_vae_image", "generate_language_model")
+"""Methods that encode conditions, whose results are kept."""
+NETWORKS = ("transformer", "unet", "prior", "decoder")
+REFUSALS = (ValueError, TypeError, RuntimeError, IndexError, AttributeError)
+"""What pipelines raise for latents or batches of another kind than theirs."""
+
+
+def from_pipeline(pipe: Any, **call: Any) -> PipelineDenoiser:
+    """Return a diffusers pipeline as a data prediction, for every solver, grid and calibration of fewstep.
+
+    A pipeline that is called for one step, at a given time and with given latents, is a data prediction: its guidance,
+    packing of latents, experts, ControlNets and adapters are part of it. The pipeline itself stays as it is; it is
+    called once here, with latents of its own, to see their shape and its process.
+
+    The state is what the pipeline hands to its scheduler's ``step``, [batch, *model.shape]; x_T = σ·ε. Prompts and
+    images are encoded once. Conditions are the numbers of the prompts: with ``prompt=["a cat", "a dog"]`` the samples
+    ``cond=[0, 1, 1]`` are a cat and two dogs. Rows of ``prompt_embeds`` and its companions, and of ``class_labels``,
+    are numbered likewise. Each call of the network reads the time back from its device.
+
+    Equals: ``fs.sample(from_pipeline(pipe, …), solver, grid, x_T)`` is the pipeline's own loop under
+    ``FewStepScheduler`` with the same solver and grid, before it decodes.
+
+    Args:
+        pipe: a pipeline whose ``__call__`` takes ``latents``, on any device.
+        **call: what it is called with: prompt, negative_prompt, guidance_scale, height, width, num_frames, image, ….
+
+    Raises:
+        InputError: if it is no pipeline, takes no latents, changes the latents that it is given, or its scheduler's
+            process is not known here; and what is wrong with the call, in the pipeline's own words.
+        MissingPackageError: if diffusers is not installed.
+    """
+    try:
+        import diffusers
+    except ImportError as error:
+        raise MissingPackageError("pipelines are diffusers': pip install 'fewstep[diffusers]'.") from error
+    if not isinstance(pipe, diffusers.DiffusionPipeline) or getattr(pipe, "scheduler", None) is None:
+        raise InputError(f"pipe is {type(pipe).__name__}: give a diffusers pipeline that has a scheduler.")
+    parameters = inspect.signature(pipe.__call__).parameters
+    if "latents" not in parameters:
+        raise InputError(f"{type(pipe).__name__} takes no latents, so it cannot be called for one step from a state.")
+    for name in call:
+        if name in ("latents", "num_inference_steps", "timesteps", "sigmas", "output_type", "return_dict"):
+            raise InputError(f"{name} is what fewstep decides in each call: leave it out.")
+        if name not in parameters:
+            raise InputError(f"{type(pipe).__name__} takes no {name!r}: it takes {', '.join(parameters)}.")
+    return PipelineDenoiser(pipe, call)
+
+
+class PipelineDenoiser(DataPredictor):
+    """A pipeline called for one step as a data prediction; made by ``fs.models.from_pipeline``.
+
+    Attributes:
+        pipe: a copy of the pipeline that shares its networks and has a scheduler of its own.
+        network: the pipeline's (first) denoising network.
+        prediction: what it predicts, one of ``fewstep.denoiser.PREDICTIONS``.
+        process, shape: of the state that the pipeline hands to its scheduler.
+        num_classes: the number of conditions, if there are several.
+        guidance_scale: the pipeline's own; 1 where it has none.
+    """
+
+    def __init__(self, pipe: Any, call: Mapping[str, Any]) -> None:
+        from fewstep.integrations.diffusers.one_call import OneCall
+        from fewstep.integrations.diffusers.origin import config_of
+
+        self.pipe = copy.copy(pipe)
+        self.scheduler = OneCall.from_config(config_of(pipe.scheduler))
+        vars(self.pipe)["scheduler"] = self.scheduler  # Beside the pipeline's bookkeeping, which the copy shares.
+        vars(self.pipe)["_progress_bar_config"] = {"disable": True}
+        for name in ENCODERS:
+            if callable(getattr(pipe, name, None)):
+                vars(self.pipe)[name] = _remembered(getattr(self.pipe, name))
+        self._parameters = inspect.signature(pipe.__call__).parameters
+        self._call_settings, self._rows = _split(call)
+        self._alone = False
+        self.num_classes = len(next(iter(self._rows.values()))) if self._rows else None
+        self.default_cond = 0 if self.num_classes in (None, 1) else None
+        self.network = next((n for n in (getattr(pipe, name, None) for name in NETWORKS) if n is not None), None)
+        default = self._parameters["guidance_scale"].default if "guidance_scale" in self._parameters else 1.0
+        self.guidance_scale = call.get("guidance_scale", default)
+        self._generator = call.get("generator")
+        self._name = type(pipe).__name__
+        self._layout = self._probe()
+
+    @property
+    def process(self) -> Process:  # type: ignore[override]
+        """The noising process, with the shift that the pipeline asks for at this resolution."""
+        return self._process
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return network_device(self.network, None) if isinstance(self.network, nn.Module) else self.pipe.device
+
+    @torch.no_grad()
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Condition = None) -> Tensor:
+        """Return D(x_t, t), in ``x_t``'s dtype.
+
+        Raises:
+            InputError: if there are several conditions and none is chosen.
+        """
+        numbers = self._numbers(cond, len(x_t))
+        self.scheduler.at, x0 = t.to("cpu"), None
+        if len(x_t) > 1 and not self._alone:
+            x0 = self._tried(x_t, numbers)
+        if x0 is None:
+            parts = [self._evaluated(x_t[i : i + 1], numbers[i : i + 1]) for i in range(len(x_t))]
+            x0 = torch.cat(parts)
+        return x0
+
+    @torch.no_grad()
+    def decode(self, x0: Tensor, cond: Condition = None, *, output_type: str | None = None) -> Any:
+        """Return what the pipeline makes of samples: a list or array of images, videos or waveforms.
+
+        Args:
+            x0: samples [batch, *shape].
+            cond: as in a call; pipelines that rank or caption their results look at it.
+            output_type: "pil", "np" or "pt", as the pipeline takes it; None for the pipeline's default.
+
+        Raises:
+            InputError: if the shape is another one.
+        """
+        if tuple(x0.shape[1:]) != self.shape:
+            raise InputError(f"x0 has shape {tuple(x0.shape)}: the pipeline's samples are [batch, {self.shape}].")
+        numbers = self._numbers(cond, len(x0))
+        self.scheduler.at = torch.zeros((), dtype=torch.float64)
+        made = []
+        for i in range(len(x0)):
+            kwargs = {} if output_type is None else {"output_type": output_type}
+            latents = self._layout.latents_of(x0[i : i + 1].to(self._dtype))
+            made.append(self._called(latents, numbers[i : i + 1], **kwargs)[0])
+        if isinstance(made[0], list):
+            return [one for part in made for one in part]
+        return torch.cat(made) if isinstance(made[0], Tensor) else np.concatenate(made)
+
+    def check_cond(self, cond: Any, batch: int) -> Condition:
+        """Return the numbers of the conditions, int64 [batch], or None for the only one."""
+        return None if cond is None else super().check_cond(cond, batch)
+
+    def _numbers(self, cond: Condition, batch: int) -> list[int]:
+        if cond is None:
+            if self.default_cond is None:
+                raise InputError(
+                    f"the pipeline has {self.num_classes} conditions: choose one for each sample, cond=[0, 1, …]."
+                )
+            return [self.default_cond] * batch
+        return torch.as_tensor(cond).flatten().expand(batch).tolist()
+
+    def _tried(self, x_t: Tensor, numbers: list[int]) -> Tensor | None:
+        """Return D of the whole batch, or None from the first call on if the pipeline takes one sample at a time."""
+        try:
+            return self._evaluated(x_t, numbers)
+        except REFUSALS:
+            self._alone = True
+            return None
+
+    def _evaluated(self, x_t: Tensor, numbers: list[int]) -> Tensor:
+        self._called(self._layout.latents_of(x_t.to(self._dtype)), numbers)
+        seen, output = self.scheduler.sample, self.scheduler.output
+        self.scheduler.sample = self.scheduler.output = None
+        if seen is None or output is None or seen.shape != x_t.shape:
+            shown = None if seen is None else tuple(seen.shape)
+            raise InputError(f"the pipeline made {shown} of a state {tuple(x_t.shape)}: it cannot be used as a model.")
+        return self.scheduler.x0_of(self.scheduler.at)(x_t, output)
+
+    def _called(self, latents: Tensor | None, numbers: list[int], **more: Any) -> Any:
+        """Call the pipeline for one step from ``latents`` (None: of its own)."""
+        settings = {**self._call_settings, **_chosen(self._rows, numbers)}
+        for name, value in (("num_inference_steps", 1), ("output_type", "latent"), ("generator", self._seeded())):
+            if name in self._parameters:
+                settings.setdefault(name, value)
+        if "batch_size" in self._parameters:
+            settings["batch_size"] = len(numbers)
+        if latents is not None:
+            settings["latents"] = latents
+        return self.pipe(**{**settings, **more})
+
+    def _seeded(self) -> Any:
+        """Return a generator that is the same in every call: what else a pipeline draws is part of the model."""
+        if self._generator is None:
+            return torch.Generator().manual_seed(0)
+        chosen = self._generator if isinstance(self._generator, list) else [self._generator]
+        fresh = [torch.Generator(g.device).manual_seed(g.initial_seed()) for g in chosen]
+        return fresh if isinstance(self._generator, list) else fresh[0]
+
+    @torch.no_grad()
+    def _probe(self) -> Layout:
+        """See the process, the prediction and the shape of the state, and return how latents are packed into it."""
+        with Drawn() as drawn:
+            self._called(None, [0])
+        seen, formulation = self.scheduler.sample, self.scheduler.formulation
+        if seen is None:
+            raise InputError(f"{self._name} did not call its scheduler's step: it has no loop to replace.")
+        self._process, self.prediction = formulation.process, formulation.prediction
+        self.shape, self._dtype = tuple(seen.shape[1:]), seen.dtype
+        layout = layout_of(seen, drawn.shapes, self._arrived)
+        if layout is None:
+            raise InputError(f"{self._name} changes the latents that it is given: it cannot be used as a model.")
+        return layout
+
+    def _arrived(self, latents: Tensor) -> Tensor | None:
+        """Return the state that a pipeline makes of latents; None if it refuses them."""
+        self.scheduler.sample = None
+        try:
+            self._called(latents, [0])
+        except REFUSALS:
+            return None
+        return self.scheduler.sample
+
+
+def _split(call: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Sequence[Any] | Tensor]]:
+    """Return what a pipeline is called with: settings for all conditions, and rows of which each has its own.
+
+    Raises:
+        InputError: if the rows are not as many in all of them.
+    """
+    settings: dict[str, Any] = {}
+    rows: dict[str, Sequence[Any] | Tensor] = {}
+    for name, value in call.items():
+        if name in PROMPTS and value is not None:
+            rows[name] = [value] if isinstance(value, str) else list(value)
+        elif name == LABELS and value is not None:
+            rows[name] = torch.as_tensor(value).flatten().tolist()
+        elif isinstance(value, Tensor) and ("prompt" in name and ("embeds" in name or "mask" in name)):
+            rows[name] = value
+        elif name != "generator":
+            settings[name] = value
+    counts = {name: len(values) for name, values in rows.items()}
+    most = max(counts.values(), default=1)
+    for name, count in counts.items():
+        if count not in (1, most) or count == 0:
+            raise InputError(f"{name} has {count} conditions, others have {most}: give as many, or one for all.")
+    repeated = {
+        name: values if len(values) == most else _chosen({name: values}, [0] * most)[name]
+        for name, values in rows.items()
+    }
+    return settings, repeated
+
+
+def _chosen(rows: Mapping[str, Sequence[Any] | Tensor], numbers: Sequence[int]) -> dict[str, Any]:
+    """Return the rows of these numbers."""
+    return {
+        name: values[torch.as_tensor(numbers, device=values.device)]
+        if isinstance(values, Tensor)
+        else [values[number] for number in numbers]
+        for name, values in rows.items()
+    }
+
+
+def _remembered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``function`` with its results kept, by the values of its arguments; of objects, by their identity."""
+    results: dict[Any, tuple[Any, Any]] = {}
+
+    def remembered(*args: Any, **kwargs: Any) -> Any:
+        key = _key((args, tuple(sorted(kwargs.items()))))
+        if key not in results:
+            results[key] = (args, kwargs), function(*args, **kwargs)  # The arguments live on with their identities.
+        return results[key][1]
+
+    return remembered
+
+
+def _key(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return tuple(_key(part) for part in value)
+    if isinstance(value, Tensor) or getattr(type(value), "__hash__", None) is None:
+        return type(value).__name__, id(value)
+    return value
