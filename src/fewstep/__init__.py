@@ -19,6 +19,7 @@ _HOMES = {
     "Euler": "solvers",
     "Heun": "solvers",
     "Plan": "plan",
+    "Recipe": "recipe",
     "SASolver": "solvers",
     "Solver": "solvers",
     "TimeGrid": "time_grid",
@@ -28,6 +29,7 @@ _HOMES = {
     "enable": "integrations.diffusers",
     "execute": "executor",
     "initial_state": "sampling",
+    "load_recipe": "recipe",
     "sample": "sampling",
     "summary": "integrations.diffusers",
     "tau": "solvers",
@@ -68,6 +70,8 @@ if TYPE_CHECKING:
     from fewstep.integrations.diffusers import summary as summary
     from fewstep.models import zoo as zoo
     from fewstep.plan import Plan as Plan
+    from fewstep.recipe import Recipe as Recipe
+    from fewstep.recipe import load_recipe as load_recipe
     from fewstep.sampling import initial_state as initial_state
     from fewstep.sampling import sample as sample
     from fewstep.solvers import DDIM as DDIM

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fewstep.denoiser import DataPredictor
 from fewstep.guidance import ClassifierFree, DynamicThreshold, StaticThreshold, Wrapped
-from fewstep.recipe import CalibratedPlan
+from fewstep.recipe import Recipe
 from fewstep.skip.find import bare
 
 if TYPE_CHECKING:
@@ -97,10 +97,10 @@ def guidance_scale(denoiser: object) -> float:
     return 1.0
 
 
-def warn_if_other_model(plan: CalibratedPlan, denoiser: DataPredictor | Callable[..., Tensor]) -> None:
-    """Warn if ``plan`` was fitted to another network, or at another guidance scale, than ``denoiser``."""
-    warn_if_other_fingerprint(plan, fingerprint(denoiser))
-    scale, wanted = plan.model.get("guidance_scale"), guidance_scale(denoiser)
+def warn_if_other_model(recipe: Recipe, denoiser: DataPredictor | Callable[..., Tensor]) -> None:
+    """Warn if ``recipe`` was fitted to another network, or at another guidance scale, than ``denoiser``."""
+    warn_if_other_fingerprint(recipe, fingerprint(denoiser))
+    scale, wanted = recipe.model.get("guidance_scale"), guidance_scale(denoiser)
     if scale is not None and scale != wanted:
         warnings.warn(
             f"this plan was calibrated at guidance_scale={scale:g}, and runs at {wanted:g}: "
@@ -110,9 +110,9 @@ def warn_if_other_model(plan: CalibratedPlan, denoiser: DataPredictor | Callable
         )
 
 
-def warn_if_other_fingerprint(plan: CalibratedPlan, here: str) -> None:
-    """Warn if ``plan`` was fitted to a network of another fingerprint than ``here``; "" is unknown."""
-    own = plan.model.get("fingerprint", "")
+def warn_if_other_fingerprint(recipe: Recipe, here: str) -> None:
+    """Warn if ``recipe`` was fitted to a network of another fingerprint than ``here``; "" is unknown."""
+    own = recipe.model.get("fingerprint", "")
     if own and here and own != here:
         warnings.warn(
             "this plan was calibrated on another model (the fingerprint of weights, their precision and configuration "

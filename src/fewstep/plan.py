@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from fewstep import processes
 from fewstep.errors import InputError
 from fewstep.processes import Process
 from fewstep.processes.base import on_host
-from fewstep.time_grid import TimeGrid
+from fewstep.storage import Schema, Stored, json_text, parsed
+from fewstep.time_grid import StoredTimes, TimeGrid
 
 __all__ = ["Plan", "Prediction", "Row"]
 
 Prediction = Literal["x0", "epsilon"]
 FORMAT = "fewstep-plan/2"
-ROW_KEYS = {
+FIRST_FORMAT = "fewstep-plan/1"
+COLUMNS = {
     "interval": torch.long,
     "state_weight": torch.float64,
     "history_weights": torch.float64,
     "noise_scale": torch.float64,
     "evaluate": torch.bool,
 }
-FIRST_FORMAT = "fewstep-plan/1"
-FIRST_ROW_KEYS = ("step", "state", "data", "noise", "evaluate")
-"""The words of the first format, in the order of ``ROW_KEYS``."""
 ROUNDINGS = 64
 """How many roundings of its largest parts the sum of a row may be off by."""
 
@@ -52,8 +50,45 @@ class Row:
     evaluate: bool
 
 
+class StoredRow(Schema):
+    """A row in JSON."""
+
+    interval: int = Field(ge=0, lt=2**31)
+    state_weight: float
+    history_weights: list[float]
+    noise_scale: float
+    evaluate: bool
+
+
+class StoredPlan(Schema):
+    """A plan in JSON."""
+
+    solver: str
+    process: dict[str, Any]
+    times: StoredTimes
+    prediction: Prediction
+    fitted: bool
+    rows: list[StoredRow]
+
+
+class FirstStoredRow(StoredRow):
+    """A row in the first format, which had other words."""
+
+    interval: int = Field(alias="step", ge=0, lt=2**31)
+    state_weight: float = Field(alias="state")
+    history_weights: list[float] = Field(alias="data")
+    noise_scale: float = Field(alias="noise")
+
+
+class FirstStoredPlan(StoredPlan):
+    """A plan in the first format."""
+
+    prediction: Annotated[Prediction, BeforeValidator(lambda word: "epsilon" if word == "noise" else word)]
+    rows: list[FirstStoredRow]  # type: ignore[assignment]  # The same fields by other names.
+
+
 @dataclass(frozen=True, eq=False)
-class Plan:
+class Plan(Stored):
     r"""A training-free sampler on a fixed time grid, as a table.
 
     Row r belongs to the interval ``interval[r]``, from ``times[interval[r]]`` to ``times[interval[r] + 1]``. Several
@@ -240,51 +275,52 @@ class Plan:
         first = torch.cat([self.interval.new_ones(1, dtype=torch.bool), self.interval.diff() > 0])
         return torch.nonzero(first).squeeze(-1)[self.interval] - 1
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``to_json`` writes."""
+        return {
+            "format": FORMAT,
+            "solver": self.solver,
+            "process": self.process.to_dict(),
+            "times": self.times.tolist(),
+            "prediction": self.prediction,
+            "fitted": self.fitted,
+            "rows": [{name: getattr(row, name) for name in COLUMNS} for row in self.rows],
+        }
+
     def to_json(self) -> str:
         """Return the plan as JSON; ``from_json`` gives the same plan back, bit for bit."""
-        rows = [{name: getattr(row, name) for name in ROW_KEYS} for row in self.rows]
-        return json.dumps(
-            {
-                "format": FORMAT,
-                "solver": self.solver,
-                "process": self.process.to_dict(),
-                "times": self.times.tolist(),
-                "prediction": self.prediction,
-                "fitted": self.fitted,
-                "rows": rows,
-            },
-            indent=1,
-        )
+        return json_text(self.to_dict())
 
     @classmethod
-    @on_host
     def from_json(cls, text: str) -> Plan:
         """Return the plan that ``to_json`` wrote, now or in version 0.1.0's first format.
 
         Raises:
             InputError: if the text is not such a plan, or its table is wrong.
         """
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InputError(f"this is not JSON ({error}): give what Plan.to_json wrote.") from error
-        found = data.get("format") if isinstance(data, Mapping) else type(data).__name__
-        if found not in (FORMAT, FIRST_FORMAT):
-            raise InputError(f"the format is {found!r}: this version of fewstep reads {FORMAT!r}.")
-        try:
-            keys = FIRST_ROW_KEYS if found == FIRST_FORMAT else ROW_KEYS
-            columns = {name: [row[key] for row in data["rows"]] for name, key in zip(ROW_KEYS, keys, strict=True)}
-            return cls(
-                grid=TimeGrid(processes.from_dict(data["process"]), data["times"]),
-                **{name: torch.tensor(column, dtype=ROW_KEYS[name]) for name, column in columns.items()},
-                prediction="epsilon" if data["prediction"] == "noise" else data["prediction"],
-                solver=data["solver"],
-                fitted=data["fitted"],
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"the plan is damaged ({error!r}): write it anew with Plan.to_json.") from error
+        return cls.of(parsed(text, {FORMAT: StoredPlan, FIRST_FORMAT: FirstStoredPlan}, "the plan"))
+
+    @classmethod
+    @on_host
+    def of(cls, stored: StoredPlan) -> Plan:
+        """Return the plan that JSON held.
+
+        Raises:
+            InputError: if its table is wrong.
+        """
+        lengths = {len(row.history_weights) for row in stored.rows}
+        if len(lengths) > 1:
+            raise InputError(f"the plan is damaged: its rows have {sorted(lengths)} history_weights; give all as many.")
+        return Plan(
+            grid=TimeGrid(processes.from_dict(stored.process), stored.times),
+            **{
+                name: torch.tensor([getattr(row, name) for row in stored.rows], dtype=dtype)
+                for name, dtype in COLUMNS.items()
+            },
+            prediction=stored.prediction,
+            solver=stored.solver,
+            fitted=stored.fitted,
+        )
 
     def __str__(self) -> str:
         lines = [

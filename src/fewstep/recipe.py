@@ -1,24 +1,28 @@
-"""A plan that was fitted to a model, with the report of the fit; as JSON it is a recipe."""
+"""The recipe: a plan that was fitted to a model, with the report of the fit."""
 
 from __future__ import annotations
 
-import json
+import math
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import ConfigDict, Field, field_validator
 
 from fewstep.errors import InputError
-from fewstep.plan import Plan
+from fewstep.plan import FIRST_FORMAT, FORMAT, FirstStoredPlan, Plan, StoredPlan
+from fewstep.storage import Schema, Stored, checked, json_text, parsed
 
-__all__ = ["SCHEMA", "CalibratedPlan", "Report", "RowFit", "load_recipe"]
+__all__ = ["SCHEMA", "Recipe", "Report", "RowFit", "load_recipe"]
 
 SCHEMA = 1
 """The version of what a recipe says besides the plan."""
+GAINS = ("gain", "gain_low", "gain_high")
+"""They are infinite where no error is left, which JSON writes as null."""
 
 
 @dataclass(frozen=True)
@@ -74,71 +78,158 @@ class Report:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class CalibratedPlan(Plan):
-    """A plan whose coefficients were fitted to a model; it runs like any other.
+class _StoredRowFit(Schema):
+    width: int
+    ridge: float
+    own: float
+    fitted: float
 
-    Besides a plan's own fields it has the ``report`` of the fit, and in ``model`` what it was fitted to: the network's
-    class and fingerprint, its prediction, the guidance scale.
+
+class _StoredReport(Schema):
+    model_config = ConfigDict(extra="forbid")
+
+    before: float
+    after: float
+    gain: float | None
+    gain_low: float | None
+    gain_high: float | None
+    kept: Literal["fitted", "own"]
+    num: int
+    held_out: int
+    calls: int
+    seconds: float
+    rows: list[_StoredRowFit]
+    tried: list[tuple[str, float]]
+    settings: dict[str, Any]
+
+    def report(self) -> Report:
+        """Return the report."""
+        fits = tuple(RowFit(**row.model_dump()) for row in self.rows)
+        gains = {name: math.inf if getattr(self, name) is None else getattr(self, name) for name in GAINS}
+        return Report(**{**dict(self), **gains, "rows": fits, "tried": tuple(self.tried)})
+
+
+class _StoredModel(Schema):
+    model_config = ConfigDict(extra="allow")
+
+    fingerprint: str = ""
+    guidance_scale: float | None = None
+    prediction: str = ""
+
+
+class _StoredCalibration(Schema):
+    schema_version: Any = Field(alias="schema")
+    model: _StoredModel
+    report: _StoredReport | None
+    versions: dict[str, Any] = {}
+
+    @field_validator("schema_version")
+    @classmethod
+    def _known(cls, version: Any) -> Any:
+        if version != SCHEMA:
+            raise InputError(
+                f"the recipe has schema version {version!r}, this version of fewstep reads {SCHEMA}: "
+                "calibrate anew, or use the version that wrote it."
+            )
+        return version
+
+
+class _StoredRecipe(StoredPlan):
+    calibration: _StoredCalibration | None = None
+
+
+class _FirstStoredRecipe(FirstStoredPlan):
+    calibration: _StoredCalibration | None = None
+
+
+FORMATS: Mapping[str, type[_StoredRecipe | _FirstStoredRecipe]] = {
+    FORMAT: _StoredRecipe,
+    FIRST_FORMAT: _FirstStoredRecipe,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe(Stored):
+    """A plan whose coefficients were fitted to a model, what it was fitted to, and the report of the fit.
+
+    ``fs.execute`` runs it like its plan.
+
+    Attributes:
+        plan: the fitted plan.
+        report: what the calibration did; None if it is not known.
+        model: what the plan was fitted to, JSON-able: the network's class and fingerprint, its prediction, the guidance
+            scale.
+        versions: of Python, torch and fewstep when it was made.
     """
 
+    plan: Plan
     report: Report | None = None
     model: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, Any] = field(default_factory=lambda: _versions())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``to_json`` writes."""
+        report = None
+        if self.report is not None:
+            gains = {name: value if math.isfinite(value := getattr(self.report, name)) else None for name in GAINS}
+            report = {**asdict(self.report), **gains}
+        return {
+            **self.plan.to_dict(),
+            "calibration": {
+                "schema": SCHEMA,
+                "model": dict(self.model),
+                "report": report,
+                "versions": dict(self.versions),
+            },
+        }
 
     def to_json(self) -> str:
         """Return the recipe: the plan's JSON, which ``Plan.from_json`` reads too, with the model and the report."""
-        data = json.loads(super().to_json())
-        data["calibration"] = {
-            "schema": SCHEMA,
-            "model": dict(self.model),
-            "report": None if self.report is None else asdict(self.report),
-            "versions": _versions(),
-        }
-        return json.dumps(data, indent=1)
+        return json_text(self.to_dict())
 
     @classmethod
-    def from_json(cls, text: str) -> CalibratedPlan:
-        """Return the calibrated plan that ``to_json`` wrote, bit for bit.
+    def from_json(cls, text: str) -> Recipe:
+        """Return the recipe that ``to_json`` wrote, its plan bit for bit.
 
         Raises:
             InputError: if the text is no recipe, of another schema version, or its table is wrong.
         """
-        plan = super().from_json(text)
-        assert isinstance(plan, CalibratedPlan)
-        data = json.loads(text).get("calibration")
-        if not isinstance(data, Mapping):
+        return cls._of(parsed(text, FORMATS, "the recipe"))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
+        """Return the recipe that ``to_dict`` gave.
+
+        Raises:
+            InputError: as ``from_json``.
+        """
+        return cls._of(checked(data, FORMATS, "the recipe"))
+
+    @classmethod
+    def _of(cls, stored: _StoredRecipe | _FirstStoredRecipe) -> Recipe:
+        calibration = stored.calibration
+        if calibration is None:
             raise InputError(
                 "this is a plan, but no recipe: it says nothing of a calibration; read it with Plan.from_json."
             )
-        if data.get("schema") != SCHEMA:
-            raise InputError(
-                f"the recipe has schema version {data.get('schema')!r}, this version of fewstep reads {SCHEMA}: "
-                "calibrate anew, or use the version that wrote it."
-            )
-        try:
-            return replace(plan, model=dict(data["model"]), report=_report(data["report"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"the recipe is damaged ({error!r}): calibrate anew.") from error
+        return cls(
+            plan=Plan.of(stored),
+            report=None if calibration.report is None else calibration.report.report(),
+            model=calibration.model.model_dump(exclude_unset=True),
+            versions=calibration.versions,
+        )
+
+    def __str__(self) -> str:
+        return f"recipe of {self.plan.solver or 'a plan'}, {self.plan.steps} steps, {self.plan.nfe} calls: {self.report}"
 
 
-def load_recipe(path: Path | str) -> CalibratedPlan:
-    """Return the calibrated plan in a file.
+def load_recipe(path: Path | str) -> Recipe:
+    """Return the recipe in a file.
 
     Raises:
         InputError: if the file cannot be read or is no recipe.
     """
-    try:
-        text = Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the recipe {str(path)!r} cannot be read: {error}.") from error
-    return CalibratedPlan.from_json(text)
-
-
-def _report(data: Mapping[str, Any] | None) -> Report | None:
-    if data is None:
-        return None
-    rows = tuple(RowFit(**row) for row in data["rows"])
-    return Report(**{**data, "rows": rows, "tried": tuple((name, error) for name, error in data["tried"])})
+    return Recipe.load(path)
 
 
 def _versions() -> dict[str, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -14,13 +12,21 @@ from fewstep import processes
 from fewstep.errors import InputError
 from fewstep.processes import Process
 from fewstep.processes.base import on_host
+from fewstep.storage import Schema, Stored, json_text, parsed
 
-__all__ = ["TimeGrid"]
+__all__ = ["StoredTimes", "TimeGrid"]
 
 FORMAT = "fewstep-grid/1"
+StoredTimes = list[float] | list[list[float]] | list[list[list[float]]]
+"""The times of a grid, or of a batch of grids, in JSON."""
 
 
-class TimeGrid:
+class _StoredGrid(Schema):
+    process: dict[str, Any]
+    times: StoredTimes
+
+
+class TimeGrid(Stored):
     r"""N + 1 falling times of a process, from noise to data.
 
     The last time may be 0, the noise-free end (λ = ∞); the first may be one with α = 0 (λ = −∞), as a
@@ -87,7 +93,7 @@ class TimeGrid:
 
     def to_json(self) -> str:
         """Return the grid as JSON; ``from_json`` gives the same grid back, bit for bit."""
-        return json.dumps({"format": FORMAT, "process": self.process.to_dict(), "times": self.times.tolist()}, indent=1)
+        return json_text({"format": FORMAT, "process": self.process.to_dict(), "times": self.times.tolist()})
 
     @classmethod
     def from_json(cls, text: str) -> TimeGrid:
@@ -96,16 +102,8 @@ class TimeGrid:
         Raises:
             InputError: if the text is not such a grid, or its times are wrong.
         """
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InputError(f"this is not JSON ({error}): give what TimeGrid.to_json wrote.") from error
-        found = data.get("format") if isinstance(data, Mapping) else type(data).__name__
-        if found != FORMAT:
-            raise InputError(f"the format is {found!r}: this version of fewstep reads {FORMAT!r}.")
-        if "process" not in data or "times" not in data:
-            raise InputError("the grid is damaged: it needs 'process' and 'times'; write it anew with to_json.")
-        return TimeGrid(processes.from_dict(data["process"]), data["times"])
+        data = parsed(text, {FORMAT: _StoredGrid}, "the grid")
+        return TimeGrid(processes.from_dict(data.process), data.times)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TimeGrid) and self.process == other.process and torch.equal(self.times, other.times)

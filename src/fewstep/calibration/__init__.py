@@ -2,6 +2,6 @@
 
 from fewstep.calibration.function import calibrate
 from fewstep.fingerprint import fingerprint, warn_if_other_model
-from fewstep.recipe import CalibratedPlan, Report, load_recipe
+from fewstep.recipe import Recipe, Report, load_recipe
 
-__all__ = ["CalibratedPlan", "Report", "calibrate", "fingerprint", "load_recipe", "warn_if_other_model"]
+__all__ = ["Recipe", "Report", "calibrate", "fingerprint", "load_recipe", "warn_if_other_model"]

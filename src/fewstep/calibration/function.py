@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from numbers import Integral
 from typing import Any, Literal
 
@@ -21,8 +20,7 @@ from fewstep.denoiser import DataPredictor, network_device
 from fewstep.errors import InputError, unknown_name
 from fewstep.executor import checked_seeds
 from fewstep.fingerprint import described
-from fewstep.plan import Plan
-from fewstep.recipe import CalibratedPlan, Report
+from fewstep.recipe import Recipe, Report
 from fewstep.sampling import initial_state
 from fewstep.solvers import Solver
 from fewstep.time_grid import TimeGrid
@@ -56,7 +54,7 @@ def calibrate(
     budget: int | None = None,
     batch_size: int = 32,
     progress: Progress | None = None,
-) -> CalibratedPlan:
+) -> Recipe:
     r"""Return the solver's plan with its coefficients fitted to the model, by least squares over forward calls.
 
     For ``num`` noises the model's solution is computed once, in ``reference_steps`` calls. Then each row of the plan
@@ -150,9 +148,7 @@ def calibrate(
             "seeds": None if seeds is None else checked_seeds(seeds),
         },
     )
-    chosen = plan if better else own
-    values = {field.name: getattr(chosen, field.name) for field in fields(Plan)}
-    return CalibratedPlan(**values, report=report, model=described(denoiser))
+    return Recipe(plan if better else own, report, described(denoiser))
 
 
 def _check_settings(

@@ -15,6 +15,7 @@ from fewstep.executor.fold import foldable, folded
 from fewstep.executor.noise import STEPS, Generators, NoiseSource
 from fewstep.plan import Plan
 from fewstep.processes.base import on_host
+from fewstep.recipe import Recipe
 
 __all__ = ["Callback", "execute"]
 
@@ -26,7 +27,7 @@ correction is part of the next one; in other plans (Heun, PECE, a correction at 
 
 @torch.no_grad()
 def execute(
-    plan: Plan,
+    plan: Plan | Recipe,
     denoiser: DataPredictor | Callable[..., Tensor],
     x_T: Tensor,  # noqa: N803
     *,
@@ -43,7 +44,7 @@ def execute(
     arithmetic on coefficients, no allocation but the network's own, and no wait for the device.
 
     Args:
-        plan: the table; not a batch of tables.
+        plan: the table, or a recipe that holds one; not a batch of tables.
         denoiser: an ``fs.Denoiser``, or any callable (x_t, t) → x0 with t a 0-dimensional float64 tensor on
             ``x_T``'s device; it is called with a third argument only if ``cond`` is given.
         x_T: [batch, …], the state at the plan's first time. Half precision is raised to float32.
@@ -60,6 +61,7 @@ def execute(
             condition is out of range; or if the plan is a batch of plans.
         NonFiniteStateError: if a state stops being finite; it names the first such step.
     """
+    plan = plan.plan if isinstance(plan, Recipe) else plan
     _check(plan, denoiser, x_T)
     if isinstance(denoiser, DataPredictor):
         cond = denoiser.check_cond(cond, x_T.shape[0])

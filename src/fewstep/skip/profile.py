@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pydantic import ConfigDict
+
 from fewstep.errors import InputError
+from fewstep.storage import Schema, Stored, json_text, parsed
 from fewstep.time_grid import TimeGrid
 
 __all__ = ["Profile", "load"]
@@ -21,7 +22,7 @@ SAMPLED = tuple(10.0 ** (k / 64) for k in range(-256, 257))
 
 
 @dataclass(frozen=True)
-class Profile:
+class Profile(Stored):
     r"""The factor ρ of every skip, over depth and noise level.
 
     With d the depth (0 outermost, n − 1 deepest), ρ_d = top + (bottom − top)·d/(n − 1); at noise level
@@ -133,7 +134,7 @@ class Profile:
         """Return the profile as JSON; ``from_json`` gives the same profile back."""
         data = {"format": FORMAT, **asdict(self)}
         unsaid = [name for name in ("skips", "origin") if not data[name]]
-        return json.dumps({name: value for name, value in data.items() if name not in unsaid}, indent=1)
+        return json_text({name: value for name, value in data.items() if name not in unsaid})
 
     @classmethod
     def from_json(cls, text: str) -> Profile:
@@ -142,25 +143,22 @@ class Profile:
         Raises:
             InputError: if the text is not such a profile, or a setting is unknown or wrong.
         """
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InputError(f"this is not JSON ({error}): give what Profile.save wrote.") from error
-        found = data.pop("format", None) if isinstance(data, dict) else type(data).__name__
-        if found != FORMAT:
-            raise InputError(f"the format is {found!r}: this version of fewstep reads {FORMAT!r}.")
-        known = [field.name for field in fields(cls)]
-        unknown = sorted(set(data) - set(known))
-        if unknown:
-            raise InputError(f"unknown settings {', '.join(unknown)} in a skip profile: known are {', '.join(known)}.")
-        return cls(**data)
+        stored = parsed(text, {FORMAT: _StoredProfile}, "the skip profile")
+        return cls(**stored.model_dump(exclude={"format"}, exclude_unset=True))
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the profile to ``path`` as JSON, whole or not at all."""
-        path = Path(path)
-        part = path.with_name(path.name + ".part")
-        part.write_text(self.to_json() + "\n", "utf-8")
-        os.replace(part, path)
+
+class _StoredProfile(Schema):
+    model_config = ConfigDict(extra="forbid")
+
+    format: str
+    bottom: float = 0.8
+    top: float = 1.0
+    rho: float | list[float] | None = None
+    sigma_window: tuple[float | None, float | None] | None = None
+    ramp: float = 0.0
+    sigma_weight: list[tuple[float, float]] | None = None
+    skips: int | None = None
+    origin: dict[str, Any] = {}
 
 
 def load(path: str | os.PathLike[str]) -> Profile:
@@ -169,11 +167,7 @@ def load(path: str | os.PathLike[str]) -> Profile:
     Raises:
         InputError: if there is no such file, or it is no skip profile.
     """
-    try:
-        text = Path(path).read_text("utf-8")
-    except OSError as error:
-        raise InputError(f"cannot read the skip profile {os.fspath(path)!r}: {error.strerror}.") from error
-    return Profile.from_json(text)
+    return Profile.load(path)
 
 
 def _factor(name: str, value: Any) -> float:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,11 +11,11 @@ from fewstep.errors import InputError
 from fewstep.integrations.diffusers.formulation import OUTPUTS
 from fewstep.plan import Plan
 from fewstep.processes import EDM, Process, RectifiedFlow, VPDiscrete
-from fewstep.recipe import CalibratedPlan, load_recipe
+from fewstep.recipe import Recipe
 from fewstep.solvers import Solver
 from fewstep.time_grid import TimeGrid
 
-__all__ = ["DECIDED", "RecipeSolver", "agree", "process_settings", "recipe_settings"]
+__all__ = ["DECIDED", "RecipeSolver", "agree", "process_settings"]
 
 DECIDED = (
     "solver",
@@ -41,12 +38,7 @@ DECIDED = (
 class RecipeSolver(Solver):
     """A fitted plan as a solver: its only grid is its own."""
 
-    fitted: CalibratedPlan
-
-    @classmethod
-    def of(cls, recipe: Mapping[str, Any]) -> RecipeSolver:
-        """Return the solver of a recipe's JSON object."""
-        return cls(CalibratedPlan.from_json(json.dumps(recipe)))
+    recipe: Recipe
 
     def plan(self, grid: TimeGrid) -> Plan:
         """Return the fitted plan.
@@ -54,7 +46,7 @@ class RecipeSolver(Solver):
         Raises:
             InputError: if ``grid`` is of another process, or has other times.
         """
-        own = self.fitted
+        own = self.recipe.plan
         if not torch.equal(grid.times, own.times):
             raise InputError(
                 f"a recipe runs its own {own.steps} steps from the first to the last: leave timesteps, sigmas and "
@@ -65,23 +57,17 @@ class RecipeSolver(Solver):
         return own
 
     def __repr__(self) -> str:
-        return f"a recipe of {self.fitted.solver}"
+        return f"a recipe of {self.recipe.plan.solver}"
 
 
-def recipe_settings(path: Path | str) -> tuple[CalibratedPlan, dict[str, Any]]:
-    """Return the recipe in a file, and the settings of a scheduler that runs it."""
-    plan = load_recipe(path)
-    return plan, {"recipe": json.loads(plan.to_json()), "grid": plan.times.tolist()}
-
-
-def process_settings(plan: CalibratedPlan) -> dict[str, Any]:
+def process_settings(recipe: Recipe) -> dict[str, Any]:
     """Return a scheduler's settings of the process and the prediction that a recipe was calibrated for.
 
     Raises:
         InputError: if diffusers' settings cannot be read off it.
     """
     names = {own: theirs for theirs, own in OUTPUTS.items()}
-    prediction, process = plan.model.get("prediction"), plan.process
+    prediction, process = recipe.model.get("prediction"), recipe.plan.process
     if prediction in names and isinstance(process, VPDiscrete):
         ratio = process.alphas_cumprod / torch.cat([torch.ones(1), process.alphas_cumprod[:-1]])
         betas = (1.0 - ratio).tolist()

@@ -19,11 +19,12 @@ from fewstep.integrations.diffusers.config import adopted
 from fewstep.integrations.diffusers.formulation import alphas_cumprod_of, formulation_of
 from fewstep.integrations.diffusers.limit import limit_of
 from fewstep.integrations.diffusers.placement import check_placement
-from fewstep.integrations.diffusers.recipe import DECIDED, RecipeSolver, process_settings, recipe_settings
+from fewstep.integrations.diffusers.recipe import DECIDED, RecipeSolver, process_settings
 from fewstep.integrations.diffusers.run import ScheduledRun
 from fewstep.integrations.diffusers.solver import solver_of
 from fewstep.integrations.diffusers.timetable import training_timesteps
 from fewstep.processes.base import on_host
+from fewstep.recipe import Recipe, load_recipe
 
 __all__ = ["FewStepScheduler"]
 
@@ -71,7 +72,7 @@ class FewStepScheduler(ScheduledRun):
             pipeline keeps its sigmas, the user's too, to itself where it is.)
         flow_shift, use_dynamic_shifting, time_shift_type, shift_terminal, invert_sigmas: the levels of a flow;
             dynamic shifting takes ``mu`` from the pipeline.
-        recipe: the JSON object of a calibrated plan, which then decides solver and grid; see ``from_recipe``.
+        recipe: a recipe or its JSON object, which then decides solver and grid; see ``from_recipe``.
         sigma_data, sigma_min, sigma_max, sigma_schedule, rho: an EDM-preconditioned network, if ``sigma_data`` is
             given, and its levels.
 
@@ -131,9 +132,10 @@ class FewStepScheduler(ScheduledRun):
         sigma_max: float | None = None,
         sigma_schedule: str = "karras",
         rho: float = 7.0,
-        recipe: Mapping[str, Any] | None = None,
+        recipe: Recipe | Mapping[str, Any] | None = None,
     ) -> None:
-        self._settle()
+        held = recipe if recipe is None or isinstance(recipe, Recipe) else Recipe.from_dict(recipe)
+        self._settle(held)
         check_placement(self.config)
         checked_seeds([seed])
         alphas_cumprod = alphas_cumprod_of(self.config)
@@ -142,7 +144,7 @@ class FewStepScheduler(ScheduledRun):
         self.betas = 1.0 - self.alphas
         self._alphas_cumprod = alphas_cumprod
         self._formulation = formulation_of(self.config, alphas_cumprod, mu=1.0)
-        self._solver = solver_of(self.config)
+        self._solver = solver_of(self.config) if held is None else RecipeSolver(held)
         self._limit = limit_of(self.config)
         self.init_noise_sigma = self._formulation.init_noise_sigma
         self.num_inference_steps: int | None = None
@@ -150,7 +152,7 @@ class FewStepScheduler(ScheduledRun):
         self.sigmas = self._formulation.level(self._formulation.time(self.timesteps)).to(torch.float32)
         self._restart()
 
-    def _settle(self) -> None:
+    def _settle(self, recipe: Recipe | None) -> None:
         """Bring settings that may be written in several ways into one that JSON knows."""
         config = self.config
         settled: dict[str, Any] = {"disable_corrector": list(config.disable_corrector)}
@@ -158,8 +160,8 @@ class FewStepScheduler(ScheduledRun):
             settled["trained_betas"] = np.asarray(config.trained_betas).tolist()
         if config.tau_window is not None:
             settled["tau_window"] = [float(x) for x in config.tau_window]
-        if config.recipe is not None:
-            settled["grid"] = RecipeSolver.of(config.recipe).fitted.times.tolist()
+        if recipe is not None:
+            settled |= {"recipe": recipe.to_dict(), "grid": recipe.plan.times.tolist()}
         elif not isinstance(config.grid, (str, int, float)):
             settled["grid"] = [float(t) for t in config.grid]
         if config.solver_type in ("midpoint", "heun", "logrho"):
@@ -198,30 +200,30 @@ class FewStepScheduler(ScheduledRun):
 
     @classmethod
     def from_recipe(
-        cls, path: Path | str, config: Mapping[str, Any] | None = None, **settings: Any
+        cls, recipe: Recipe | Path | str, config: Mapping[str, Any] | None = None, **settings: Any
     ) -> FewStepScheduler:
-        """Return a scheduler that runs the plan in a recipe of ``fs.calibrate`` or ``fewstep calibrate``.
+        """Return a scheduler that runs the plan of a recipe of ``fs.calibrate`` or ``fewstep calibrate``.
 
         Its number of steps is the recipe's; it is saved with the pipeline, recipe and all. Which model the recipe is of
-        cannot be seen from here: ``fs.enable(pipe, recipe=path)`` warns of another one.
+        cannot be seen from here: ``fs.enable(pipe, recipe=…)`` warns of another one.
 
-        Equals: ``fs.execute(fewstep.calibration.load_recipe(path), …)`` on the same noise.
+        Equals: ``fs.execute(recipe, …)`` on the same noise.
 
         Args:
-            path: the recipe.
+            recipe: the recipe, or its file.
             config: ``pipe.scheduler.config``, for thresholding and whatever else is the pipeline's own; without it the
                 process and the prediction are the recipe's.
             **settings: further settings of the scheduler.
 
         Raises:
-            InputError: if the file is no recipe, it is of another process than ``config``, or a setting is given that
+            InputError: if the file is no recipe, the recipe is of another process than ``config``, or a setting is given that
                 the recipe decides.
         """
         for name in settings:
             if name in DECIDED:
-                raise InputError(f"{name} is given, but the recipe {str(path)!r} decides it: leave it out.")
-        plan, recipe = recipe_settings(path)
-        own = process_settings(plan) if config is None else config
-        scheduler = cls.from_config({"_class_name": cls.__name__, **own}, **recipe, **settings)
-        scheduler.solver.plan(plan.grid)
+                raise InputError(f"{name} is given, but the recipe decides it: leave it out.")
+        held = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+        own = process_settings(held) if config is None else config
+        scheduler = cls.from_config({"_class_name": cls.__name__, **own}, recipe=held, **settings)
+        scheduler.solver.plan(held.plan.grid)
         return scheduler

@@ -6,20 +6,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fewstep.errors import InputError, unknown_name
-from fewstep.integrations.diffusers.recipe import RecipeSolver
 from fewstep.solvers import DDIM, DEIS, DPMSolverPP, Euler, SASolver, Solver, UniPC, tau
 
 __all__ = ["SOLVERS", "solver_of"]
 
 
 def solver_of(config: Mapping[str, Any]) -> Solver:
-    """Return the solver of the settings ``solver``, ``solver_order``, ``corrector_order`` and their like, or a recipe.
+    """Return the solver of the settings ``solver``, ``solver_order``, ``corrector_order`` and their like.
 
     Raises:
         InputError: if there is no such solver, or a setting is out of its range.
     """
-    if config["recipe"] is not None:
-        return RecipeSolver.of(config["recipe"])
     if not isinstance(config["solver"], str):
         raise InputError(
             f"solver is {config['solver']!r}: give a name and its settings, as solver='unipc', solver_order=2."

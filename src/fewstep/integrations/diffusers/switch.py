@@ -20,7 +20,7 @@ from fewstep.integrations.diffusers.recipe import agree
 from fewstep.integrations.diffusers.recommended import recommended
 from fewstep.integrations.diffusers.scheduler import FewStepScheduler
 from fewstep.integrations.diffusers.stopwatch import Stopwatch
-from fewstep.recipe import CalibratedPlan, load_recipe
+from fewstep.recipe import Recipe, load_recipe
 from fewstep.skip import Profile, Tuned, tuned
 from fewstep.time_grid import TimeGrid
 
@@ -49,7 +49,7 @@ def enable(
     solver: str | None = None,
     grid: str | TimeGrid | None = None,
     skip: float | Profile | None = None,
-    recipe: Path | str | None = None,
+    recipe: Recipe | Path | str | None = None,
     **settings: Any,
 ) -> DiffusionPipeline:
     """Put a ``FewStepScheduler`` into ``pipe``, with the settings recommended for its family, and return ``pipe``.
@@ -63,7 +63,7 @@ def enable(
         solver: the setting ``solver`` of ``FewStepScheduler``.
         grid: its setting ``grid``, or a ``TimeGrid`` of the pipeline's process.
         skip: Skip-Tuning of the network: ρ of its deepest skip, or a profile.
-        recipe: a file of ``fs.calibrate`` or ``fewstep calibrate``, in place of ``steps``, ``solver`` and ``grid``; a
+        recipe: a recipe of ``fs.calibrate`` or ``fewstep calibrate``, or its file, in place of ``steps``, ``solver`` and ``grid``; a
             warning tells of a pipeline whose network is not the one that it was calibrated on.
         **settings: further settings of ``FewStepScheduler``, by its names.
 
@@ -79,10 +79,11 @@ def enable(
     config = config_of(original)
     if recipe is not None:
         if (steps, solver, grid) != (None, None, None):
-            raise InputError(f"the recipe {str(recipe)!r} decides steps, solver and grid: leave them out.")
+            raise InputError("a recipe decides steps, solver and grid: leave them out.")
+        recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
         scheduler = FewStepScheduler.from_recipe(recipe, config, **settings)
-        _warn_if_other_model(pipe, scheduler, load_recipe(recipe))
-        return _put(pipe, scheduler, len(scheduler.config.grid) - 1, skip)
+        _warn_if_other_model(pipe, scheduler, recipe)
+        return _put(pipe, scheduler, recipe.plan.steps, skip)
     if isinstance(grid, TimeGrid):
         steps = grid.steps if steps is None else steps
         settings["grid"] = grid.times.tolist()
@@ -118,7 +119,7 @@ def _put(
     return pipe
 
 
-def _warn_if_other_model(pipe: DiffusionPipeline, scheduler: FewStepScheduler, recipe: CalibratedPlan) -> None:
+def _warn_if_other_model(pipe: DiffusionPipeline, scheduler: FewStepScheduler, recipe: Recipe) -> None:
     """Warn if the recipe is of another network than the pipeline's."""
     formulation = scheduler.formulation
     prediction = "edm" if isinstance(formulation, EDMFormulation) else formulation.prediction

@@ -1,0 +1,304 @@
+"""Files of fewstep: JSON read by a schema, and writing that leaves a whole file or the one of before."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import stat
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError
+
+from fewstep.errors import InputError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = [
+    "UNFINISHED",
+    "Schema",
+    "Stored",
+    "check_readable",
+    "check_writable",
+    "checked",
+    "json_text",
+    "parsed",
+    "read_json",
+    "read_text",
+    "remove_leftovers",
+    "write_json",
+    "write_text",
+    "write_whole",
+]
+
+UNFINISHED = ".fewstep-"
+"""How the names of files and folders begin that are not whole yet."""
+LARGEST = 2**28
+"""The most characters that are read."""
+WORDS = {"missing": "is missing", "extra_forbidden": "is unknown", "finite_number": "is no finite number"}
+"""How frequent complaints are put."""
+Name = str | os.PathLike[str]
+Kind = TypeVar("Kind")
+
+
+class Schema(BaseModel):
+    """What a JSON object must hold: types are exact (no numbers as text), numbers are finite."""
+
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+def parsed(text: str | bytes, schemas: Mapping[str, type[Kind]] | type[Kind], what: str) -> Kind:
+    """Return the JSON object in ``text`` by its schema.
+
+    Args:
+        text: JSON.
+        schemas: one schema, or one for each text that the object's "format" may be.
+        what: what is read, such as "the plan", for messages.
+
+    Raises:
+        InputError: if the text is no JSON object, is of another format, or a field is missing or of another type; it
+            names the field.
+    """
+    if not isinstance(text, (str, bytes)):
+        raise InputError(f"{what} is {type(text).__name__}: give JSON text.")
+    formats = schemas if isinstance(schemas, Mapping) else {}
+    try:
+        return _adapter(tuple(formats.items()) or schemas).validate_json(text)
+    except ValidationError as error:
+        raise _told(error, what, tuple(formats)) from error
+
+
+def checked(data: Any, schemas: Mapping[str, type[Kind]] | type[Kind], what: str) -> Kind:
+    """Return plain data, such as part of a configuration, by its schema; see ``parsed``.
+
+    Raises:
+        InputError: if it is nothing that JSON can hold, or does not fit.
+    """
+    try:
+        text = json.dumps(data)
+    except (TypeError, ValueError, RecursionError, OverflowError) as error:
+        raise InputError(f"{what} is {_short(data)}: give what JSON can hold ({error}).") from error
+    return parsed(text, schemas, what)
+
+
+@functools.cache
+def _adapter(schemas: Any) -> TypeAdapter[Any]:
+    """Return what checks against one schema, or against the one of the object's format."""
+    if not isinstance(schemas, tuple):
+        return TypeAdapter(schemas)
+    tagged = tuple(Annotated[schema, Tag(name)] for name, schema in schemas)
+    format_of = Discriminator(lambda data: data.get("format") if isinstance(data, dict) else None)
+    return TypeAdapter(Annotated[Union[tagged], format_of])  # noqa: UP007  # A union of what is in a tuple.
+
+
+def read_json(path: Name, schemas: Mapping[str, type[Kind]] | type[Kind], what: str) -> Kind:
+    """Return the JSON object in a file by its schema; see ``parsed``.
+
+    Raises:
+        InputError: if the file cannot be read or does not fit; it names the file and the field.
+    """
+    return parsed(read_text(path, what), schemas, f"{what} {os.fspath(path)!r}")
+
+
+def read_text(path: Name, what: str) -> str:
+    """Return the text of a file in UTF-8.
+
+    Raises:
+        InputError: if it is no regular file, cannot be read, is larger than 256 MiB or no text.
+    """
+    check_readable(path, what)
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read(LARGEST + 1)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{what} {os.fspath(path)!r} cannot be read: {_reason(error)}.") from error
+    if len(text) > LARGEST:
+        raise InputError(f"{what} {os.fspath(path)!r} has more than {LARGEST >> 20} MiB of text: it is another file.")
+    return text
+
+
+def check_readable(path: Name, what: str) -> Path:
+    """Return ``path`` if a regular file is there: opening a pipe or a device may wait for ever.
+
+    Raises:
+        InputError: if there is none, or it cannot be looked at.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, TypeError, ValueError) as error:
+        raise InputError(f"{what} {_short(path)} cannot be read: {_reason(error)}.") from error
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{what} {os.fspath(path)!r} is a folder: give a file.")
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{what} {os.fspath(path)!r} is no regular file, but a pipe or a device: give a file.")
+    return Path(path)
+
+
+def check_writable(path: Name, what: str) -> Path:
+    """Return ``path`` if a file can be written there; nothing is left behind.
+
+    Raises:
+        InputError: if its folder is missing or takes no files, or something other than a file has the name.
+    """
+    try:
+        path = Path(path)
+        if not path.absolute().parent.is_dir():
+            raise InputError(f"{what} is {str(path)!r}: the folder above it does not exist; make it first.")
+        if path.is_dir():
+            raise InputError(f"{what} is {str(path)!r}, which is a folder: choose the name of a file.")
+        if path.exists() and not path.is_file():
+            raise InputError(f"{what} is {str(path)!r}, which is a pipe or a device: choose the name of a file.")
+        scratch = _scratch(path.absolute().parent)
+        try:
+            (scratch / path.name).touch()
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    except (OSError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{what} is {_short(path)}, which cannot be written: {_reason(error)}.") from error
+    return path
+
+
+def write_whole(path: Name, write: Callable[[Path], object]) -> None:
+    """Call ``write`` on a temporary name beside ``path``, then rename it: ``path`` is whole or untouched.
+
+    Raises:
+        InputError: if the disk refuses.
+    """
+    path, folder = Path(path), None
+    try:
+        folder = _scratch(path.absolute().parent)
+        write(folder / path.name)
+        os.replace(folder / path.name, path)
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be written: {error}.") from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_text(path: Name, text: str) -> None:
+    """Write text in UTF-8, whole or not at all.
+
+    Raises:
+        InputError: if the disk refuses.
+    """
+    write_whole(path, lambda part: part.write_text(text, "utf-8"))
+
+
+def write_json(path: Name, data: object) -> None:
+    """Write JSON, whole or not at all.
+
+    Raises:
+        InputError: if the disk refuses, or a number is not finite, which JSON cannot say.
+    """
+    write_text(path, json_text(data) + "\n")
+
+
+def json_text(data: object) -> str:
+    """Return ``data`` as JSON.
+
+    Raises:
+        InputError: if a number is not finite, or a value is none that JSON knows.
+    """
+    try:
+        return json.dumps(data, indent=1, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"this cannot be written as JSON: {error}.") from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed runs left in a folder that no other run writes in."""
+    for path in folder.glob(f"{UNFINISHED}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+class Stored(ABC):
+    """What is kept as a JSON file."""
+
+    @abstractmethod
+    def to_json(self) -> str:
+        """Return it as JSON; ``from_json`` gives the same back."""
+
+    @classmethod
+    @abstractmethod
+    def from_json(cls, text: str) -> Self:
+        """Return what ``to_json`` wrote.
+
+        Raises:
+            InputError: if the text is nothing of the kind; it names the field.
+        """
+
+    def save(self, path: Name) -> None:
+        """Write it to ``path`` as JSON, whole or not at all.
+
+        Raises:
+            InputError: if the disk refuses.
+        """
+        write_text(path, self.to_json() + "\n")
+
+    @classmethod
+    def load(cls, path: Name) -> Self:
+        """Return what ``save`` wrote to ``path``.
+
+        Raises:
+            InputError: if the file cannot be read or is nothing of the kind; it names the file.
+        """
+        text = read_text(path, f"the {cls.__name__.lower()}")
+        try:
+            return cls.from_json(text)
+        except InputError as error:
+            raise InputError(f"{os.fspath(path)!r}: {error}") from error
+
+
+def _told(error: ValidationError, what: str, formats: tuple[str, ...]) -> InputError:
+    """Return what is wrong as one sentence: a schema's own, or that of the field that lies deepest."""
+    details = error.errors(include_url=False)
+    own = [found for one in details if isinstance(found := one.get("ctx", {}).get("error"), InputError)]
+    if own:
+        return own[0]
+    detail = max(details, key=lambda one: len(one["loc"]))  # Of a union's members the one that came closest.
+    kind, reason, value = detail["type"], detail["msg"], detail["input"]
+    if kind.startswith("json_"):
+        return InputError(f"{what} cannot be read as JSON ({reason.removeprefix('Invalid JSON: ')}): write it anew.")
+    if kind.startswith("union_tag"):
+        found = value.get("format") if isinstance(value, dict) else type(value).__name__
+        return InputError(f"{what}: the format is {_short(found)}; this version of fewstep reads {formats[0]!r}.")
+    place = ""
+    for part in detail["loc"]:
+        if isinstance(part, int):
+            place += f"[{part}]"
+        elif part not in formats and "[" not in part:  # else a member of a union
+            place += f".{part}" if place else part
+    if kind in WORDS:
+        return InputError(f"{what} is damaged: {place} {WORDS[kind]}; write it anew.")
+    reason = reason.replace("Input should be", "should be")
+    return InputError(f"{what} is damaged: {f'{place} ' if place else 'it '}is {_short(value)}, and {reason}.")
+
+
+def _short(value: object) -> str:
+    """Return ``value`` as a message shows it."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of too many digits, a list within itself
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _scratch(parent: Path) -> Path:
+    """Return a new empty folder beside what is to be written, so that a rename does not cross disks."""
+    return Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
