@@ -29,7 +29,6 @@ from calibration_report import OWN, PUBLISHED, best, write_report
 from time_steps import GRIDS, MODELS, available
 
 import fewstep as fs
-from fewstep.calibration import CalibratedPlan
 from fewstep.metrics.error import rmse_interval, squared_errors
 
 CALLS = (10, 5, 8, 6, 4, 15, 20)
@@ -99,21 +98,21 @@ class Bench:
             for name, solver in solvers.items()
         }
 
-    def recipe(self, key: str, calls: int, model: fs.DataPredictor | None = None, **settings: Any) -> CalibratedPlan:
-        """Return a calibrated plan, from the file of an earlier run if there is one."""
+    def recipe(self, key: str, calls: int, model: fs.DataPredictor | None = None, **settings: Any) -> fs.Recipe:
+        """Return a recipe, from the file of an earlier run if there is one."""
         path = self.folder / f"recipe-{key}.json"
         if not path.exists():
             grid = self.quadratic(calls)
-            plan = fs.calibrate(model or self.model, fs.UniPC(3), grid, **{"num": NUM, **settings})
-            path.write_text(plan.to_json() + "\n")
-            print(self.name, key, plan.report, flush=True)
-        return CalibratedPlan.from_json(path.read_text())
+            recipe = fs.calibrate(model or self.model, fs.UniPC(3), grid, **{"num": NUM, **settings})
+            recipe.save(path)
+            print(self.name, key, recipe.report, flush=True)
+        return fs.load_recipe(path)
 
     def fitted(self, key: str, calls: int, model: fs.DataPredictor | None = None, **settings: Any) -> dict[str, Any]:
         """Return the error, its interval, and the network calls of a calibration."""
-        plan = self.recipe(key, calls, model, **settings)
-        spent = plan.report.calls if plan.report else 0
-        return {"error": self.error(plan, model, "@".join(key.split("@")[1:])), "calls": spent}
+        recipe = self.recipe(key, calls, model, **settings)
+        spent = recipe.report.calls if recipe.report else 0
+        return {"error": self.error(recipe.plan, model, "@".join(key.split("@")[1:])), "calls": spent}
 
     def errors(self) -> None:
         """Measure all numbers of calls."""
@@ -137,7 +136,7 @@ class Bench:
     def plan(self, name: str, calls: int) -> fs.Plan:
         """Return the plan of "calibrated", "searched", or a solver on a grid."""
         if name in ("calibrated", "searched"):
-            return self.recipe(f"{name}-{calls}", calls, search=name == "searched")
+            return self.recipe(f"{name}-{calls}", calls, search=name == "searched").plan
         solver, _, grid = name.partition(", ")
         return SOLVERS[solver].plan(GRIDS[grid](self.process, SOLVERS[solver], calls))
 
@@ -156,7 +155,7 @@ class Bench:
             name: self.error(solver.plan(self.quadratic(6)), model, key[1:])
             for name, solver in {"UniPC-3": SOLVERS["UniPC-3"], "DPM++2": SOLVERS["DPM++2"]}.items()
         }
-        unguided = self.error(self.recipe("calibrated-6", 6), model, key[1:])
+        unguided = self.error(self.recipe("calibrated-6", 6).plan, model, key[1:])
         return {"untuned": own, "unguided": unguided, "calibrated": self.fitted(f"calibrated-6{key}", 6, model)}
 
     def timed(self, search: bool) -> dict[str, float]:
@@ -171,7 +170,7 @@ class Bench:
             for kind in ("calibrated", "searched"):
                 key = f"{kind}-{calls}"
                 if (other.folder / f"recipe-{key}.json").exists():
-                    plan = CalibratedPlan.from_json((other.folder / f"recipe-{key}.json").read_text())
+                    plan = fs.load_recipe(other.folder / f"recipe-{key}.json").plan
                     self.kept(f"transferred-{key}", lambda plan=plan: {"error": self.error(plan)})
 
     def distances(self) -> None:

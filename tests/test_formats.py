@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 
 import fewstep as fs
 from fewstep.plan import FIRST_FORMAT
-from fewstep.recipe import load_recipe
 
 FIXTURES = Path(__file__).parent / "fixtures" / "v0_1"
 
@@ -43,13 +42,14 @@ def test_a_grid(samples):
 
 
 def test_a_recipe(samples):
-    recipe = load_recipe(FIXTURES / "recipe.json")
+    recipe = fs.load_recipe(FIXTURES / "recipe.json")
     denoiser = fs.Denoiser(
         lambda x, t: 0.5 * x / (1 + t.view(-1, 1, 1, 1)) + 0.1 * torch.sin(3 * x),
         fs.processes.VPLinear(),
         prediction="epsilon",
     )
     torch.testing.assert_close(fs.execute(recipe, denoiser, samples["x_T"]), samples["recipe"], rtol=0, atol=0)
+    assert recipe.report.num == 16 and recipe.versions["fewstep"] == "0.1.0"
 
 
 def test_a_skip_profile():

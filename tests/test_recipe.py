@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import fewstep as fs
-from fewstep.calibration import CalibratedPlan, fingerprint, load_recipe, warn_if_other_model
 from fewstep.errors import InputError
+from fewstep.fingerprint import fingerprint, warn_if_other_model
 
 PROCESS = fs.processes.VPLinear()
 GRID = fs.grids.karras(PROCESS, 3, end="zero")
@@ -30,80 +30,81 @@ def denoiser(seed=0, prediction="x0"):
 
 
 @pytest.fixture(scope="module")
-def plan():
+def recipe():
     return fs.calibrate(denoiser(), fs.UniPC(2), GRID, num=16, objective="local", cond="none")
 
 
-def test_a_recipe_gives_the_same_plan_back(plan, tmp_path):
+def test_a_recipe_gives_the_same_plan_back(recipe, tmp_path):
     path = tmp_path / "recipe.json"
-    path.write_text(plan.to_json())
-    back = load_recipe(path)
-    assert isinstance(back, CalibratedPlan)
+    recipe.save(path)
+    back = fs.load_recipe(path)
+    assert isinstance(back, fs.Recipe)
     for name in ("times", "interval", "state_weight", "history_weights", "noise_scale", "evaluate"):
-        assert torch.equal(getattr(back, name), getattr(plan, name)), name
-    assert back.fitted is plan.fitted and back.process == PROCESS and back.solver == plan.solver
-    assert back.report == plan.report and back.model == plan.model
-    assert back.to_json() == plan.to_json()
+        assert torch.equal(getattr(back.plan, name), getattr(recipe.plan, name)), name
+    assert back.plan.fitted is recipe.plan.fitted and back.plan.grid == recipe.plan.grid
+    assert back.plan.solver == recipe.plan.solver and back.versions == recipe.versions
+    assert back.report == recipe.report and back.model == recipe.model
+    assert back.to_json() == recipe.to_json()
 
 
-def test_a_plan_reads_a_recipe(plan):
-    read = fs.Plan.from_json(plan.to_json())
+def test_a_plan_reads_a_recipe(recipe):
+    read = fs.Plan.from_json(recipe.to_json())
     assert type(read) is fs.Plan
-    assert torch.equal(read.history_weights, plan.history_weights)
+    assert torch.equal(read.history_weights, recipe.plan.history_weights)
 
 
-def test_what_it_was_fitted_to_is_in_it(plan):
-    data = json.loads(plan.to_json())
+def test_what_it_was_fitted_to_is_in_it(recipe):
+    data = json.loads(recipe.to_json())
     assert data["calibration"]["model"]["network"] == "Net"
     assert data["calibration"]["model"]["fingerprint"] == fingerprint(denoiser())
     assert data["calibration"]["model"]["guidance_scale"] == 1.0
-    assert data["calibration"]["report"]["calls"] == plan.report.calls
+    assert data["calibration"]["report"]["calls"] == recipe.report.calls
     assert data["calibration"]["versions"]["torch"] == torch.__version__
     assert data["process"]["name"] == "vp-linear"
 
 
-def test_another_schema_version_is_refused(plan):
-    data = json.loads(plan.to_json())
+def test_another_schema_version_is_refused(recipe):
+    data = json.loads(recipe.to_json())
     data["calibration"]["schema"] = 99
     with pytest.raises(InputError, match="schema version 99.*reads 1"):
-        CalibratedPlan.from_json(json.dumps(data))
+        fs.Recipe.from_json(json.dumps(data))
 
 
 def test_a_plain_plan_is_no_recipe():
     with pytest.raises(InputError, match="no recipe"):
-        CalibratedPlan.from_json(fs.UniPC(2).plan(GRID).to_json())
+        fs.Recipe.from_json(fs.UniPC(2).plan(GRID).to_json())
 
 
 @pytest.mark.parametrize(
     "break_it", [lambda c: c.pop("model"), lambda c: c["report"].pop("rows"), lambda c: c["report"].update(x=1)]
 )
-def test_a_damaged_recipe_is_refused(plan, break_it):
-    data = json.loads(plan.to_json())
+def test_a_damaged_recipe_is_refused(recipe, break_it):
+    data = json.loads(recipe.to_json())
     break_it(data["calibration"])
     with pytest.raises(InputError, match="damaged"):
-        CalibratedPlan.from_json(json.dumps(data))
+        fs.Recipe.from_json(json.dumps(data))
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
-        load_recipe(tmp_path / "no.json")
+        fs.load_recipe(tmp_path / "no.json")
 
 
-def test_the_same_model_warns_of_nothing(plan):
+def test_the_same_model_warns_of_nothing(recipe):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_if_other_model(plan, denoiser())
-        warn_if_other_model(plan, lambda x, t: x)  # Nothing is known of a callable.
+        warn_if_other_model(recipe, denoiser())
+        warn_if_other_model(recipe, lambda x, t: x)  # Nothing is known of a callable.
 
 
-def test_another_model_is_warned_of(plan):
+def test_another_model_is_warned_of(recipe):
     with pytest.warns(UserWarning, match="another model"):
-        warn_if_other_model(plan, denoiser(seed=1))
+        warn_if_other_model(recipe, denoiser(seed=1))
 
 
-def test_another_guidance_scale_is_warned_of(plan):
+def test_another_guidance_scale_is_warned_of(recipe):
     with pytest.warns(UserWarning, match=r"guidance_scale=1, and runs at 3"):
-        warn_if_other_model(plan, fs.guidance.ClassifierFree(denoiser(), 3.0, 0))
+        warn_if_other_model(recipe, fs.guidance.ClassifierFree(denoiser(), 3.0, 0))
 
 
 def test_a_fingerprint_is_of_weights_configuration_and_prediction():

@@ -5,11 +5,22 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["FewstepError", "InputError", "MissingPackageError", "NonFiniteStateError", "unknown_name"]
+__all__ = ["FewstepError", "InputError", "MissingPackageError", "NonFiniteStateError", "one_line", "unknown_name"]
+
+
+LONGEST = 1000
+"""The most characters of a message; what is too long is cut in its middle."""
+HIDDEN = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {10: " ", 9: " ", 13: " "}
 
 
 class FewstepError(Exception):
-    """Base class of every exception that fewstep raises on purpose."""
+    """Base class of every exception that fewstep raises on purpose: its message is one line that a terminal can show.
+
+    Values from outside stand in messages: control characters in them are shown as escapes, and long ones are cut.
+    """
+
+    def __init__(self, message: object = "", *more: object) -> None:
+        super().__init__(one_line(str(message)), *more)
 
 
 class InputError(FewstepError, ValueError):
@@ -22,6 +33,13 @@ class NonFiniteStateError(FewstepError, ArithmeticError):
 
 class MissingPackageError(FewstepError, ImportError):
     """An optional package is not installed: the message is the line that installs it."""
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` as one line without control characters and lone surrogates, cut in the middle if it is long."""
+    text = text.translate(HIDDEN).encode("utf-8", "backslashreplace").decode()
+    half = (LONGEST - 3) // 2
+    return text if len(text) <= LONGEST else f"{text[:half]} … {text[-half:]}"
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:

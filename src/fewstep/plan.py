@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -14,7 +15,7 @@ from fewstep import processes
 from fewstep.errors import InputError
 from fewstep.processes import Process
 from fewstep.processes.base import on_host
-from fewstep.storage import Schema, Stored, json_text, parsed
+from fewstep.storage import Plain, Schema, Stored, json_text, parsed
 from fewstep.time_grid import StoredTimes, TimeGrid
 
 __all__ = ["Plan", "Prediction", "Row"]
@@ -64,7 +65,7 @@ class StoredPlan(Schema):
     """A plan in JSON."""
 
     solver: str
-    process: dict[str, Any]
+    process: Plain
     times: StoredTimes
     prediction: Prediction
     fitted: bool
@@ -85,6 +86,9 @@ class FirstStoredPlan(StoredPlan):
 
     prediction: Annotated[Prediction, BeforeValidator(lambda word: "epsilon" if word == "noise" else word)]
     rows: list[FirstStoredRow]  # type: ignore[assignment]  # The same fields by other names.
+
+
+FORMATS: Mapping[str, type[StoredPlan]] = {FORMAT: StoredPlan, FIRST_FORMAT: FirstStoredPlan}
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,7 +302,7 @@ class Plan(Stored):
         Raises:
             InputError: if the text is not such a plan, or its table is wrong.
         """
-        return cls.of(parsed(text, {FORMAT: StoredPlan, FIRST_FORMAT: FirstStoredPlan}, "the plan"))
+        return cls.of(parsed(text, FORMATS, "the plan"))
 
     @classmethod
     @on_host

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, field_validator
 
 from fewstep.errors import InputError
 from fewstep.plan import FIRST_FORMAT, FORMAT, FirstStoredPlan, Plan, StoredPlan
-from fewstep.storage import Schema, Stored, checked, json_text, parsed
+from fewstep.storage import Plain, Schema, Stored, checked, json_text, parsed
 
 __all__ = ["SCHEMA", "Recipe", "Report", "RowFit", "load_recipe"]
 
@@ -100,7 +100,7 @@ class _StoredReport(Schema):
     seconds: float
     rows: list[_StoredRowFit]
     tried: list[tuple[str, float]]
-    settings: dict[str, Any]
+    settings: Plain
 
     def report(self) -> Report:
         """Return the report."""
@@ -112,16 +112,17 @@ class _StoredReport(Schema):
 class _StoredModel(Schema):
     model_config = ConfigDict(extra="allow")
 
+    network: str = ""
     fingerprint: str = ""
-    guidance_scale: float | None = None
     prediction: str = ""
+    guidance_scale: float | None = None
 
 
 class _StoredCalibration(Schema):
     schema_version: Any = Field(alias="schema")
     model: _StoredModel
     report: _StoredReport | None
-    versions: dict[str, Any] = {}
+    versions: Plain = {}
 
     @field_validator("schema_version")
     @classmethod
@@ -220,7 +221,9 @@ class Recipe(Stored):
         )
 
     def __str__(self) -> str:
-        return f"recipe of {self.plan.solver or 'a plan'}, {self.plan.steps} steps, {self.plan.nfe} calls: {self.report}"
+        return (
+            f"recipe of {self.plan.solver or 'a plan'}, {self.plan.steps} steps, {self.plan.nfe} calls: {self.report}"
+        )
 
 
 def load_recipe(path: Path | str) -> Recipe:

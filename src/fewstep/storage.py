@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError
+import numpy as np
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError
 
 from fewstep.errors import InputError
 
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "UNFINISHED",
+    "Plain",
     "Schema",
     "Stored",
+    "check_folder_writable",
     "check_readable",
     "check_writable",
     "checked",
@@ -32,6 +35,7 @@ __all__ = [
     "read_json",
     "read_text",
     "remove_leftovers",
+    "write_arrays",
     "write_json",
     "write_text",
     "write_whole",
@@ -67,9 +71,10 @@ def parsed(text: str | bytes, schemas: Mapping[str, type[Kind]] | type[Kind], wh
     """
     if not isinstance(text, (str, bytes)):
         raise InputError(f"{what} is {type(text).__name__}: give JSON text.")
-    formats = schemas if isinstance(schemas, Mapping) else {}
+    formats: Mapping[str, Any] = schemas if isinstance(schemas, Mapping) else {}
+    kept: Any = tuple(formats.items()) if formats else schemas
     try:
-        return _adapter(tuple(formats.items()) or schemas).validate_json(text)
+        return _adapter(kept).validate_json(text)
     except ValidationError as error:
         raise _told(error, what, tuple(formats)) from error
 
@@ -94,7 +99,8 @@ def _adapter(schemas: Any) -> TypeAdapter[Any]:
         return TypeAdapter(schemas)
     tagged = tuple(Annotated[schema, Tag(name)] for name, schema in schemas)
     format_of = Discriminator(lambda data: data.get("format") if isinstance(data, dict) else None)
-    return TypeAdapter(Annotated[Union[tagged], format_of])  # noqa: UP007  # A union of what is in a tuple.
+    union: Any = Annotated[Union[tagged], format_of]  # noqa: UP007  # A union of what is in a tuple.
+    return TypeAdapter(union)
 
 
 def read_json(path: Name, schemas: Mapping[str, type[Kind]] | type[Kind], what: str) -> Kind:
@@ -132,7 +138,7 @@ def check_readable(path: Name, what: str) -> Path:
     try:
         mode = os.stat(path).st_mode
     except (OSError, TypeError, ValueError) as error:
-        raise InputError(f"{what} {_short(path)} cannot be read: {_reason(error)}.") from error
+        raise InputError(f"{what} {_named(path)} cannot be read: {_reason(error)}.") from error
     if stat.S_ISDIR(mode):
         raise InputError(f"{what} {os.fspath(path)!r} is a folder: give a file.")
     if not stat.S_ISREG(mode):
@@ -146,15 +152,26 @@ def check_writable(path: Name, what: str) -> Path:
     Raises:
         InputError: if its folder is missing or takes no files, or something other than a file has the name.
     """
+    path = check_folder_writable(path, what)
+    if path.is_dir():
+        raise InputError(f"{what} is {str(path)!r}, which is a folder: choose the name of a file.")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{what} is {str(path)!r}, which is a pipe or a device: choose the name of a file.")
+    return path
+
+
+def check_folder_writable(path: Name, what: str) -> Path:
+    """Return ``path`` if its folder takes a file or folder of that name; nothing is left behind.
+
+    Raises:
+        InputError: if the folder is missing, is not writable or takes no such name.
+    """
     try:
         path = Path(path)
-        if not path.absolute().parent.is_dir():
-            raise InputError(f"{what} is {str(path)!r}: the folder above it does not exist; make it first.")
-        if path.is_dir():
-            raise InputError(f"{what} is {str(path)!r}, which is a folder: choose the name of a file.")
-        if path.exists() and not path.is_file():
-            raise InputError(f"{what} is {str(path)!r}, which is a pipe or a device: choose the name of a file.")
-        scratch = _scratch(path.absolute().parent)
+        parent = path.absolute().parent
+        if not parent.is_dir():
+            raise InputError(f"{what} is {str(path)!r}: the folder {str(parent)!r} does not exist; make it first.")
+        scratch = _scratch(parent)
         try:
             (scratch / path.name).touch()
         finally:
@@ -162,7 +179,7 @@ def check_writable(path: Name, what: str) -> Path:
     except (OSError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{what} is {_short(path)}, which cannot be written: {_reason(error)}.") from error
+        raise InputError(f"{what} is {_named(path)}, which cannot be written: {_reason(error)}.") from error
     return path
 
 
@@ -193,6 +210,20 @@ def write_text(path: Name, text: str) -> None:
     write_whole(path, lambda part: part.write_text(text, "utf-8"))
 
 
+def write_arrays(path: Name, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays as a compressed npz, whole or not at all; none may hold objects.
+
+    Raises:
+        InputError: if the disk refuses.
+    """
+
+    def write(part: Path) -> None:
+        with part.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+
+    write_whole(path, write)
+
+
 def write_json(path: Name, data: object) -> None:
     """Write JSON, whole or not at all.
 
@@ -221,6 +252,15 @@ def remove_leftovers(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def _plain(data: dict[str, Any]) -> dict[str, Any]:
+    json_text(data)
+    return data
+
+
+Plain = Annotated[dict[str, Any], AfterValidator(_plain)]
+"""An object of what JSON can hold, with finite numbers."""
 
 
 class Stored(ABC):
@@ -293,6 +333,10 @@ def _short(value: object) -> str:
     except (ValueError, RecursionError):  # an integer of too many digits, a list within itself
         text = f"<{type(value).__name__}>"
     return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _named(path: object) -> str:
+    return repr(os.fspath(path)) if isinstance(path, (str, os.PathLike)) else _short(path)
 
 
 def _reason(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from fewstep import processes
 from fewstep.errors import InputError
 from fewstep.processes import Process
 from fewstep.processes.base import on_host
-from fewstep.storage import Schema, Stored, json_text, parsed
+from fewstep.storage import Plain, Schema, Stored, json_text, parsed
 
 __all__ = ["StoredTimes", "TimeGrid"]
 
@@ -22,7 +22,7 @@ StoredTimes = list[float] | list[list[float]] | list[list[list[float]]]
 
 
 class _StoredGrid(Schema):
-    process: dict[str, Any]
+    process: Plain
     times: StoredTimes
 
 
@@ -119,7 +119,7 @@ def _checked(process: Process, given: Any) -> Tensor:
     """Return the given times as a tensor of their own, if they can be a grid of ``process``."""
     try:
         times = torch.as_tensor(given, dtype=torch.float64).to(device="cpu", copy=True)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (OverflowError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"times is {given!r}: give a sequence of numbers, such as [1.0, 0.5, 0.1].") from error
     if times.ndim < 1 or times.shape[-1] < 2:
         raise InputError(f"times has shape {tuple(times.shape)}: a grid needs at least two times, noise to data.")

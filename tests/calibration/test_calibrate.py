@@ -8,7 +8,6 @@ import torch
 from support.exact import Gaussian, GaussianMixture
 
 import fewstep as fs
-from fewstep.calibration import CalibratedPlan
 from fewstep.calibration.network import CountedNetwork
 from fewstep.calibration.reference import Reference
 from fewstep.denoiser import network_device
@@ -57,14 +56,14 @@ def test_an_affine_model_is_sampled_to_rounding(process, objective):
         return gain * x + offset
 
     grid = fs.grids.uniform_logsnr(process, 5, end="zero")
-    plan = fs.calibrate(denoiser, fs.UniPC(2), grid, noises(grid), objective=objective)
-    assert plan.report.before > 1e-3
-    assert plan.report.after < 1e-11
+    recipe = fs.calibrate(denoiser, fs.UniPC(2), grid, noises(grid), objective=objective)
+    assert recipe.report.before > 1e-3
+    assert recipe.report.after < 1e-11
     # The reference is the model's own solution: 100 steps of order 3.
     mean, variance = model.moments(float(grid.times[0]))
     x_T = noises(grid, 8)
     exact = 0.4 + (x_T - mean) * (0.6 / variance**0.5)
-    assert rmse(plan, denoiser, x_T, exact) < 2e-3 * plan.report.before
+    assert rmse(recipe, denoiser, x_T, exact) < 2e-3 * recipe.report.before
 
 
 @pytest.mark.parametrize(
@@ -76,27 +75,26 @@ def test_an_affine_model_is_sampled_to_rounding(process, objective):
 def test_a_mixture_is_never_worse(solver, steps):
     grid = fs.grids.karras(PROCESS, steps, end="zero")
     model = GaussianMixture.example(PROCESS)
-    plan = fs.calibrate(model, solver, grid, noises(grid))
-    assert plan.nfe == steps
-    assert plan.report.after <= plan.report.before
-    assert plan.report.gain >= 1.0
+    recipe = fs.calibrate(model, solver, grid, noises(grid))
+    assert recipe.plan.nfe == steps
+    assert recipe.report.after <= recipe.report.before
+    assert recipe.report.gain >= 1.0
     held_out = noises(grid)[48:]
-    network_end = plan.report.after
+    network_end = recipe.report.after
     exact = fs.sample(model, fs.UniPC(3), fs.grids.uniform_logsnr(PROCESS, 800, end="zero"), held_out)
-    assert rmse(plan, model, held_out, exact) == pytest.approx(network_end, rel=0.02, abs=1e-4)
+    assert rmse(recipe, model, held_out, exact) == pytest.approx(network_end, rel=0.02, abs=1e-4)
 
 
 def test_where_the_fit_is_worse_the_solvers_own_plan_comes_back():
     grid = fs.grids.uniform_logsnr(PROCESS, 60, end="zero")
     model = GaussianMixture.example(PROCESS)
     # A reference as long as this grid is no better than it: there is nothing to learn.
-    plans = [fs.calibrate(model, fs.UniPC(3), grid, noises(grid, 8), num=8, reference_steps=120, objective="local")]
-    for plan in plans:
-        if plan.report.kept == "own":
+    settings = {"num": 8, "reference_steps": 120, "objective": "local"}
+    for recipe in [fs.calibrate(model, fs.UniPC(3), grid, noises(grid, 8), **settings)]:
+        if recipe.report.kept == "own":
             own = fs.UniPC(3).plan(grid)
-            assert (
-                torch.equal(plan.history_weights, own.history_weights) and plan.report.gain == 1.0 and not plan.fitted
-            )
+            assert torch.equal(recipe.plan.history_weights, own.history_weights)
+            assert recipe.report.gain == 1.0 and not recipe.plan.fitted
 
 
 def test_a_search_beats_every_grid_that_it_starts_from():
@@ -104,19 +102,19 @@ def test_a_search_beats_every_grid_that_it_starts_from():
     model = GaussianMixture.example(PROCESS)
     x_T = noises(grid, 256)
     alone = fs.calibrate(model, fs.UniPC(2), grid, x_T, num=256, batch_size=256)
-    plan = fs.calibrate(model, fs.UniPC(2), grid, x_T, num=256, batch_size=256, search=True, budget=100_000)
-    assert plan.report.after < 0.7 * alone.report.after
-    assert plan.times[0] == grid.times[0] and plan.times[-1] == 0.0 and plan.steps == 5
-    names = [name for name, _ in plan.report.tried]
+    recipe = fs.calibrate(model, fs.UniPC(2), grid, x_T, num=256, batch_size=256, search=True, budget=100_000)
+    assert recipe.report.after < 0.7 * alone.report.after
+    assert recipe.plan.times[0] == grid.times[0] and recipe.plan.times[-1] == 0.0 and recipe.plan.steps == 5
+    names = [name for name, _ in recipe.report.tried]
     assert {"given", "karras", "quadratic_time", "optimized, error_power=1"} <= set(names)
-    assert [error for _, error in plan.report.tried] == sorted(error for _, error in plan.report.tried)
+    assert [error for _, error in recipe.report.tried] == sorted(error for _, error in recipe.report.tried)
 
 
 def test_a_search_between_fixed_ends_keeps_them():
     grid = fs.grids.uniform_time(PROCESS, 4)
-    plan = fs.calibrate(GaussianMixture.example(PROCESS), fs.UniPC(2), grid, noises(grid), search=True, budget=20_000)
-    assert plan.times[0] == grid.times[0] and plan.times[-1] == grid.times[-1] and plan.steps == 4
-    assert plan.report.gain > 1.0
+    recipe = fs.calibrate(GaussianMixture.example(PROCESS), fs.UniPC(2), grid, noises(grid), search=True, budget=20_000)
+    assert recipe.plan.times[0] == grid.times[0] and recipe.plan.times[-1] == grid.times[-1] and recipe.plan.steps == 4
+    assert recipe.report.gain > 1.0
 
 
 def test_the_budget_ends_a_search():
@@ -124,15 +122,15 @@ def test_the_budget_ends_a_search():
     model = GaussianMixture.example(PROCESS)
     small = fs.calibrate(model, fs.UniPC(2), grid, noises(grid), search=True, budget=1, objective="local")
     assert small.report.calls < 64 * 100 + 3 * 64 * 6
-    assert torch.equal(small.times, grid.times)
+    assert torch.equal(small.plan.times, grid.times)
 
 
 def test_calls_are_those_of_reference_and_rows():
     model = GaussianMixture.example(PROCESS)
     grid = fs.grids.karras(PROCESS, 5, end="zero")
-    plan = fs.calibrate(model, fs.UniPC(2), grid, noises(grid), objective="local", reference_steps=80)
-    assert plan.report.calls == 64 * (80 + 5) + 16 * 5
-    assert plan.report.num == 64 and plan.report.held_out == 16
+    recipe = fs.calibrate(model, fs.UniPC(2), grid, noises(grid), objective="local", reference_steps=80)
+    assert recipe.report.calls == 64 * (80 + 5) + 16 * 5
+    assert recipe.report.num == 64 and recipe.report.held_out == 16
 
 
 @pytest.mark.parametrize("settings", [{}, {"search": True, "budget": 9000}], ids=["given grid", "search"])
@@ -148,8 +146,8 @@ def test_the_batch_size_changes_nothing(settings):
         )
         for size in (24, 7)
     ]
-    for name in ("times", "state", "data"):
-        assert torch.equal(getattr(plans[0], name), getattr(plans[1], name)), name
+    for name in ("times", "state_weight", "history_weights"):
+        assert torch.equal(getattr(plans[0].plan, name), getattr(plans[1].plan, name)), name
     assert plans[0].report.after == plans[1].report.after
 
 
@@ -159,8 +157,8 @@ def test_seeds_decide_the_plan():
         fs.calibrate(Predictor(PROCESS), fs.UniPC(2), grid, num=16, seeds=seeds)
         for seeds in (range(16), range(16), range(16, 32))
     )
-    assert torch.equal(first.history_weights, again.history_weights)
-    assert not torch.equal(first.history_weights, other.history_weights)
+    assert torch.equal(first.plan.history_weights, again.history_weights)
+    assert not torch.equal(first.plan.history_weights, other.plan.history_weights)
 
 
 def test_classes_are_taken_in_turn_unless_told():
@@ -189,14 +187,14 @@ def test_nested_conditions_are_split_with_the_noises():
 
     cond = {"added": {"shift": shift}, "scale": 1}
     settings = {"num": 8, "batch_size": 3, "objective": "local"}
-    plan = fs.calibrate(nested, fs.UniPC(2), grid, noises(grid, 8), cond=cond, **settings)
+    recipe = fs.calibrate(nested, fs.UniPC(2), grid, noises(grid, 8), cond=cond, **settings)
     other = fs.calibrate(flat, fs.UniPC(2), grid, noises(grid, 8), cond=shift, **settings)
-    assert torch.equal(plan.history_weights, other.history_weights)
+    assert torch.equal(recipe.plan.history_weights, other.plan.history_weights)
     same = [
         fs.calibrate(nested, fs.UniPC(2), grid, noises(grid, 8), cond={"added": {"shift": one}, "scale": 1}, **settings)
         for one in (shift[3:4], shift[3:4].expand(8, 1))
     ]
-    assert torch.equal(same[0].data, same[1].data)
+    assert torch.equal(same[0].plan.history_weights, same[1].plan.history_weights)
     with pytest.raises(InputError, match="5 entries for 8 noises"):
         fs.calibrate(nested, fs.UniPC(2), grid, noises(grid, 8), cond={"added": {"shift": shift[:5]}}, num=8)
 
@@ -273,10 +271,10 @@ def test_progress_is_told():
 def test_the_result_is_a_plan_that_samples():
     grid = fs.grids.karras(PROCESS, 4, end="zero")
     model = Predictor(PROCESS)
-    plan = fs.calibrate(model, fs.UniPC(2), grid, num=16)
-    assert isinstance(plan, CalibratedPlan)
+    recipe = fs.calibrate(model, fs.UniPC(2), grid, num=16)
+    assert isinstance(recipe, fs.Recipe)
     x_T = fs.initial_state(grid, (2,), range(4))
-    assert fs.execute(plan, model, x_T).shape == (4, 2)
+    assert fs.execute(recipe, model, x_T).shape == (4, 2)
 
 
 CASES = {
@@ -349,8 +347,8 @@ def test_predictions_of_another_shape_are_refused():
 )
 def test_a_grid_whose_times_the_search_may_not_move_is_fitted_where_it_is(process, times):
     grid = fs.TimeGrid(process, times)
-    plan = fs.calibrate(Predictor(process), fs.UniPC(2), grid, num=16, search=True, budget=1)
-    assert torch.equal(plan.times, grid.times) and plan.report.tried[0][0] == "given"
+    recipe = fs.calibrate(Predictor(process), fs.UniPC(2), grid, num=16, search=True, budget=1)
+    assert torch.equal(recipe.plan.times, grid.times) and recipe.report.tried[0][0] == "given"
 
 
 def test_a_search_without_budget_tries_the_given_grid_alone():
@@ -363,8 +361,8 @@ def test_a_search_without_budget_tries_the_given_grid_alone():
 
 def test_features_with_parameters_leave_no_graph():
     grid = fs.grids.karras(PROCESS, 4)
-    plan = fs.calibrate(Predictor(PROCESS), fs.UniPC(2), grid, num=8, features=torch.nn.Linear(2, 3))
-    assert not plan.state_weight.requires_grad and not plan.history_weights.requires_grad
+    recipe = fs.calibrate(Predictor(PROCESS), fs.UniPC(2), grid, num=8, features=torch.nn.Linear(2, 3))
+    assert not recipe.plan.state_weight.requires_grad and not recipe.plan.history_weights.requires_grad
 
 
 def test_the_reference_is_freed_with_the_last_that_knows_it():

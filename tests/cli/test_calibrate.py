@@ -8,9 +8,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fewstep.calibration import load_recipe
 from fewstep.cli.app import app
 from fewstep.errors import FewstepError
+from fewstep.recipe import load_recipe
 
 
 def fewstep(*words: object) -> str:
@@ -59,9 +59,9 @@ def calibrated(entry, *more):
 
 def test_a_recipe_is_written_and_used(entry, tmp_path):
     printed = calibrated(entry, "--out", "recipe.json")
-    plan = load_recipe("recipe.json")
-    assert f"{plan.report.gain:.2f} times lower" in printed and "3 network calls" in printed
-    assert plan.report.gain > 1.2
+    recipe = load_recipe("recipe.json")
+    assert f"{recipe.report.gain:.2f} times lower" in printed and "3 network calls" in printed
+    assert recipe.report.gain > 1.2
     printed = fewstep("sample", "--model", entry, "--recipe", "recipe.json", "--num", 4, "--out", "x.npz")
     assert "recipe.json, 3 steps, 3 network calls: 4 images" in printed
     fewstep(
@@ -94,7 +94,7 @@ def test_generate_and_compare_take_recipes(entry, tmp_path):
     assert "recipe.json, 3 steps" in printed
     manifest = json.loads((tmp_path / "set" / "manifest.json").read_text())
     assert manifest["settings"]["recipe"] == "recipe.json" and "steps" not in manifest["settings"]
-    assert "calibration" in json.loads(manifest["plan"])
+    assert manifest["plan"] == load_recipe("recipe.json").plan.to_json()
     own = ("--solvers", "unipc:order=2", "--grids", "uniform_logsnr", "--steps", 3)
     fewstep("compare", "--model", entry, *own, "--num", 16, "--metrics", "error", "--recipes", "recipe.json",
             "--out", "table")  # fmt: skip
@@ -150,5 +150,5 @@ def test_the_tensors_of_a_recipe_are_those_of_the_library(entry):
     calibrated(entry, "--out", "recipe.json")
     model = load_entry(entry).denoiser
     grid = fs.grids.uniform_logsnr(model.process, 3)
-    plan = fs.calibrate(model, fs.UniPC(2), grid, num=12, reference_steps=30)
-    assert torch.equal(plan.history_weights, load_recipe("recipe.json").history_weights)
+    recipe = fs.calibrate(model, fs.UniPC(2), grid, num=12, reference_steps=30)
+    assert torch.equal(recipe.plan.history_weights, load_recipe("recipe.json").plan.history_weights)

@@ -10,7 +10,6 @@ import torch
 from support.tiny_pipelines import run, stable_diffusion_image
 
 import fewstep as fs
-from fewstep.calibration import load_recipe
 from fewstep.errors import InputError
 from fewstep.integrations.diffusers import FewStepScheduler
 from fewstep.models.pipelines import load_pipeline
@@ -37,17 +36,17 @@ def calibrated(request, tmp_path_factory):
     pipe.save_pretrained(folder / "pipeline")
     model = load_pipeline(folder / "pipeline").denoiser
     grid = fs.grids.karras(model.process, STEPS, end="zero")
-    plan = fs.calibrate(model, fs.UniPC(2), grid, num=8, reference_steps=12, objective="local")
-    assert plan.report.kept == "fitted"
+    recipe = fs.calibrate(model, fs.UniPC(2), grid, num=8, reference_steps=12, objective="local")
+    assert recipe.report.kept == "fitted"
     path = folder / "recipe.json"
-    path.write_text(plan.to_json())
+    recipe.save(path)
     return pipe, path, model
 
 
 def expected(path, model):
     """The pictures of the core, as the pipeline shows them, from the pipeline's own noise."""
     x_T = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    return (fs.execute(load_recipe(path), model, x_T) / 2 + 0.5).clamp(0, 1).movedim(1, -1)
+    return (fs.execute(fs.load_recipe(path), model, x_T) / 2 + 0.5).clamp(0, 1).movedim(1, -1)
 
 
 @pytest.mark.parametrize("given", [True, False])
@@ -153,9 +152,9 @@ def test_a_later_start_is_refused(tmp_path):
     pipe, call = stable_diffusion_image()
     process = FewStepScheduler.from_config(pipe.scheduler.config).formulation.process
     grid = fs.grids.karras(process, 4, end="zero")
-    plan = fs.calibrate(lambda x, t: 0.5 * torch.tanh(x), fs.UniPC(2), grid, torch.randn(8, 16), num=8)
+    recipe = fs.calibrate(lambda x, t: 0.5 * torch.tanh(x), fs.UniPC(2), grid, torch.randn(8, 16), num=8)
     path = tmp_path / "recipe.json"
-    path.write_text(plan.to_json())
+    recipe.save(path)
     fs.enable(pipe, recipe=path)
     with pytest.raises(InputError, match="leave timesteps, sigmas and strength out"):
         run(pipe, call, 4)
@@ -163,8 +162,8 @@ def test_a_later_start_is_refused(tmp_path):
 
 def test_a_recipe_of_no_diffusers_process_needs_the_configuration(tmp_path):
     grid = fs.grids.karras(fs.processes.VPLinear(), 3, end="zero")
-    plan = fs.calibrate(lambda x, t: 0.5 * torch.tanh(x), fs.UniPC(2), grid, torch.randn(8, 16), num=8)
+    recipe = fs.calibrate(lambda x, t: 0.5 * torch.tanh(x), fs.UniPC(2), grid, torch.randn(8, 16), num=8)
     path = tmp_path / "recipe.json"
-    path.write_text(plan.to_json())
+    recipe.save(path)
     with pytest.raises(InputError, match="pipe.scheduler.config"):
         FewStepScheduler.from_recipe(path)

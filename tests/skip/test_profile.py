@@ -137,15 +137,15 @@ def test_saving_and_loading(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not JSON"),
+        ("{", "cannot be read as JSON"),
         ("[1]", "format is 'list'"),
         ('{"format": "fewstep-skip/9", "bottom": 0.5}', "reads 'fewstep-skip/1'"),
-        ('{"format": "fewstep-skip/1", "botom": 0.5}', "unknown settings botom"),
+        ('{"format": "fewstep-skip/1", "botom": 0.5}', "botom is unknown"),
         ('{"format": "fewstep-skip/1", "bottom": null}', "bottom is None"),
         ('{"format": "fewstep-skip/1", "bottom": "much"}', "bottom is 'much'"),
-        ('{"format": "fewstep-skip/1", "sigma_window": [1]}', "sigma_window is"),
+        ('{"format": "fewstep-skip/1", "sigma_window": [1]}', "sigma_window.1. is missing"),
         ('{"format": "fewstep-skip/1", "ramp": null, "sigma_window": [0.1, 1]}', "ramp is None"),
-        ('{"format": "fewstep-skip/1", "sigma_weight": 3}', "it is 3"),
+        ('{"format": "fewstep-skip/1", "sigma_weight": 3}', "sigma_weight is 3"),
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path, text, message):

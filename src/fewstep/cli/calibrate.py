@@ -54,11 +54,9 @@ def calibrate(
     """
     from rich.progress import TextColumn, TimeElapsedColumn
 
-    import fewstep as fs
     from fewstep import grids, solvers
     from fewstep.calibration import calibrate as fit
     from fewstep.cli.shared.conditions import read_prompts
-    from fewstep.cli.shared.images import written_whole
     from fewstep.cli.shared.models import load_model
     from fewstep.cli.shared.progress import bar
 
@@ -76,7 +74,7 @@ def calibrate(
             error = "" if best is None else f", best error {best:.4g}"
             progress.update(task, description=stage, shown=f"{calls} calls{error}")
 
-        plan = fit(
+        recipe = fit(
             loaded.denoiser,
             chosen,
             start,
@@ -91,13 +89,10 @@ def calibrate(
             progress=tell,
         )
 
-    def write(part: Path) -> None:
-        part.write_text(plan.to_json() + "\n", "utf-8")
-
-    written_whole(out, write)
-    assert isinstance(plan, fs.Plan)
-    typer.echo(f"{plan.steps} steps, {plan.nfe} network calls: {plan.report} -> {out}")
-    if plan.report is not None and plan.report.kept == "own":
+    recipe.save(out)
+    plan, report = recipe.plan, recipe.report
+    typer.echo(f"{plan.steps} steps, {plan.nfe} network calls: {report} -> {out}")
+    if report is not None and report.kept == "own":
         typer.echo("The fit was not better than the solver's own rows on the held-out noises: these were kept.")
 
 

@@ -33,13 +33,13 @@ def evaluate(
     Example: fewstep evaluate samples --reference fashion_mnist.npz --metrics fd,kid,prdc
     """
     from fewstep import metrics as measuring
-    from fewstep.cli.shared.images import write_json
     from fewstep.cli.shared.manifest import versions
     from fewstep.cli.shared.models import check_device
     from fewstep.errors import InputError
     from fewstep.metrics.evaluate import checked_metrics
     from fewstep.metrics.evaluate import evaluate as measured
     from fewstep.metrics.references import reference_hash, reference_summary
+    from fewstep.storage import write_json
 
     wanted = checked_metrics([name.strip() for name in metrics.split(",") if name.strip()])
     if batch_size < 1:

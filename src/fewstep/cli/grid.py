@@ -38,7 +38,7 @@ def grid(
     Example: fewstep grid --process vp-discrete --solver unipc:order=2 --steps 8 --out grid.json --plot grid.png
     """
     from fewstep import grids, processes, solvers
-    from fewstep.cli.shared.images import written_whole
+    from fewstep.storage import write_whole
 
     _check_suffix("--out", out, (".json",))
     _check_suffix("--plot", plot, (".png", ".svg"))
@@ -50,10 +50,10 @@ def grid(
         made = grids.named(name, where, steps, last, solver=chosen)
     bounds = _print(made, chosen, error_power)
     if out is not None:
-        written_whole(out, lambda path: _write(path, made.to_json()))
+        write_whole(out, lambda path: _write(path, made.to_json()))
     if plot is not None:
         others = {other: make(where, steps, end=last) for other, make in grids.NAMES.items() if other != "optimized"}
-        written_whole(plot, lambda path: draw({name: made, **others}, bounds, path))
+        write_whole(plot, lambda path: draw({name: made, **others}, bounds, path))
 
 
 def _write(path: Path, text: str) -> None:

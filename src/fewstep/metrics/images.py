@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fewstep.errors import InputError, MissingPackageError
+from fewstep.storage import Schema, read_json
 
 __all__ = [
     "ARRAYS",
@@ -165,16 +165,15 @@ def _folder_batches(folder: Path, batch_size: int) -> Iterator[np.ndarray]:
         yield np.stack(some)
 
 
+class _Manifest(Schema):
+    files: list[str]
+
+
 def _check_complete(folder: Path) -> None:
     """Refuse a folder whose manifest names files that are not there."""
     if not (folder / "manifest.json").is_file():
         return
-    try:
-        wanted = [str(name) for name in json.loads((folder / "manifest.json").read_text("utf-8"))["files"]]
-    except (*DAMAGE, TypeError) as error:
-        raise InputError(
-            f"{str(folder / 'manifest.json')!r} is no manifest of fewstep generate: give a folder of its samples."
-        ) from error
+    wanted = read_json(folder / "manifest.json", _Manifest, "the manifest of fewstep generate").files
     missing = [name for name in wanted if not (folder / name).is_file()]
     if missing:
         raise InputError(

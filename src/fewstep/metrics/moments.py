@@ -11,6 +11,7 @@ from torch import Tensor
 from fewstep.errors import InputError
 from fewstep.metrics.images import DAMAGE
 from fewstep.processes.base import on_host
+from fewstep.storage import write_arrays
 
 __all__ = ["Moments"]
 
@@ -82,8 +83,7 @@ class Moments:
 
     def save(self, path: Path) -> None:
         """Write count, mean, covariance and the features' name as an npz."""
-        with path.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **self.arrays())
+        write_arrays(path, self.arrays())
 
     @classmethod
     def load(cls, path: Path) -> Moments:

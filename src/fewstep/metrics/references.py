@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
@@ -99,10 +100,6 @@ def _cache() -> Path:
 
 def _keep(summary: Summary, path: Path) -> None:
     """Write the cache's entry whole; a cache that cannot be written is none."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with suppress(OSError, InputError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        summary.save(part)
-        os.replace(part, path)
-    except OSError:
-        part.unlink(missing_ok=True)
+        summary.save(path)

@@ -13,6 +13,7 @@ from fewstep.errors import InputError
 from fewstep.metrics.extractor import Extractor, from_uint8
 from fewstep.metrics.images import DAMAGE
 from fewstep.metrics.moments import Moments
+from fewstep.storage import write_arrays
 
 __all__ = ["KEPT", "Summary", "summarised"]
 
@@ -33,8 +34,7 @@ class Summary:
 
     def save(self, path: Path) -> None:
         """Write an npz that ``load`` and ``Moments.load`` read."""
-        with path.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **self.moments.arrays(), sample=self.sample.numpy())
+        write_arrays(path, {**self.moments.arrays(), "sample": self.sample.numpy()})
 
     @classmethod
     def load(cls, path: Path) -> Summary:

@@ -54,7 +54,7 @@ def positive(name: str, value: Any) -> float:
     """Return ``value`` as a float if it is one number, finite and above zero, else raise ``InputError``."""
     try:
         number = np.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError, RuntimeError):
         number = np.nan
     if not (np.isfinite(number) and number > 0):
         raise InputError(f"{name} is {value!r}: give a finite number above 0.")

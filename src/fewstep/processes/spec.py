@@ -60,5 +60,5 @@ def build(kind: str, name: str, known: Mapping[str, Callable[..., Made]], settin
         return known[name](**settings)
     except InputError:
         raise
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (OverflowError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{kind} {name!r} does not take these settings: {error}.") from error

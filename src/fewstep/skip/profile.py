@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ConfigDict
 
 from fewstep.errors import InputError
-from fewstep.storage import Schema, Stored, json_text, parsed
+from fewstep.storage import Plain, Schema, Stored, json_text, parsed
 from fewstep.time_grid import TimeGrid
 
 __all__ = ["Profile", "load"]
@@ -158,7 +158,7 @@ class _StoredProfile(Schema):
     ramp: float = 0.0
     sigma_weight: list[tuple[float, float]] | None = None
     skips: int | None = None
-    origin: dict[str, Any] = {}
+    origin: Plain = {}
 
 
 def load(path: str | os.PathLike[str]) -> Profile:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewstep.errors import InputError, NonFiniteStateError
+from fewstep.storage import Plain, Schema, read_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,7 +59,7 @@ class Bench:
         from fewstep.cli.shared.progress import bar
 
         ordered = {cell.name: cell for cell in sorted(cells, key=lambda cell: (cell.steps, cell.grid))}.values()
-        missing = [cell for cell in ordered if not (self._figures(cell).is_file() and self._pictures(cell).is_file())]
+        missing = [cell for cell in ordered if not self._is_there(cell)]
         own = _share(missing, worker)
         solution = self._to_be_solved(ordered)
         unsolved = [] if solution is None else solution.missing(self.draws)[worker.index :: worker.count]
@@ -78,7 +78,7 @@ class Bench:
                 with suppress(NonFiniteStateError):  # The others are kept; all such cells are named at the end.
                     self._measure(cell, told)
         worker.wait()
-        broken = [cell for cell in ordered if not self._figures(cell).is_file()]
+        broken = [cell for cell in ordered if not self._is_there(cell)]
         if broken:
             names = "; ".join(f"{cell.solver} on {cell.grid}, {cell.steps} steps" for cell in broken)
             raise InputError(
@@ -124,6 +124,13 @@ class Bench:
             return None
         return to_uint8(torch.from_numpy(self.solution.read(len(self.draws.seeds))[:KEPT].copy()))
 
+    def _is_there(self, cell: Cell) -> bool:
+        """Whether a cell was measured before; one whose files are damaged is measured anew."""
+        try:
+            return bool(_read(self._figures(cell))) and len(self.pictures(cell)) > 0
+        except (InputError, StopIteration):
+            return False
+
     def _figures(self, cell: Cell) -> Path:
         return self.folder / f"{cell.name}.json"
 
@@ -134,10 +141,11 @@ class Bench:
         import numpy as np
         import torch
 
-        from fewstep.cli.shared.images import to_uint8, write_images, write_json
+        from fewstep.cli.shared.images import to_uint8, write_images
         from fewstep.cli.shared.manifest import versions
         from fewstep.metrics import Moments, frechet_distance, from_uint8
         from fewstep.metrics.error import rmse_interval, squared_errors
+        from fewstep.storage import write_json
 
         solution = None
         if self.solution is not None and not cell.sampler.stochastic:
@@ -174,12 +182,18 @@ def _share(cells: Sequence[Cell], worker: Workers) -> list[Cell]:
     ]
 
 
+class _Figures(Schema):
+    """What was measured in a cell."""
+
+    nfe: int
+    error: float | None = None
+    error_low: float | None = None
+    error_high: float | None = None
+    fd: float | None = None
+    batch_size: int
+    measured: str
+    versions: Plain
+
+
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = dict(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{str(path)!r} is damaged ({error}): delete it and run the same command again.") from error
-    for name in ("nfe", "batch_size", "measured", "versions"):
-        if name not in found:
-            raise InputError(f"{str(path)!r} is damaged (no {name}): delete it and run the same command again.")
-    return found
+    return read_json(path, _Figures, "the figures").model_dump(exclude_unset=True)

@@ -79,11 +79,11 @@ def compare(
     from fewstep.cli.compare.solution import Solution
     from fewstep.cli.shared import manifest
     from fewstep.cli.shared.conditions import conditions_of, parse_seeds, read_prompts
-    from fewstep.cli.shared.leftovers import remove_leftovers
     from fewstep.cli.shared.models import load_model
     from fewstep.cli.shared.workers import workers
     from fewstep.fingerprint import model_fingerprint, thresholds
     from fewstep.metrics.references import reference_hash, reference_summary
+    from fewstep.storage import remove_leftovers
 
     wanted = [name.strip() for name in metrics.split(",") if name.strip()]
     for name in wanted or [metrics]:

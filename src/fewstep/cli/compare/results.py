@@ -40,8 +40,8 @@ def write(folder: Path, table: dict[str, Any], pictures: list[np.ndarray], solut
         pictures: the first images of each row, uint8 [n, H, W, C].
         solution: those of the reference solution, if there is one.
     """
-    from fewstep.cli.shared.images import write_json, written_whole
     from fewstep.report import comparison_page
+    from fewstep.storage import write_json, write_whole
 
     def write_csv(part: Path) -> None:
         with part.open("w", newline="", encoding="utf-8") as file:
@@ -52,9 +52,9 @@ def write(folder: Path, table: dict[str, Any], pictures: list[np.ndarray], solut
     def write_page(part: Path) -> None:
         part.write_text(comparison_page(table, pictures, solution), "utf-8")
 
-    written_whole(folder / "table.csv", write_csv)
+    write_whole(folder / "table.csv", write_csv)
     write_json(folder / "table.json", table)
-    written_whole(folder / "report.html", write_page)
+    write_whole(folder / "report.html", write_page)
 
 
 def show(rows: list[dict[str, Any]]) -> None:

@@ -101,7 +101,7 @@ def _write(path: Path, count: int, batches: Iterator[np.ndarray]) -> None:
     """Write ``count`` float32 images, which come a batch at a time."""
     import numpy as np
 
-    from fewstep.cli.shared.images import written_whole
+    from fewstep.storage import write_whole
 
     def write(part: Path) -> None:
         first = next(batches)
@@ -111,4 +111,4 @@ def _write(path: Path, count: int, batches: Iterator[np.ndarray]) -> None:
             for batch in chain([first], batches):
                 file.write(np.ascontiguousarray(batch, "<f4").tobytes())
 
-    written_whole(path, write)
+    write_whole(path, write)

@@ -81,12 +81,12 @@ def generate(
     from fewstep.cli.generate.shards import shards_of
     from fewstep.cli.shared import manifest
     from fewstep.cli.shared.conditions import conditions_of, parse_seeds, read_prompts
-    from fewstep.cli.shared.leftovers import remove_leftovers
     from fewstep.cli.shared.models import load_model
     from fewstep.cli.shared.profiles import settings_of, tuned_by
     from fewstep.cli.shared.recipes import recipe_plan, refuse_besides
     from fewstep.cli.shared.workers import workers
     from fewstep.fingerprint import model_fingerprint, thresholds
+    from fewstep.storage import remove_leftovers
 
     if batch_size < 1 or shard_size < 1:
         raise InputError(f"--batch-size is {batch_size}, --shard-size {shard_size}: both must be at least 1.")

@@ -10,8 +10,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from fewstep.cli.shared.leftovers import UNFINISHED
 from fewstep.errors import InputError
+from fewstep.storage import UNFINISHED
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,9 +10,11 @@ from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
-from fewstep.cli.shared.images import write_json
-from fewstep.cli.shared.leftovers import UNFINISHED
+from pydantic import ConfigDict
+
 from fewstep.errors import InputError
+from fewstep.plan import Plan
+from fewstep.storage import UNFINISHED, Plain, Schema, json_text, read_json, write_json
 
 __all__ = ["FILE", "FORMAT", "enter", "spelled", "versions"]
 
@@ -22,6 +24,19 @@ FREE = ("versions", "files")
 """What may differ when a set is gone on with: the versions, and what follows from the settings."""
 ALSO = "versions_also"
 """The versions of the runs that went on with a set, where they differ from those of the first."""
+
+
+class _Held(Schema):
+    """A manifest that is there, of ``fewstep generate`` or another command."""
+
+    model_config = ConfigDict(extra="allow")
+
+    format: str
+    settings: Plain
+    plan: str = ""
+    versions: Plain
+    versions_also: list[Plain] = []
+    files: list[str] = []
 
 
 def versions() -> dict[str, str]:
@@ -87,16 +102,15 @@ def _compared(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: if it cannot be read, or is of other settings.
     """
-    try:
-        held = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{str(path)!r} cannot be read ({error}): choose another --out.") from error
-    wanted = json.loads(json.dumps(manifest))
-    if not isinstance(held, dict) or held.get("format") != wanted["format"]:
-        what = held.get("format") if isinstance(held, dict) else None
+    held = read_json(path, _Held, "the manifest").model_dump(exclude_unset=True)
+    wanted = json.loads(json_text(manifest))
+    if held["format"] != wanted["format"]:
         raise InputError(
-            f"{str(path.parent)!r} was made by another command ({what}, not {wanted['format']}): choose another --out."
+            f"{str(path.parent)!r} was made by another command ({held['format']}, not {wanted['format']}): "
+            "choose another --out."
         )
+    if "plan" in held:  # It may be written in the first format.
+        held["plan"] = Plan.from_json(held["plan"]).to_json()
     for key in wanted:
         if key not in FREE and held.get(key) != wanted[key]:
             difference = _difference(key, held.get(key), wanted[key])

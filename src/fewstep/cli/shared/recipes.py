@@ -23,13 +23,15 @@ def recipe_plan(path: Path, denoiser: DataPredictor) -> Plan:
     Raises:
         InputError: if the file is no recipe, or of another process.
     """
-    from fewstep.calibration import load_recipe, warn_if_other_model
+    from fewstep.fingerprint import warn_if_other_model
+    from fewstep.recipe import load_recipe
 
-    plan = load_recipe(path)
-    if plan.process != denoiser.process:
-        raise InputError(f"{str(path)!r} was calibrated for {plan.process!r}, the model is of {denoiser.process!r}.")
-    warn_if_other_model(plan, denoiser)
-    return plan
+    recipe = load_recipe(path)
+    process = recipe.plan.process
+    if process != denoiser.process:
+        raise InputError(f"{str(path)!r} was calibrated for {process!r}, the model is of {denoiser.process!r}.")
+    warn_if_other_model(recipe, denoiser)
+    return recipe.plan
 
 
 def refuse_besides(context: typer.Context, recipe: Path, options: Sequence[str]) -> None:

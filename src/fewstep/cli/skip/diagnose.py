@@ -104,9 +104,9 @@ def diagnose(
 
 
 def _write(out: Path, found: Diagnosis, settings: dict[str, Any]) -> None:
-    from fewstep.cli.shared.images import written_whole
     from fewstep.cli.shared.manifest import versions
     from fewstep.cli.skip import figures as skip_figures
+    from fewstep.storage import write_whole
 
     record = {"format": FORMAT, "settings": settings, "versions": versions(), **found.to_dict()}
 
@@ -120,7 +120,7 @@ def _write(out: Path, found: Diagnosis, settings: dict[str, Any]) -> None:
         if found.inversion is not None:
             skip_figures.draw_inversion(*found.inversion, folder / "inversion.png")
 
-    written_whole(out, write)
+    write_whole(out, write)
 
 
 def _show(found: Diagnosis, out: Path) -> None:

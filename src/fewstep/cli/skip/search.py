@@ -122,9 +122,9 @@ def _range(option: str, text: str) -> tuple[float, float]:
 
 
 def _write(out: Path, found: SearchResult, metric: str, origin: dict[str, Any]) -> None:
-    from fewstep.cli.shared.images import written_whole
     from fewstep.cli.shared.manifest import versions
     from fewstep.cli.skip.figures import draw_search
+    from fewstep.storage import write_whole
 
     origin = {
         **origin,
@@ -137,8 +137,8 @@ def _write(out: Path, found: SearchResult, metric: str, origin: dict[str, Any]) 
     def write(path: Path) -> None:
         path.write_text(profile.to_json() + "\n", "utf-8")
 
-    written_whole(out.with_suffix(".png"), lambda path: draw_search(found, metric, path))
-    written_whole(out, write)
+    write_whole(out.with_suffix(".png"), lambda path: draw_search(found, metric, path))
+    write_whole(out, write)
 
 
 def _show(found: SearchResult, metric: str, out: Path) -> None:

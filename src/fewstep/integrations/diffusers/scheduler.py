@@ -25,6 +25,7 @@ from fewstep.integrations.diffusers.solver import solver_of
 from fewstep.integrations.diffusers.timetable import training_timesteps
 from fewstep.processes.base import on_host
 from fewstep.recipe import Recipe, load_recipe
+from fewstep.time_grid import TimeGrid
 
 __all__ = ["FewStepScheduler"]
 
@@ -216,8 +217,8 @@ class FewStepScheduler(ScheduledRun):
             **settings: further settings of the scheduler.
 
         Raises:
-            InputError: if the file is no recipe, the recipe is of another process than ``config``, or a setting is given that
-                the recipe decides.
+            InputError: if the file is no recipe, the recipe is of another process than ``config``, or a setting is
+                given that the recipe decides.
         """
         for name in settings:
             if name in DECIDED:
@@ -225,5 +226,5 @@ class FewStepScheduler(ScheduledRun):
         held = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
         own = process_settings(held) if config is None else config
         scheduler = cls.from_config({"_class_name": cls.__name__, **own}, recipe=held, **settings)
-        scheduler.solver.plan(held.plan.grid)
+        scheduler.solver.plan(TimeGrid(scheduler.formulation.process, held.plan.times))
         return scheduler

@@ -63,8 +63,8 @@ def enable(
         solver: the setting ``solver`` of ``FewStepScheduler``.
         grid: its setting ``grid``, or a ``TimeGrid`` of the pipeline's process.
         skip: Skip-Tuning of the network: ρ of its deepest skip, or a profile.
-        recipe: a recipe of ``fs.calibrate`` or ``fewstep calibrate``, or its file, in place of ``steps``, ``solver`` and ``grid``; a
-            warning tells of a pipeline whose network is not the one that it was calibrated on.
+        recipe: a recipe of ``fs.calibrate`` or ``fewstep calibrate``, or its file, in place of ``steps``, ``solver``
+            and ``grid``; a warning tells of a pipeline whose network is not the one that it was calibrated on.
         **settings: further settings of ``FewStepScheduler``, by its names.
 
     Raises:
