@@ -157,7 +157,7 @@ def test_seeds_decide_the_plan():
         fs.calibrate(Predictor(PROCESS), fs.UniPC(2), grid, num=16, seeds=seeds)
         for seeds in (range(16), range(16), range(16, 32))
     )
-    assert torch.equal(first.plan.history_weights, again.history_weights)
+    assert torch.equal(first.plan.history_weights, again.plan.history_weights)
     assert not torch.equal(first.plan.history_weights, other.plan.history_weights)
 
 
