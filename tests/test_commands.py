@@ -17,8 +17,15 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 HELP = sorted((ROOT / "src" / "fewstep" / "cli").rglob("*.py"))
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LAUNCHED = re.compile(r"^accelerate launch .* -m fewstep\.cli(?= )")
-FEW, LEAST = 3, {"calibrate": {"--num": "8", "--steps": "2"}, "generate": {"--num": "8"}}
-"""How many samples; calibration takes no fewer than 8 and is slow, and some metrics need 6."""
+SMALL = {
+    "calibrate": {"--num": "8", "--steps": "2", "--reference-steps": "8", "--budget": "1"},
+    "compare": {"--num": "3", "--steps": "2", "--exact-steps": "4"},
+    "generate": {"--num": "8", "--steps": "2"},
+    "sample": {"--num": "3"},
+    "skip diagnose": {"--num": "3", "--levels": "2", "--inversion-steps": "4"},
+    "skip search": {"--num": "3", "--steps": "2", "--points": "2"},
+}
+"""What takes each command the least time; calibration takes 8 noises or more, and some metrics 6 samples."""
 
 
 def of_page(text: str) -> list[str]:
@@ -33,12 +40,12 @@ def of_help(text: str) -> list[str]:
 
 
 def fewer(line: str) -> list[str]:
-    """Return the words after fewstep, with few samples."""
+    """Return the words after fewstep, with the least of everything."""
     words = shlex.split(line)[1:]
-    few = {"--num": str(FEW), **LEAST.get(words[0], {})}
-    if "--num" not in words and words[0] in ("calibrate", "compare"):
-        words += ["--num", ""]
-    return [few.get(option, word) for option, word in zip(["", *words], words, strict=False)]
+    command = " ".join(words[: 2 if words[0] == "skip" else 1])
+    small = {} if "--list" in words else SMALL.get(command, {})
+    asked = [small.get(option, word) for option, word in zip(["", *words], words, strict=False)]
+    return asked + [word for option, value in small.items() if option not in words for word in (option, value)]
 
 
 def commands() -> list:
@@ -76,5 +83,5 @@ def test_lines_are_found():
     launched = "accelerate launch --num_processes 2 -m fewstep.cli generate --device cuda"
     page = f"```sh\nmake sample\nfewstep sample --num 99\n{launched}\n```\n"
     assert of_page(page) == ["fewstep sample --num 99", "fewstep generate"]
-    assert fewer("fewstep sample --num 99") == ["sample", "--num", str(FEW)]
+    assert fewer("fewstep sample --num 99") == ["sample", "--num", "3"]
     assert len(commands()) >= 8

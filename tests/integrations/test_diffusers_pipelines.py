@@ -67,7 +67,7 @@ def test_the_video_of_wan():
     pipe, call = tiny.wan()
     expected = tiny.run(pipe, call)
     times = pipe.scheduler.sigmas.double().tolist()
-    pipe.scheduler = FewStepScheduler.from_config(pipe.scheduler.config, solver="euler", steps=times)
+    pipe.scheduler = FewStepScheduler.from_config(pipe.scheduler.config, solver="euler", grid=times)
     close(tiny.run(pipe, call), expected)
 
 

@@ -23,7 +23,7 @@ def test_orders_rise_and_fall():
 def test_the_last_interval_to_the_noise_free_end_is_first_order(lower):
     plan = fs.UniPC(3, lower_order_final=lower).plan(fs.grids.uniform_logsnr(VP, 6, end="zero"))
     assert nodes(plan)[-1] == 1
-    assert plan.rows[-1].state == 0.0 and plan.rows[-1].data[0] == 1.0
+    assert plan.rows[-1].state_weight == 0.0 and plan.rows[-1].history_weights[0] == 1.0
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 9])
