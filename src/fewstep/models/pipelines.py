@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
@@ -15,9 +14,13 @@ from torch import Tensor, nn
 from fewstep.denoiser import Condition, DataPredictor, Denoiser
 from fewstep.errors import InputError, MissingPackageError
 from fewstep.guidance import ClassifierFree, DynamicThreshold, StaticThreshold
+from fewstep.models.folder import check_folder
 from fewstep.models.model import Model
 
 __all__ = ["is_pipeline", "load_pipeline"]
+
+LARGEST = 8192
+"""The most pixels along a side of a sample."""
 
 
 def is_pipeline(path: Path) -> bool:
@@ -72,19 +75,30 @@ def _loaded(path: Path, dtype: torch.dtype) -> Any:
     from diffusers import DiffusionPipeline
     from diffusers.utils import logging
 
+    parts = check_folder(path)
     logging.disable_progress_bar()
     try:
-        parts = json.loads((path / "model_index.json").read_text())
         without = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in parts else {}
         with warnings.catch_warnings():
             # Newer versions call it dtype; the old name is the one that all of them know.
             warnings.filterwarnings("ignore", "`torch_dtype` is deprecated", FutureWarning)
-            return DiffusionPipeline.from_pretrained(
+            pipeline = DiffusionPipeline.from_pretrained(
                 path, local_files_only=True, use_safetensors=True, torch_dtype=dtype, **without
             )
-    except (OSError, ValueError, AttributeError, ImportError) as error:
+    except (torch.cuda.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # Whatever the libraries make of a damaged folder.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"the pipeline {str(path)!r} cannot be loaded: {reason}") from error
+    for part, network in pipeline.components.items():
+        if isinstance(network, nn.Module):
+            absent = [name for name, value in network.state_dict().items() if value.is_meta]
+            if absent:
+                raise InputError(
+                    f"the pipeline {str(path)!r} lacks {len(absent)} tensors of {part} ({absent[0]}, …): its weights "
+                    "are of another version or not all there; save or download it again."
+                )
+    return pipeline
 
 
 def _denoiser(pipeline: Any, network: Any) -> tuple[DataPredictor, Condition | int]:
@@ -100,8 +114,7 @@ def _denoiser(pipeline: Any, network: Any) -> tuple[DataPredictor, Condition | i
             "the pipeline's scheduler counts time or signs its output in a way of its own: use "
             "fewstep.integrations.diffusers.FewStepScheduler inside it."
         )
-    size, channels = network.config.sample_size, network.config.in_channels
-    sides = (size, size) if isinstance(size, int) else tuple(size)
+    channels, sides = network.config.in_channels, _sides(network)
     classes = getattr(network.config, "num_class_embeds", None)
     null = None
     if type(network).__name__ == "DiTTransformer2DModel":
@@ -121,6 +134,29 @@ def _denoiser(pipeline: Any, network: Any) -> tuple[DataPredictor, Condition | i
     elif config.clip_sample and not hasattr(pipeline, "vae") and not hasattr(pipeline, "vqvae"):
         denoiser = StaticThreshold(denoiser, config.clip_sample_range)
     return denoiser, null
+
+
+def _sides(network: nn.Module) -> tuple[int, int]:
+    """Return height and width of the samples.
+
+    Raises:
+        InputError: if the configuration says nothing that the network can take.
+    """
+    size: Any = network.config.sample_size
+    sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, (list, tuple)) else ()
+    if len(sides) != 2 or not all(type(side) is int and 0 < side <= LARGEST for side in sides):
+        raise InputError(
+            f"sample_size of the pipeline's network is {size!r}: its configuration must say the height and width of a "
+            f"sample, from 1 to {LARGEST}."
+        )
+    least = 1
+    if type(network).__name__ == "UNet2DModel":
+        least = 2 ** (len(network.config.block_out_channels) - 1)
+    elif isinstance(getattr(network.config, "patch_size", None), int):
+        least = network.config.patch_size
+    if any(side % least for side in sides):
+        raise InputError(f"sample_size of the pipeline's network is {size!r}, which must be a multiple of {least}.")
+    return sides
 
 
 class _Called(nn.Module):
