@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import ConfigDict
 
@@ -56,9 +56,9 @@ def _check_component(path: Path, part: str, library: str, name: str) -> None:
     folder = path / part
     if not folder.is_dir():
         return
-    for file in (f"{library}.py", f"{name}.py"):
-        if (folder / file).exists():
-            _refuse(path, f"{part} has code of its own, {file}")
+    for code in (f"{library}.py", f"{name}.py"):
+        if (folder / code).exists():
+            _refuse(path, f"{part} has code of its own, {code}")
     for file in sorted(folder.glob("*config*.json")):
         if CODE in read_json(file, _Object, "the configuration").model_dump():
             _refuse(path, f"{part}/{file.name} names code of its own ({CODE})")
@@ -87,7 +87,7 @@ def _transformers() -> Any:
     return transformers
 
 
-def _refuse(path: Path, reason: str) -> None:
+def _refuse(path: Path, reason: str) -> NoReturn:
     raise InputError(
         f"the pipeline {str(path)!r} is not loaded: {reason}. fewstep runs no code of a model folder; load it yourself "
         "and give module:function, if you trust it."

@@ -136,7 +136,7 @@ def _denoiser(pipeline: Any, network: Any) -> tuple[DataPredictor, Condition | i
     return denoiser, null
 
 
-def _sides(network: nn.Module) -> tuple[int, int]:
+def _sides(network: Any) -> tuple[int, int]:
     """Return height and width of the samples.
 
     Raises:

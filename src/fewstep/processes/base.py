@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.errors import InputError
+from fewstep.checks import real
 
 __all__ = ["HOST", "Process", "Real", "as_float64", "log_alpha_at", "on_host", "positive"]
 
@@ -52,13 +52,7 @@ def log_alpha_at(half_logsnr: Tensor) -> Tensor:
 
 def positive(name: str, value: Any) -> float:
     """Return ``value`` as a float if it is one number, finite and above zero, else raise ``InputError``."""
-    try:
-        number = np.nan if isinstance(value, bool) else float(value)
-    except (OverflowError, TypeError, ValueError, RuntimeError):
-        number = np.nan
-    if not (np.isfinite(number) and number > 0):
-        raise InputError(f"{name} is {value!r}: give a finite number above 0.")
-    return number
+    return real(name, value, 0.0, above=True)
 
 
 class Process(ABC):

@@ -21,6 +21,7 @@ from fewstep.integrations.diffusers.limit import limit_of
 from fewstep.integrations.diffusers.placement import check_placement
 from fewstep.integrations.diffusers.recipe import DECIDED, RecipeSolver, process_settings
 from fewstep.integrations.diffusers.run import ScheduledRun
+from fewstep.integrations.diffusers.settings import check_kinds
 from fewstep.integrations.diffusers.solver import solver_of
 from fewstep.integrations.diffusers.timetable import training_timesteps
 from fewstep.processes.base import on_host
@@ -136,6 +137,7 @@ class FewStepScheduler(ScheduledRun):
         recipe: Recipe | Mapping[str, Any] | None = None,
     ) -> None:
         held = recipe if recipe is None or isinstance(recipe, Recipe) else Recipe.from_dict(recipe)
+        check_kinds(self.config, FewStepScheduler.__init__)
         self._settle(held)
         check_placement(self.config)
         checked_seeds([seed])

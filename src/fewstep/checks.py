@@ -1,0 +1,121 @@
+"""Checked conversions: what a person passes, as the number or name that is meant, or an error that says what is wrong.
+
+Python's own numbers, NumPy's, and 0-dimensional arrays and tensors are numbers here; bool, text and NaN are none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any
+
+from fewstep.errors import InputError, unknown_name
+
+__all__ = ["as_integer", "as_number", "as_real", "as_word", "real", "shown", "whole"]
+
+
+def shown(value: object) -> str:
+    """Return ``value`` as a message shows it: on one line, not too long, and even where it has no ``repr``."""
+    try:
+        text = repr(value)
+    except Exception:  # An integer of too many digits, or an object whose repr fails.
+        text = f"<{type(value).__name__}>"
+    text = " ".join(text.split())
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def as_number(value: Any) -> Any:
+    """Return ``value`` as a Python number if it is one, else None; a 0-dimensional array or tensor is its element."""
+    if isinstance(value, (bool, str, bytes)):
+        return None
+    if not isinstance(value, (Integral, Real)) and getattr(value, "ndim", None) == 0:
+        try:
+            value = value.item()
+        except Exception:  # A tensor on the meta device has no value.
+            return None
+    if isinstance(value, bool) or type(value).__name__ in ("bool_", "bool"):
+        return None
+    if isinstance(value, Integral):
+        return int(value)
+    return value if isinstance(value, Real) else None
+
+
+def as_integer(value: Any) -> int | None:
+    """Return ``value`` as an int if it is a whole number, 8.0 included, else None."""
+    number = as_number(value)
+    if isinstance(number, int):
+        return number
+    if number is None or not math.isfinite(number) or number != int(number):
+        return None
+    return int(number)
+
+
+def as_real(value: Any) -> float | None:
+    """Return ``value`` as a float if it is a number within float64, NaN and infinity included, else None."""
+    number = as_number(value)
+    try:
+        return None if number is None else float(number)
+    except (OverflowError, TypeError, ValueError):
+        return None
+
+
+def whole(
+    name: str,
+    value: Any,
+    least: int = 1,
+    most: int | None = None,
+) -> int:
+    """Return ``value`` as an int.
+
+    Raises:
+        InputError: if it is no whole number from ``least`` to ``most``.
+    """
+    number = as_integer(value)
+    if number is None or number < least or (most is not None and number > most):
+        bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise InputError(f"{name} is {shown(value)}: give a whole number {bounds}.")
+    return number
+
+
+def real(
+    name: str,
+    value: Any,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    above: bool = False,
+    hint: str = "",
+) -> float:
+    """Return ``value`` as a finite float.
+
+    Args:
+        name: the argument's, for the message.
+        value: what was given.
+        low: the least, included.
+        high: the most, included.
+        above: whether ``low`` itself is left out.
+        hint: what to write instead, in place of the bounds.
+
+    Raises:
+        InputError: if it is no finite number within the bounds.
+    """
+    number = as_real(value)
+    if number is None or not math.isfinite(number) or not low <= number <= high or (above and number == low):
+        bounds = [f"{'above' if above else 'of at least'} {low:g}"] if low > -math.inf else []
+        bounds += [f"at most {high:g}"] if high < math.inf else []
+        hint = hint or f"give a finite number {' and '.join(bounds)}".strip()
+        raise InputError(f"{name} is {shown(value)}: {hint}.")
+    return number
+
+
+def as_word(kind: str, value: Any, known: Iterable[str]) -> str:
+    """Return ``value`` if it is one of the ``known`` words.
+
+    Raises:
+        InputError: if it is none, with the nearest.
+    """
+    known = list(known)
+    if not isinstance(value, str) or value not in known:
+        raise unknown_name(kind, value, known)
+    return value
