@@ -6,25 +6,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.solvers import SOLVERS
 
 import fewstep as fs
 from fewstep.errors import InputError
 from fewstep.plan import Plan
 
 PROCESSES = [fs.processes.VPLinear(), fs.processes.EDM(), fs.processes.RectifiedFlow(shift=3.0)]
-SOLVERS = [
-    fs.Euler(),
-    fs.Heun(),
-    fs.DDIM(1.0),
-    fs.DPMSolverPP(3),
-    fs.DEIS(3),
-    fs.UniPC(3),
-    fs.UniPC(4, "exact", lower_order_final=False),
-    fs.SASolver(3, 4, tau=1.0),
-    fs.SASolver(2, 2, tau=0.5, few_step=True),
-    fs.SASolver(3, 3, tau=1.0, mode="PECE"),
-    fs.SASolver(3, 3, tau=0.7, prediction="epsilon"),
-]
 
 
 def example() -> Plan:

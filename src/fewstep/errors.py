@@ -43,9 +43,11 @@ def one_line(text: str) -> str:
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:
-    """Return the error for a name that is not among ``known``, with the nearest match if there is one."""
+    """Return the error for a name that is not among ``known``: the nearest ones first, all of them last."""
     names, wanted = sorted(known), str(name).lower()
+    if not names:
+        return InputError(f"unknown {kind} {name!r}: there is none.")
     parts = [one for one in names if len(wanted) > 2 and wanted in one.split("_") or wanted.startswith(f"{one}_")]
-    near = parts or difflib.get_close_matches(wanted, names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else "choose one of them."
-    return InputError(f"unknown {kind} {name!r}: known are {', '.join(names)}; {hint}")
+    near = difflib.get_close_matches(wanted, parts or names, n=2 if parts else 1, cutoff=0.0 if parts else 0.5)
+    hint = f"did you mean {' or '.join(repr(one) for one in sorted(near))}? Known are" if near else "choose one of"
+    return InputError(f"unknown {kind} {name!r}: {hint} {', '.join(names)}.")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from support.solvers import SOLVERS
 
 import fewstep as fs
 
@@ -11,16 +12,6 @@ PROCESSES = [
     fs.processes.VPCosine,
     fs.processes.EDM,
     fs.processes.RectifiedFlow,
-]
-SOLVERS = [
-    fs.Euler(),
-    fs.Heun(),
-    fs.DDIM(1.0),
-    fs.DEIS(3),
-    fs.DPMSolverPP(2),
-    fs.UniPC(3),
-    fs.SASolver(3, 3, tau=1.0),
-    fs.SASolver(2, 2, tau=fs.tau.window(1.0, 0.05, 1.0), few_step=True),
 ]
 
 

@@ -6,23 +6,13 @@ import numpy as np
 import pytest
 import torch
 from support.exact import GaussianMixture
+from support.solvers import SOLVERS
 
 import fewstep as fs
 from fewstep.errors import InputError, NonFiniteStateError
 from fewstep.executor import NoiseSource
 
 VP = fs.processes.VPLinear()
-SOLVERS = [
-    fs.Euler(),
-    fs.Heun(),
-    fs.DDIM(1.0),
-    fs.DEIS(3),
-    fs.UniPC(3),
-    fs.SASolver(3, 4, tau=1.0),
-    fs.SASolver(2, 2, tau=1.0, few_step=True),
-    fs.SASolver(3, 3, tau=1.0, mode="PECE"),
-    fs.SASolver(3, 3, tau=0.5, prediction="epsilon"),
-]
 each_solver = pytest.mark.parametrize("solver", SOLVERS, ids=repr)
 
 

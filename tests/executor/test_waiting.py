@@ -4,20 +4,12 @@ from contextlib import ExitStack
 
 import pytest
 import torch
+from support.solvers import SOLVERS
 from support.waiting import each_device, needs_gpu, without_waiting
 
 import fewstep as fs
 from fewstep.guidance import ClassifierFree, DynamicThreshold, StaticThreshold, Wrapped
 
-SOLVERS = {
-    "unipc": fs.UniPC(3),
-    "dpmpp": fs.DPMSolverPP(2),
-    "deis": fs.DEIS(3),
-    "ddim, eta = 1": fs.DDIM(1.0),
-    "heun": fs.Heun(),
-    "sa": fs.SASolver(3, 3, tau=1.0, few_step=True),
-    "sa, PECE": fs.SASolver(2, 2, tau=0.5, mode="PECE"),
-}
 MODELS = {
     "discrete, v": (fs.processes.VPDiscrete.from_betas(), "v"),
     "discrete, epsilon": (fs.processes.VPDiscrete.from_betas(), "epsilon"),
@@ -91,7 +83,7 @@ def test_no_process_waits_on_the_way_back(name, device):
 
 
 @each_device
-@pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
+@pytest.mark.parametrize("solver", SOLVERS, ids=repr)
 def test_no_solver_waits(solver, device):
     run(model("discrete, v", device), solver, device)
 
@@ -131,7 +123,7 @@ def test_a_gpu_gives_what_the_cpu_gives(name):
 
 
 @needs_gpu
-@pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
+@pytest.mark.parametrize("solver", SOLVERS, ids=repr)
 def test_on_a_gpu_too_a_sample_depends_on_its_seed_alone(solver):
     denoiser, plan = model("linear, x0", "cuda"), solver.plan(fs.grids.uniform_logsnr(fs.processes.VPLinear(), 6))
     start = torch.randn(7, 3, 8, 8, generator=torch.Generator().manual_seed(1)).cuda()

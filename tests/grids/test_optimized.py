@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.solvers import SOLVERS
 
 import fewstep as fs
 from fewstep.errors import InputError
@@ -17,18 +18,6 @@ PROCESSES = [
     fs.processes.VPDiscrete.from_betas(),
     fs.processes.EDM(),
     fs.processes.RectifiedFlow(shift=3.0),
-]
-SOLVERS = [
-    fs.DDIM(),
-    fs.DPMSolverPP(2),
-    fs.DPMSolverPP(3, "published"),
-    fs.DEIS(3),
-    fs.UniPC(3),
-    fs.UniPC(2, "bh1", corrector=False),
-    fs.SASolver(3, 4, tau=1.0),
-    fs.SASolver(2, 2, tau=0.5, few_step=True),
-    fs.SASolver(3, 3, tau=fs.tau.window(1.0, 0.05, 1.0), mode="PECE"),
-    fs.Heun(),
 ]
 PUBLISHED_SOLVER = fs.UniPC(3, "exact", corrector=False)
 PUBLISHED = {

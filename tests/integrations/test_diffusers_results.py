@@ -9,18 +9,17 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from support.scheduler_models import FLOW, PREDICTIONS, data_prediction, denoise, noise, output
+from support.solvers import SCHEDULED
 
 import fewstep as fs
 from fewstep.integrations.diffusers import FewStepScheduler
-
-SOLVERS = ["unipc", "dpmpp", "sa", "deis", "ddim", "euler"]
 
 
 def close(a, b, tolerance):
     assert float((a - b).detach().abs().max()) <= tolerance
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SCHEDULED)
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_a_one_point_flow_ends_at_its_point(solver, order):
     point = noise(2, 4, 8, 8, seed=5)
@@ -57,17 +56,15 @@ class Network(torch.nn.Module):
         return torch.tanh(torch.einsum("ij,bjhw->bihw", self.mix.to(x.dtype), x)) * (0.3 + t) + 0.2 * torch.cos(3 * t)
 
 
-CORE = {
-    "unipc": fs.UniPC(3),
+OF_ORDER_3 = {
     "dpmpp": fs.DPMSolverPP(3, "published"),
     "sa": fs.SASolver(3, 3, tau=fs.tau.constant(0.0), few_step=True),
-    "deis": fs.DEIS(3),
-    "ddim": fs.DDIM(),
-    "euler": fs.Euler(),
 }
+"""Where the scheduler's form is not the solver's default."""
+CORE = {name: OF_ORDER_3.get(name) or fs.solvers.named(name) for name in SCHEDULED}
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SCHEDULED)
 @pytest.mark.parametrize("kind", PREDICTIONS)
 @pytest.mark.parametrize("steps", ["simple", "karras", "uniform_logsnr"])
 def test_the_same_result_as_the_core(solver, kind, steps):
@@ -142,7 +139,7 @@ def test_the_order_need_not_fall_at_the_end(order):
 
 
 @pytest.mark.parametrize("kind", PREDICTIONS)
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SCHEDULED)
 def test_bfloat16_latents_lose_little(kind, solver):
     """Relative error at 50 steps against the float64 run: diffusers' UniPC is at 0.03 here."""
 
@@ -162,7 +159,7 @@ def test_high_orders_keep_their_digits_in_many_steps():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SCHEDULED)
 def test_a_changed_sample_is_the_state(solver, dtype):
     """An inpainting pipeline puts its own pixels in between two steps: they must not be lost."""
     prediction = "epsilon" if solver == "deis" else "sample"

@@ -1,17 +1,19 @@
-"""Settings written as one word: ``name:key=value,key=value``."""
+"""Names, and settings written as one word: ``name:key=value,key=value``."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Mapping
 from inspect import Parameter, signature
 from typing import Any, TypeVar
 
 from fewstep.errors import InputError, unknown_name
 
-__all__ = ["build", "parse"]
+__all__ = ["build", "parse", "register"]
 
 Made = TypeVar("Made")
+NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
 TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -38,6 +40,23 @@ def _value(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+
+
+def register(kind: str, name: str, made: Any, known: dict[str, Any]) -> None:
+    """Enter the class or function ``made`` into ``known``; defined anew (a reload, a notebook's cell), it is replaced.
+
+    Raises:
+        InputError: if the name cannot be written as a word, or another definition has it.
+    """
+    if not NAME.fullmatch(name):
+        raise InputError(
+            f"the {kind}'s name is {name!r}: write lower-case letters and digits, joined by - or _, as 'my-{kind}'."
+        )
+    before = known.get(name)
+    if before is not None and (before.__module__, before.__qualname__) != (made.__module__, made.__qualname__):
+        taken = f"{before.__module__}.{before.__qualname__}"
+        raise InputError(f"the {kind} {name!r} is {taken} already: choose another name for {made.__qualname__}.")
+    known[name] = made
 
 
 def build(kind: str, name: str, known: Mapping[str, Callable[..., Made]], settings: Mapping[str, Any]) -> Made:

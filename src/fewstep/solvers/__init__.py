@@ -1,10 +1,14 @@
 """Solvers: each looks at a grid and writes a plan."""
 
+import importlib
+import pkgutil
+
 from fewstep.solvers import tau
-from fewstep.solvers.base import Solver
+from fewstep.solvers.base import NAMES, Solver
 from fewstep.solvers.deis import DEIS
 from fewstep.solvers.dpmpp import DPMSolverPP
-from fewstep.solvers.registry import NAMES, named
+from fewstep.solvers.multistep import MultistepSolver, Schedule
+from fewstep.solvers.registry import named
 from fewstep.solvers.sa import SASolver
 from fewstep.solvers.single import DDIM, Euler, Heun
 from fewstep.solvers.unipc import UniPC
@@ -15,10 +19,16 @@ __all__ = [
     "DPMSolverPP",
     "Euler",
     "Heun",
+    "MultistepSolver",
     "NAMES",
     "SASolver",
+    "Schedule",
     "Solver",
     "UniPC",
     "named",
     "tau",
 ]
+
+# A solver's file registers it when it is imported; those above are so for the names that they have here.
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -8,11 +8,9 @@ from typing import Literal
 import torch
 
 from fewstep.errors import unknown_name
-from fewstep.plan import Plan
-from fewstep.processes.base import on_host
 from fewstep.solvers.adams import Coefficients, Intervals, adams, exponential_moments
-from fewstep.solvers.base import Solver, check_order
-from fewstep.solvers.multistep import Multistep, multistep
+from fewstep.solvers.base import check_order
+from fewstep.solvers.multistep import MultistepSolver, Schedule
 from fewstep.solvers.shortcuts import half_slope
 from fewstep.time_grid import TimeGrid
 
@@ -20,15 +18,21 @@ __all__ = ["DPMSolverPP"]
 
 
 @dataclass(frozen=True)
-class DPMSolverPP(Solver):
+class DPMSolverPP(MultistepSolver):
     r"""DPM-Solver++, multistep over data predictions: orders 1 to 3, one call a step.
 
-        x_end = (σ_end/σ)·x + α_end·∫_{−h}^0 e^s·D(s) ds, D a polynomial in λ through past predictions.
+        x_{n+1} = (σ_{n+1}/σ_n)·x_n + α_{n+1}·∫_{−h}^0 e^s·D(s) ds, h = λ_{n+1} − λ_n, s = λ − λ_{n+1}.
 
-    Order 2 is the published midpoint row, half a slope: (1 − e^{−h})·[D_0 + ½·(D_0 − D_{−1})·h/h_{−1}].
-    At order 3 the published row (diffusers, k-diffusion, the authors' code) holds one half of the
-    polynomial's quadratic term, and so converges with order 2 only; ``variant="published"`` is that row,
-    "exact" integrates the polynomial and converges with order 3. Orders 1 and 2 are the same in both.
+    With D_n the prediction at grid point n, h_j = λ_j − λ_{j−1} (so h = h_{n+1}) and φ_1 = 1 − e^{−h}, the integral is
+
+        order 1: φ_1·D_n;
+        order 2: φ_1·D_n + ½·φ_1·(h/h_n)·(D_n − D_{n−1}), the published midpoint row, half a slope;
+        order 3: φ_1·D_n + φ_2·D' + φ_3·D'', with φ_2 = h − φ_1 and φ_3 = ½·h² − h + φ_1, D' and D'' the first and
+            second derivative at λ_n of the parabola through D_n, D_{n−1}, D_{n−2}.
+
+    At order 3 the published row (diffusers, k-diffusion, the authors' code) takes ½·φ_3, one half of the parabola's
+    quadratic term, and so converges with order 2 only; ``variant="published"`` is that row, "exact" integrates the
+    parabola and converges with order 3. Orders 1 and 2 are the same in both. The order rises 1, 2, 3 at the start.
 
     Equals: ``order=1`` is ``Euler()``; ``order=2`` is ``UniPC(2, "bh2", corrector=False)``;
     ``variant="published"`` is diffusers' DPMSolverMultistepScheduler on the same sigmas, which from 15 steps on takes
@@ -45,6 +49,7 @@ class DPMSolverPP(Solver):
         InputError: for another order or variant.
     """
 
+    name = "dpmpp"
     order: int = 2
     variant: Literal["exact", "published"] = "exact"
     lower_order_final: bool = True
@@ -55,13 +60,12 @@ class DPMSolverPP(Solver):
         if self.variant not in ("exact", "published"):
             raise unknown_name("variant", self.variant, ("exact", "published"))
 
-    @on_host
-    def plan(self, grid: TimeGrid) -> Plan:
-        """Return the table: one row an intervals."""
-        schedule = Multistep(order=self.order, lower_order_final=self.lower_order_final)
-        return multistep(grid, schedule, self._rule, solver=repr(self))
+    def schedule(self, grid: TimeGrid) -> Schedule:
+        """Return one row an interval."""
+        return Schedule(order=self.order, lower_order_final=self.lower_order_final)
 
-    def _rule(self, intervals: Intervals, order: int) -> Coefficients:
+    def predict(self, intervals: Intervals, order: int) -> Coefficients:
+        """Return the midpoint rows at order 2, else those of the polynomial, whole or published."""
         if order == 2:
             return half_slope(intervals, -1, -torch.expm1(-intervals.h))
         row = adams(intervals, range(0, -order, -1))

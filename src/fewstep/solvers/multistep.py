@@ -1,7 +1,8 @@
-"""Multistep predictor-correctors: which row comes when, for rules that fill in the numbers."""
+"""Multistep predictor-correctors: the schedule of their rows, and the class that fills it in."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,19 +13,18 @@ import torch
 from fewstep.errors import InputError
 from fewstep.plan import Plan, Prediction
 from fewstep.solvers.adams import Coefficients, Intervals
+from fewstep.solvers.base import Solver
 from fewstep.solvers.tau import Tau, constant
 from fewstep.time_grid import TimeGrid
 
-__all__ = ["Mode", "Multistep", "Rule", "multistep"]
+__all__ = ["Mode", "MultistepSolver", "Schedule"]
 
 Mode = Literal["PEC", "PECE"]
-Rule = Callable[[Intervals, int], Coefficients]
-"""(intervals, order) → coefficients; a predictor's nodes are offsets 0, −1, …, a corrector's 1, 0, −1, …"""
 
 
 @dataclass(frozen=True)
-class Multistep:
-    """The schedule of a multistep method.
+class Schedule:
+    """Which row of a multistep method comes when, and what its rows look at.
 
     Args:
         order: the number of past evaluations that the predictor looks at.
@@ -34,6 +34,8 @@ class Multistep:
         mode: "PEC" re-uses the predictor's evaluation, "PECE" evaluates again after the correction.
         corrects_last: whether the last finite interval is corrected too (one more call), and a last interval
             to the noise-free end starts from a fresh evaluation (another one).
+        prediction: what the history holds, "x0" or "epsilon".
+        tau: the noise; it is 0 in an interval to the noise-free end.
     """
 
     order: int
@@ -41,6 +43,8 @@ class Multistep:
     lower_order_final: bool = True
     mode: Mode = "PEC"
     corrects_last: bool = False
+    prediction: Prediction = "x0"
+    tau: Tau = constant(0.0)
 
     def predictor_order(self, n: int, grid: TimeGrid) -> int:
         """Return the order of the predictor in interval n of the grid."""
@@ -64,6 +68,73 @@ class Multistep:
         return min(nodes, grid.steps - n + 1) if self.lower_order_final else nodes
 
 
+class MultistepSolver(Solver):
+    r"""A linear multistep method, with a corrector or without: a subclass gives a schedule and coefficients.
+
+    ``table`` lists the rows that the schedule asks for, with orders that rise at the start and fall at the end, and
+    calls ``predict`` and ``correct`` once for all rows of one order. What these may rely on, besides what ``Solver``
+    promises:
+
+    1. ``intervals`` holds S intervals of the grid, ``intervals.n`` [S]; a coefficient is [..., S], and a row of p nodes
+       has ``history_weights`` [..., S, p] in the order of its nodes.
+    2. A predictor's nodes are the grid points n, n − 1, …, offsets 0, −1, … from the interval's start: the newest
+       prediction first. A corrector's are n + 1, n, n − 1, …, offsets 1, 0, −1, …: the new prediction first.
+    3. ``intervals.positions(offsets)`` is where they lie: u = (λ_{n + offset} − λ_{n+1})/h, in units of the step h and
+       counted from its end, so that the start is at −1, the end at 0, and the past below −1.
+    4. A rule of order 2 and more, and a corrector, never sees h = ∞, nor a node where λ is infinite. Order 1 does, in
+       an interval to the noise-free end (h = ∞, σ_end = 0, α_end = 1, τ = 0) and in one from pure noise (h = ∞, α = 0):
+       its row must be the limit, as x_end = D and x_end = (σ_end/σ)·x + α_end·D are.
+    """
+
+    @abstractmethod
+    def schedule(self, grid: TimeGrid) -> Schedule:
+        """Return the schedule of the rows on ``grid``."""
+
+    @abstractmethod
+    def predict(self, intervals: Intervals, order: int) -> Coefficients:
+        """Return the predictor rows that look at ``order`` past predictions."""
+
+    def correct(self, intervals: Intervals, nodes: int) -> Coefficients:
+        """Return the corrector rows that look at the new prediction and ``nodes − 1`` past ones."""
+        raise NotImplementedError(f"{type(self).__name__} has a schedule with a corrector: it needs correct().")
+
+    def table(self, grid: TimeGrid) -> Plan:
+        """Return the rows that the schedule asks for."""
+        schedule = self.schedule(grid)
+        if schedule.prediction == "epsilon" and grid.starts_at_pure_noise:
+            raise InputError(
+                f"the grid starts at t = {float(grid.times.max()):g}, where α = 0 and a noise prediction says "
+                "nothing of the data: start a little later, or use a solver of data predictions."
+            )
+        entries = _entries(grid, schedule)
+        tau = schedule.tau.at(grid)
+        if grid.ends_at_zero:
+            tau[..., -1] = 0.0
+        batch, rows = grid.times.shape[:-1], len(entries)
+        state, noise = (torch.zeros(*batch, rows, dtype=torch.float64) for _ in range(2))
+        history = torch.zeros(*batch, rows, 1 + max(max(e.slots) for e in entries), dtype=torch.float64)
+        groups: dict[tuple[bool, int], list[int]] = defaultdict(list)
+        for row, entry in enumerate(entries):
+            groups[entry.corrects, entry.order].append(row)
+        for (corrects, order), members in groups.items():
+            where = torch.tensor(members)
+            n = torch.tensor([entries[i].n for i in members])
+            rule = self.correct if corrects else self.predict
+            made = rule(Intervals(grid, n, tau[..., n]), order)
+            state[..., where], noise[..., where] = made.state_weight, made.noise_scale
+            history[..., where[:, None], torch.tensor([entries[i].slots for i in members])] = made.history_weights
+        return Plan(
+            grid=grid,
+            interval=torch.tensor([e.n for e in entries]),
+            state_weight=state,
+            history_weights=history,
+            noise_scale=noise,
+            evaluate=torch.tensor([e.evaluate for e in entries]),
+            prediction=schedule.prediction,
+            solver=repr(self),
+        )
+
+
 @dataclass(frozen=True)
 class _Entry:
     """A row to be: its interval, order, whether it calls the network, and the calls it looks at."""
@@ -75,52 +146,7 @@ class _Entry:
     slots: tuple[int, ...]
 
 
-def multistep(
-    grid: TimeGrid,
-    schedule: Multistep,
-    predictor: Rule,
-    corrector: Rule | None = None,
-    *,
-    tau: Tau | None = None,
-    prediction: Prediction = "x0",
-    solver: str = "",
-) -> Plan:
-    """Return the plan: rows are listed first, then all rows of one kind and order are filled at once."""
-    if prediction == "epsilon" and grid.starts_at_pure_noise:
-        raise InputError(
-            f"the grid starts at t = {float(grid.times.max()):g}, where α = 0 and a noise prediction says "
-            "nothing of the data: start a little later, or use a solver of data predictions."
-        )
-    entries = _entries(grid, schedule)
-    taus = (tau or constant(0.0)).at(grid)
-    if grid.ends_at_zero:
-        taus[..., -1] = 0.0
-    batch, rows = grid.times.shape[:-1], len(entries)
-    state, noise = (torch.zeros(*batch, rows, dtype=torch.float64) for _ in range(2))
-    data = torch.zeros(*batch, rows, 1 + max(max(e.slots) for e in entries), dtype=torch.float64)
-    groups: dict[tuple[bool, int], list[int]] = defaultdict(list)
-    for row, entry in enumerate(entries):
-        groups[entry.corrects, entry.order].append(row)
-    for (corrects, order), members in groups.items():
-        where = torch.tensor(members)
-        n = torch.tensor([entries[i].n for i in members])
-        rule = corrector if corrects and corrector is not None else predictor
-        made = rule(Intervals(grid, n, taus[..., n]), order)
-        state[..., where], noise[..., where] = made.state_weight, made.noise_scale
-        data[..., where[:, None], torch.tensor([entries[i].slots for i in members])] = made.history_weights
-    return Plan(
-        grid=grid,
-        interval=torch.tensor([e.n for e in entries]),
-        state_weight=state,
-        history_weights=data,
-        noise_scale=noise,
-        evaluate=torch.tensor([e.evaluate for e in entries]),
-        prediction=prediction,
-        solver=solver,
-    )
-
-
-def _entries(grid: TimeGrid, schedule: Multistep) -> list[_Entry]:
+def _entries(grid: TimeGrid, schedule: Schedule) -> list[_Entry]:
     """List the rows; ``newest[n]`` is the number of the latest call made at grid point n."""
     entries: list[_Entry] = []
     newest: dict[int, int] = {}

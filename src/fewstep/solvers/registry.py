@@ -1,30 +1,13 @@
-"""Solvers by name: what the command line speaks of."""
+"""Solvers by name."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from fewstep.errors import InputError
 from fewstep.processes.spec import build, parse
 from fewstep.solvers import tau as taus
-from fewstep.solvers.base import Solver
-from fewstep.solvers.deis import DEIS
-from fewstep.solvers.dpmpp import DPMSolverPP
-from fewstep.solvers.sa import SASolver
-from fewstep.solvers.single import DDIM, Euler, Heun
-from fewstep.solvers.unipc import UniPC
+from fewstep.solvers.base import NAMES, Solver
 
-__all__ = ["NAMES", "named"]
-
-NAMES: dict[str, Callable[..., Solver]] = {
-    "ddim": DDIM,
-    "deis": DEIS,
-    "dpmpp": DPMSolverPP,
-    "euler": Euler,
-    "heun": Heun,
-    "sa": SASolver,
-    "unipc": UniPC,
-}
+__all__ = ["named"]
 
 
 def named(spec: str) -> Solver:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fewstep.errors import InputError
-from fewstep.plan import Plan, Prediction
-from fewstep.processes.base import on_host
+from fewstep.plan import Prediction
 from fewstep.solvers.adams import Coefficients, Intervals, adams
-from fewstep.solvers.base import Solver, check_order
-from fewstep.solvers.multistep import Mode, Multistep, multistep
+from fewstep.solvers.base import check_order
+from fewstep.solvers.multistep import Mode, MultistepSolver, Schedule
 from fewstep.solvers.shortcuts import half_slope
 from fewstep.solvers.tau import GridPoint, Tau, as_tau
 from fewstep.time_grid import TimeGrid
@@ -21,21 +20,24 @@ __all__ = ["SASolver"]
 
 
 @dataclass(frozen=True)
-class SASolver(Solver):
+class SASolver(MultistepSolver):
     r"""SA-Solver, the stochastic Adams predictor-corrector: noise by τ, orders 1 to 4.
 
-    The exponential integrals are exact, with τ constant in each intervals.
-    With c = 1 + τ² and h the step in λ, both rows of an interval share the noise ξ:
+    With h = λ_{n+1} − λ_n, D_n the prediction at grid point n, τ read at the interval's end and constant in it, and
+    c = 1 + τ², both rows of an interval share the noise ξ:
 
-        x_end = (σ_end/σ)·e^{−τ²h}·x + α_end·∫_{−h}^0 c·e^{cs}·D(s) ds + σ_end·√(1 − e^{−2τ²h})·ξ,
+        x_{n+1} = (σ_{n+1}/σ_n)·e^{−τ²h}·x_n + α_{n+1}·Σ_j b_j·D_{n−j} + σ_{n+1}·√(1 − e^{−2τ²h})·ξ,
+        b_j = ∫_{−h}^0 c·e^{cs}·ℓ_j(λ_{n+1} + s) ds,
 
-    D being the polynomial in λ through ``predictor_order`` past predictions (Adams-Bashforth), then through
-    the new one and ``corrector_order − 1`` past ones (Adams-Moulton). τ is read at the interval's end.
+    with ℓ_j the Lagrange polynomials through the λ of the nodes: those of ``predictor_order`` past predictions,
+    j = 0, 1, … (Adams-Bashforth), then those of the new one and ``corrector_order − 1`` past ones, j = −1, 0, 1, …
+    (Adams-Moulton). The integrals are exact; one node has b_0 = 1 − e^{−ch}. The orders rise 1, 2, 3 at the start.
 
     The many-step form (``few_step=False``) corrects the last finite interval too, and an interval to the
     noise-free end starts from a fresh evaluation: N finite intervals and that denoising cost N + 2 calls.
-    The few-step form (appendix D) takes half a slope, ½·ch, in two-node rows, and its last interval has
-    τ = 0 and no corrector: N intervals cost N calls. "PECE" evaluates again after each correction.
+    The few-step form (appendix D) takes half a slope in two-node rows: with h_n = λ_n − λ_{n−1}, the predictor's sum is
+    (1 − e^{−ch})·D_n + ½·ch·(h/h_n)·(D_n − D_{n−1}), the corrector's (1 − e^{−ch})·D_n + ½·ch·(D_{n+1} − D_n). Its last
+    interval has τ = 0 and no corrector: N intervals cost N calls. "PECE" evaluates again after each correction.
 
     Equals: ``corrector_order=0, tau=0`` is ``UniPC(order, "exact", corrector=False)``, and with
     ``prediction="epsilon"`` ``DEIS``; ``SASolver(1, 0, tau)`` is ``DDIM(eta)`` with its τ.
@@ -50,13 +52,14 @@ class SASolver(Solver):
         few_step: the form of appendix D.
         mode: "PEC" or "PECE".
         prediction: what is interpolated: "x0" (recommended) or "epsilon",
-            x_end = (α_end/α)·x − c·α_end·∫ e^{−λ}·ε̂ dλ + τ·σ_end·√(e^{2h} − 1)·ξ.
+            x_{n+1} = (α_{n+1}/α_n)·x_n − c·α_{n+1}·∫ e^{−λ}·ε̂ dλ + τ·σ_{n+1}·√(e^{2h} − 1)·ξ.
         lower_order_final: whether the orders fall at the end, 3, 2, 1.
 
     Raises:
         InputError: for other orders, modes or predictions, or a τ that is negative or not finite.
     """
 
+    name = "sa"
     predictor_order: int = 3
     corrector_order: int = 3
     tau: float | Tau | Callable[[GridPoint], float | Tensor] = 1.0
@@ -77,27 +80,27 @@ class SASolver(Solver):
             raise InputError("the few-step form is defined for prediction='x0': set few_step=False for 'epsilon'.")
         as_tau(self.tau)
 
-    @on_host
-    def plan(self, grid: TimeGrid) -> Plan:
-        """Return the table: a predictor row and, where it is corrected, a corrector row an intervals."""
-        schedule = Multistep(
+    def schedule(self, grid: TimeGrid) -> Schedule:
+        """Return a predictor row and, where it is corrected, a corrector row an interval."""
+        tau = as_tau(self.tau)
+        return Schedule(
             order=self.predictor_order,
             corrector_nodes=(lambda order: self.corrector_order) if self.corrector_order else None,
             lower_order_final=self.lower_order_final,
             mode=self.mode,
             corrects_last=not self.few_step,
-        )
-        tau = _EndsDeterministic(as_tau(self.tau)) if self.few_step else as_tau(self.tau)
-        return multistep(
-            grid, schedule, self._predict, self._correct, tau=tau, prediction=self.prediction, solver=repr(self)
+            prediction=self.prediction,
+            tau=_EndsDeterministic(tau) if self.few_step else tau,
         )
 
-    def _predict(self, intervals: Intervals, order: int) -> Coefficients:
+    def predict(self, intervals: Intervals, order: int) -> Coefficients:
+        """Return the Adams-Bashforth rows."""
         if order == 2 and self.few_step:
             return half_slope(intervals, -1, intervals.h + intervals.damping)
         return adams(intervals, range(0, -order, -1), self.prediction)
 
-    def _correct(self, intervals: Intervals, nodes: int) -> Coefficients:
+    def correct(self, intervals: Intervals, nodes: int) -> Coefficients:
+        """Return the Adams-Moulton rows."""
         if nodes == 2 and self.few_step:
             return half_slope(intervals, 1, intervals.h + intervals.damping)
         return adams(intervals, range(1, 1 - nodes, -1), self.prediction)
@@ -105,7 +108,7 @@ class SASolver(Solver):
 
 @dataclass(frozen=True)
 class _EndsDeterministic(Tau):
-    """The inner τ, but 0 in the last intervals."""
+    """The inner τ, but 0 in the last interval."""
 
     inner: Tau
 

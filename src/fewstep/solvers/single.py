@@ -7,22 +7,15 @@ from dataclasses import dataclass
 import torch
 
 from fewstep.errors import InputError
-from fewstep.plan import Plan
-from fewstep.processes.base import on_host
 from fewstep.solvers.adams import Coefficients, Intervals, adams
-from fewstep.solvers.base import Solver
-from fewstep.solvers.multistep import Multistep, multistep
+from fewstep.solvers.multistep import MultistepSolver, Schedule
 from fewstep.time_grid import TimeGrid
 
 __all__ = ["DDIM", "Euler", "Heun"]
 
 
-def _first_order(intervals: Intervals, order: int) -> Coefficients:
-    return adams(intervals, [0])
-
-
 @dataclass(frozen=True)
-class Euler(Solver):
+class Euler(MultistepSolver):
     r"""Euler's method on x/α in the variable σ/α: first order, one call a step.
 
         x_end = (σ_end/σ)·x + α_end·(1 − e^{−h})·D.
@@ -33,14 +26,19 @@ class Euler(Solver):
     Source: Karras et al., EDM (arXiv 2206.00364), the first half of algorithm 1; Song et al. (arXiv 2010.02502).
     """
 
-    @on_host
-    def plan(self, grid: TimeGrid) -> Plan:
-        """Return the table: one row an intervals."""
-        return multistep(grid, Multistep(order=1), _first_order, solver=repr(self))
+    name = "euler"
+
+    def schedule(self, grid: TimeGrid) -> Schedule:
+        """Return one row an interval."""
+        return Schedule(order=1)
+
+    def predict(self, intervals: Intervals, order: int) -> Coefficients:
+        """Return the exact rows of a constant prediction."""
+        return adams(intervals, [0])
 
 
 @dataclass(frozen=True)
-class DDIM(Solver):
+class DDIM(MultistepSolver):
     r"""DDIM, from deterministic (η = 0) to ancestral (η = 1): first order, one call a step.
 
         x_end = α_end·D + √(σ_end² − s²)·ε̂ + s·ξ with s = η·σ_end·√(1 − e^{−2h}).
@@ -57,6 +55,7 @@ class DDIM(Solver):
         InputError: if ``eta`` is outside [0, 1].
     """
 
+    name = "ddim"
     eta: float = 0.0
 
     def __post_init__(self) -> None:
@@ -64,12 +63,12 @@ class DDIM(Solver):
         if not 0 <= self.eta <= 1:
             raise InputError(f"eta is {self.eta!r}: give a number from 0 (deterministic) to 1 (ancestral).")
 
-    @on_host
-    def plan(self, grid: TimeGrid) -> Plan:
-        """Return the table: one row an intervals."""
-        return multistep(grid, Multistep(order=1), self._rule, solver=repr(self))
+    def schedule(self, grid: TimeGrid) -> Schedule:
+        """Return one row an interval."""
+        return Schedule(order=1)
 
-    def _rule(self, intervals: Intervals, order: int) -> Coefficients:
+    def predict(self, intervals: Intervals, order: int) -> Coefficients:
+        """Return the rows over the newest prediction, ε̂ being (x − α·D)/σ."""
         added = -torch.expm1(-2.0 * intervals.h) * self.eta**2
         state = intervals.ratio * torch.sqrt(1.0 - added)
         alpha_start = intervals.grid.alpha[..., intervals.n]
@@ -81,7 +80,7 @@ class DDIM(Solver):
 
 
 @dataclass(frozen=True)
-class Heun(Solver):
+class Heun(MultistepSolver):
     r"""EDM's Heun method: Euler, then the trapezoidal rule; second order, two calls a step.
 
     With D' the prediction at Euler's point and r = e^{−h}, the ratio of the two σ/α,
@@ -94,16 +93,19 @@ class Heun(Solver):
     Source: Karras et al., EDM (arXiv 2206.00364), algorithm 1 without churn.
     """
 
-    @on_host
-    def plan(self, grid: TimeGrid) -> Plan:
-        """Return the table: two rows an interval, both with a call."""
-        schedule = Multistep(order=1, corrector_nodes=lambda order: 2, mode="PECE", corrects_last=True)
-        return multistep(grid, schedule, _first_order, _trapezoid, solver=repr(self))
+    name = "heun"
 
+    def schedule(self, grid: TimeGrid) -> Schedule:
+        """Return two rows an interval, both with a call."""
+        return Schedule(order=1, corrector_nodes=lambda order: 2, mode="PECE", corrects_last=True)
 
-def _trapezoid(intervals: Intervals, order: int) -> Coefficients:
-    """Return the trapezoidal row over (D', D); written with 1 − r = 1 − e^{−h}."""
-    kept, lost = torch.exp(-intervals.h), -torch.expm1(-intervals.h)
-    new = 0.5 * lost / kept
-    data = intervals.alpha_end[..., None] * torch.stack([new, lost - new], dim=-1)
-    return Coefficients(state_weight=intervals.ratio, history_weights=data, noise_scale=torch.zeros_like(kept))
+    def predict(self, intervals: Intervals, order: int) -> Coefficients:
+        """Return Euler's rows."""
+        return adams(intervals, [0])
+
+    def correct(self, intervals: Intervals, nodes: int) -> Coefficients:
+        """Return the trapezoidal rows over (D', D); written with 1 − r = 1 − e^{−h}."""
+        kept, lost = torch.exp(-intervals.h), -torch.expm1(-intervals.h)
+        new = 0.5 * lost / kept
+        weights = intervals.alpha_end[..., None] * torch.stack([new, lost - new], dim=-1)
+        return Coefficients(state_weight=intervals.ratio, history_weights=weights, noise_scale=torch.zeros_like(kept))

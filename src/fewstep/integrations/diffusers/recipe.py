@@ -40,7 +40,7 @@ class RecipeSolver(Solver):
 
     recipe: Recipe
 
-    def plan(self, grid: TimeGrid) -> Plan:
+    def table(self, grid: TimeGrid) -> Plan:
         """Return the fitted plan.
 
         Raises:

@@ -114,11 +114,13 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
             mu: the shift, under ``use_dynamic_shifting``.
 
         Raises:
-            InputError: if nothing is given, lists repeat a level or do not agree, or ``mu`` is missing.
+            InputError: if nothing is given, lists repeat a level or do not agree, ``mu`` is missing, or the solver's
+                plan does not call the network once a step.
         """
         formulation = formulation_of(self.config, self._alphas_cumprod, mu)
         table = timetable_of(formulation, self.config, self._solver, num_inference_steps, timesteps, sigmas)
         plan = self._solver.plan(table.grid)
+        folded(plan)  # A plan that cannot be stepped is refused here, not in the first step.
         self._timetable, self._formulation, self._plan = table, formulation, plan
         scale = formulation.input_scale(table.grid.times[:-1])
         self._input_scale = None if scale is None else scale.to(torch.float32).to(device)

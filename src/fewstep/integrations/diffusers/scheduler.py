@@ -47,7 +47,8 @@ class FewStepScheduler(ScheduledRun):
             snr_shift_scale: the training process, as everywhere in diffusers.
         prediction_type: "epsilon", "sample", "v_prediction" or "flow_prediction".
         variance_type: "learned" or "learned_range" for a network that puts out a variance too: it is cut off.
-        solver: "unipc", "dpmpp", "sa" (the few-step form of SA-Solver), "deis", "ddim" or "euler".
+        solver: "unipc", "dpmpp", "sa" (the few-step form of SA-Solver), "deis", "ddim", "euler", or any other
+            registered solver of one call a step; or one with settings of its own, as "unipc:order=3,variant=bh1".
         solver_order: predictions that a step looks at; of no effect in "ddim" and "euler".
         corrector_order: for "sa" the corrector's nodes, the new one included (None: ``solver_order``); 0 switches
             the corrector of "sa" and "unipc" off.
@@ -96,7 +97,7 @@ class FewStepScheduler(ScheduledRun):
         trained_betas: np.ndarray | list[float] | None = None,
         prediction_type: Literal["epsilon", "sample", "v_prediction", "flow_prediction"] = "epsilon",
         variance_type: str | None = None,
-        solver: Literal["unipc", "dpmpp", "sa", "deis", "ddim", "euler"] = "unipc",
+        solver: str = "unipc",
         solver_order: int = 2,
         corrector_order: int | None = None,
         solver_type: str = "bh2",

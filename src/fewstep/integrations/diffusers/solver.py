@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any
 
-from fewstep.errors import InputError, unknown_name
-from fewstep.solvers import DDIM, DEIS, DPMSolverPP, Euler, SASolver, Solver, UniPC, tau
+from fewstep.errors import InputError
+from fewstep.solvers import NAMES, DPMSolverPP, SASolver, Solver, UniPC, named, tau
 
-__all__ = ["SOLVERS", "solver_of"]
+__all__ = ["solver_of"]
 
 
 def solver_of(config: Mapping[str, Any]) -> Solver:
     """Return the solver of the settings ``solver``, ``solver_order``, ``corrector_order`` and their like.
 
+    A solver of whatever name takes those of the settings that are arguments of its own; written with settings, as
+    "unipc:order=3", it takes these alone.
+
     Raises:
         InputError: if there is no such solver, or a setting is out of its range.
     """
-    if not isinstance(config["solver"], str):
-        raise InputError(
-            f"solver is {config['solver']!r}: give a name and its settings, as solver='unipc', solver_order=2."
-        )
-    if config["solver"] not in SOLVERS:
-        raise unknown_name("solver", config["solver"], SOLVERS)
-    return SOLVERS[config["solver"]](config)
+    spec = config["solver"]
+    if not isinstance(spec, str):
+        raise InputError(f"solver is {spec!r}: give a name and its settings, as solver='unipc', solver_order=2.")
+    if ":" in spec or spec not in NAMES:
+        return named(spec)
+    return READERS[spec](config) if spec in READERS else _read(NAMES[spec], config)
 
 
 def _unipc(config: Mapping[str, Any]) -> Solver:
@@ -39,26 +42,25 @@ def _dpmpp(config: Mapping[str, Any]) -> Solver:
 
 
 def _sa(config: Mapping[str, Any]) -> Solver:
-    order, nodes, window = config["solver_order"], config["corrector_order"], config["tau_window"]
+    order, nodes = config["solver_order"], config["corrector_order"]
     return SASolver(
         predictor_order=order,
         corrector_order=order if nodes is None else nodes,
-        tau=tau.constant(config["tau"]) if window is None else tau.window(config["tau"], *window),
+        tau=_tau(config),
         few_step=True,
         lower_order_final=config["lower_order_final"],
     )
 
 
-def _deis(config: Mapping[str, Any]) -> Solver:
-    return DEIS(config["solver_order"], config["lower_order_final"])
+def _read(made: type[Solver], config: Mapping[str, Any]) -> Solver:
+    settings = {**config, "order": config["solver_order"], "tau": _tau(config)}
+    return made(**{name: settings[name] for name in signature(made).parameters if name in settings})
 
 
-SOLVERS: dict[str, Callable[[Mapping[str, Any]], Solver]] = {
-    "ddim": lambda config: DDIM(config["eta"]),
-    "deis": _deis,
-    "dpmpp": _dpmpp,
-    "euler": lambda config: Euler(),
-    "sa": _sa,
-    "unipc": _unipc,
-}
-"""The names of solvers; each takes the scheduler's settings."""
+def _tau(config: Mapping[str, Any]) -> tau.Tau:
+    window = config["tau_window"]
+    return tau.constant(config["tau"]) if window is None else tau.window(config["tau"], *window)
+
+
+READERS: dict[str, Callable[[Mapping[str, Any]], Solver]] = {"dpmpp": _dpmpp, "sa": _sa, "unipc": _unipc}
+"""Solvers whose settings are called otherwise in diffusers."""
