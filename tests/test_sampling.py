@@ -114,3 +114,43 @@ def test_seeds_beside_a_generator_serve_for_the_noise_alone():
         fs.sample(model, solver, grid, x_T, seeds=seeds, generator=draw())
     with pytest.raises(InputError, match="one for each sample"):
         fs.sample(model, solver, grid, seeds=0)
+
+
+def test_two_stages_of_one_seed_do_not_repeat_their_noise():
+    solver = fs.DDIM(1.0)
+    whole = fs.grids.karras(VP, 6).times
+    first, second = fs.TimeGrid(VP, whole[:4]), fs.TimeGrid(VP, whole[3:])
+    drawn = []
+    for grid in (first, second):
+        x_T = torch.zeros(1, 4000)
+        drawn.append(fs.sample(lambda x, t: torch.zeros_like(x), solver, grid, x_T, seeds=[3]))
+    assert abs(float(torch.corrcoef(torch.cat(drawn))[0, 1])) < 0.06
+
+
+def test_seeds_count_in_all_their_64_bits():
+    grid = fs.grids.karras(VP, 4)
+    seeds = [5, 5 + 2**32, 5 + 2**63]
+    x_T = fs.initial_state(grid, (4000,), seeds)
+    assert float((torch.corrcoef(x_T) - torch.eye(3)).abs().max()) < 0.06
+    got = fs.execute(fs.DDIM(1.0).plan(grid), lambda x, t: 0.0 * x, torch.zeros(3, 4000), seeds=seeds)
+    assert float((torch.corrcoef(got) - torch.eye(3)).abs().max()) < 0.06
+
+
+def test_noise_may_come_from_a_function_of_the_levels():
+    grid, solver = fs.grids.karras(fs.processes.EDM(), 5), fs.DDIM(1.0)
+    asked = []
+
+    def centred(sigma, sigma_next):
+        asked.append((float(sigma), float(sigma_next)))
+        noise = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(len(asked)))
+        return noise - noise.mean(0)
+
+    x_T = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x_T = 80.0 * (x_T - x_T.mean(0))
+    got = fs.sample(lambda x, t: x / (1 + t**2), solver, grid, x_T, noise_sampler=centred)
+    assert asked == list(zip(grid.times.tolist()[:4], grid.times.tolist()[1:5], strict=True))
+    assert float(got.mean(0).abs().max()) < 1e-12
+    with pytest.raises(InputError, match="from one of them"):
+        fs.sample(model(), solver, fs.grids.karras(VP, 3), torch.zeros(1, 2), noise_sampler=centred, seeds=[0])
+    with pytest.raises(InputError, match=r"returned shape \(2,\)"):
+        fs.sample(model(), solver, fs.grids.karras(VP, 3), torch.zeros(1, 2), noise_sampler=lambda *_: torch.zeros(2))

@@ -29,6 +29,7 @@ _HOMES = {
     "enable": "integrations.diffusers",
     "execute": "executor",
     "initial_state": "sampling",
+    "invert": "inversion",
     "load_recipe": "recipe",
     "sample": "sampling",
     "summary": "integrations.diffusers",
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from fewstep.integrations.diffusers import disable as disable
     from fewstep.integrations.diffusers import enable as enable
     from fewstep.integrations.diffusers import summary as summary
+    from fewstep.inversion import invert as invert
     from fewstep.models import zoo as zoo
     from fewstep.plan import Plan as Plan
     from fewstep.recipe import Recipe as Recipe

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fewstep.denoiser import DataPredictor
 from fewstep.errors import InputError
-from fewstep.executor import Callback, Generators, NoiseSource, checked_seeds, execute
+from fewstep.executor import Callback, Generators, NoiseSampler, NoiseSource, checked_seeds, execute
 from fewstep.solvers import Solver
 from fewstep.time_grid import TimeGrid
 
@@ -27,7 +27,9 @@ def initial_state(
 ) -> Tensor:
     """Return x_T = σ·ε at the grid's first time, [len(seeds), *shape]; sample i depends on seed i alone.
 
-    ε of seed s is ``torch.randn(shape, generator=torch.Generator(device).manual_seed(s), device=device, dtype=dtype)``.
+    ε of a seed s below 2³² is
+    ``torch.randn(shape, generator=torch.Generator(device).manual_seed(s), device=device, dtype=dtype)``. Larger seeds,
+    which that generator would cut to 32 bits, have streams of their own.
 
     Raises:
         InputError: if a seed is no whole number from 0 to below 2⁶⁴.
@@ -46,13 +48,15 @@ def sample(
     *,
     seeds: Sequence[int] | Tensor | None = None,
     generator: Generators | None = None,
+    noise_sampler: NoiseSampler | None = None,
     cond: Any = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """Return the samples at the grid's last time: ``execute(solver.plan(grid), denoiser, x_T, …)``.
 
     Without ``x_T`` it is drawn from the seeds (``initial_state``), for a denoiser that knows its ``shape``; with a
-    ``generator`` the seeds then serve for x_T alone. All other arguments are those of ``fs.execute``.
+    ``generator`` or a ``noise_sampler`` the seeds then serve for x_T alone. All other arguments are those of
+    ``fs.execute``.
 
     Raises:
         InputError: as ``fs.execute`` does, and if ``x_T`` is left out without seeds or a known shape.
@@ -69,13 +73,14 @@ def sample(
                 "give x_T, or seeds=range(16) and fs.Denoiser(..., shape=(3, 32, 32))."
             )
         x_T = initial_state(grid, shape, seeds, device=getattr(denoiser, "device", "cpu"))  # noqa: N806
-        seeds = seeds if generator is None else None
+        seeds = seeds if generator is None and noise_sampler is None else None
     return execute(
         solver.plan(grid),
         denoiser,
         x_T,
         seeds=seeds,
         generator=generator,
+        noise_sampler=noise_sampler,
         cond=cond,
         callback=callback,
     )

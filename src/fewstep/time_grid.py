@@ -128,7 +128,7 @@ def _checked(process: Process, given: Any) -> Tensor:
     if not bool((times.diff(dim=-1) < 0).all()):
         raise InputError(
             f"times are {_shown(times)}: they must fall strictly, from noise to data; sort them downwards "
-            "and drop repeated ones."
+            "and drop repeated ones. To run from data towards noise give the falling grid to fs.invert."
         )
     if bool((times[..., -1] < 0).any()) or bool((times[..., 0] > process.t_limit).any()):
         raise InputError(

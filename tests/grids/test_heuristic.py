@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.exact import GaussianMixture
 
 import fewstep as fs
 from fewstep.errors import InputError
@@ -95,3 +96,48 @@ def test_a_grid_from_a_file_must_fit(tmp_path):
         fs.grids.named(str(path), process, 7)
     with pytest.raises(InputError, match="EDM"):
         fs.grids.named(str(path), fs.processes.EDM(), 6)
+
+
+STARTED = [*MAKERS, lambda process, steps, **ends: fs.grids.optimized(process, fs.UniPC(2), steps, **ends)]
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=repr)
+@pytest.mark.parametrize("make", STARTED)
+@pytest.mark.parametrize("end", [None, "zero"])
+def test_a_grid_may_start_later(make, process, end):
+    start = float(process.time(-0.7))
+    whole, late = make(process, 6, start=process.t_max, end=end), make(process, 6, start=start, end=end)
+    assert torch.equal(whole.times, make(process, 6, end=end).times)
+    assert float(late.times[0]) == start and float(late.times[-1]) == float(whole.times[-1])
+    assert late.process == process and late.steps == 6
+
+
+@pytest.mark.parametrize("make", STARTED)
+def test_a_flows_grid_may_start_at_pure_noise(make):
+    process = fs.processes.RectifiedFlow(shift=3.0)
+    grid = make(process, 6, start="noise")
+    assert float(grid.times[0]) == 1.0 and grid.starts_at_pure_noise
+    assert torch.equal(grid.times, make(process, 6, start=1.0).times)
+    usual = make(process, 6)
+    assert torch.allclose(grid.times, usual.times, rtol=0, atol=1e-3)
+    # From t = 1 the first step goes to data and noise in the proportions of its end: D there is the mean of the data.
+    model = GaussianMixture.example(process)
+    x = torch.randn(64, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    near = [fs.sample(model, fs.UniPC(2), made, made.sigma[0] * x) for made in (grid, usual)]
+    assert float((near[0] - near[1]).abs().mean()) < 0.02
+
+
+def test_even_time_is_even_from_pure_noise_on():
+    process = fs.processes.RectifiedFlow(shift=3.0)
+    grid = fs.grids.uniform_time(process, 4, start="noise", end=0.0)
+    assert process.clock(grid.times).tolist() == pytest.approx([1.0, 0.75, 0.5, 0.25, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [("noise", "no time at which α is 0"), (1e-4, "above 0.001 up to 1"), (1.5, "up to 1"), ("end", "'noise' or None")],
+)
+def test_a_start_that_is_none_is_answered(start, words):
+    for make in STARTED:
+        with pytest.raises(InputError, match=words):
+            make(fs.processes.VPLinear(), 6, start=start)

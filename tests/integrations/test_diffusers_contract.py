@@ -297,3 +297,14 @@ def test_a_learned_variance_is_cut_off():
     both = torch.cat([0.1 * sample(), 9 * sample()], dim=1)
     t = plain.timesteps[0]
     assert torch.equal(scheduler.step(both, t, sample())[0], plain.step(0.1 * sample(), t, sample())[0])
+
+
+def test_a_later_start_draws_other_noise_from_the_schedulers_seed():
+    drawn = []
+    for begin in (0, 3):
+        scheduler = FewStepScheduler(**TRAINED, solver="ddim", eta=1.0, seed=5)
+        scheduler.set_timesteps(6)
+        scheduler.set_begin_index(begin)
+        zeros = torch.zeros(1, 4, 32, 32)
+        drawn.append(scheduler.step(zeros, scheduler.timesteps[begin], zeros)[0].flatten())
+    assert abs(float(torch.corrcoef(torch.stack(drawn))[0, 1])) < 0.06

@@ -7,8 +7,8 @@ import torch
 from support.exact import Gaussian
 
 import fewstep as fs
+from fewstep.inversion import NoisePredictor, TowardsNoise
 from fewstep.skip_analysis import RealData, invert, noise_statistics
-from fewstep.skip_analysis.towards_noise import NoisePredictor, TowardsNoise
 
 PROCESSES = [
     fs.processes.EDM(),

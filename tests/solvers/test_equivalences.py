@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from support.exact import GaussianMixture
 
 import fewstep as fs
 
@@ -30,14 +31,14 @@ def assert_same_rows(one: fs.Plan, other: fs.Plan) -> None:
         (fs.Euler(), fs.UniPC(order=1, corrector=False)),
         (fs.Euler(), fs.SASolver(1, 0, tau=0.0)),
         (fs.DPMSolverPP(2), fs.UniPC(2, "bh2", corrector=False)),
-        (fs.UniPC(3, "exact", corrector=False), fs.SASolver(3, 0, tau=0.0)),
+        (fs.UniPC(3, "exact", corrector=False), fs.SASolver(3, 0, tau=0.0, orders="diffusers")),
         (
             fs.UniPC(3, "exact", corrector=False, lower_order_final=False),
             fs.SASolver(3, 0, tau=0.0, lower_order_final=False),
         ),
         (fs.DPMSolverPP(1), fs.DPMSolverPP(1, "published")),
         (fs.DPMSolverPP(2), fs.DPMSolverPP(2, "published")),
-        (fs.DEIS(3), fs.SASolver(3, 0, tau=0.0, prediction="epsilon")),
+        (fs.DEIS(3), fs.SASolver(3, 0, tau=0.0, prediction="epsilon", orders="diffusers")),
         (fs.DDIM(eta=1.0), fs.SASolver(1, 0, tau=1.0)),
         (fs.SASolver(2, 2, tau=0.0, few_step=True), fs.UniPC(2, "bh1", corrector=False)),
     ],
@@ -71,6 +72,36 @@ def test_first_order_deis_is_euler_in_what_it_does(process):
     gains, weights = zip(*(solver.plan(grid).unrolled() for solver in (fs.DEIS(1), fs.Euler())), strict=True)
     assert float(gains[0]) == pytest.approx(float(gains[1]), abs=1e-12)
     assert torch.allclose(weights[0], weights[1], atol=1e-9)
+
+
+@each_process
+def test_the_rules_of_orders_are_one_on_grids_that_end_before(process):
+    grid = fs.grids.uniform_logsnr(process, 7, end=process.t_min)
+    one, other = (fs.SASolver(3, 4, tau=0.5, orders=orders).plan(grid) for orders in ("paper", "diffusers"))
+    assert_same_rows(one, other)
+
+
+@pytest.mark.parametrize("process", [fs.processes.RectifiedFlow(shift=3.0), fs.processes.RectifiedFlow()], ids=repr)
+def test_heun_in_time_is_heuns_method_on_a_flows_velocity(process):
+    grid = fs.grids.uniform_time(process, 6, start="noise")
+    assert grid.starts_at_pure_noise and grid.ends_at_zero
+    model = GaussianMixture.example(process)
+    x = torch.randn(32, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def velocity(x, t):
+        return (x - model(x, t)) / t
+
+    got, state = fs.sample(model, fs.Heun(), grid, x), x
+    for t, end in zip(grid.times, grid.times[1:], strict=False):
+        slope = velocity(state, t)
+        moved = state + (end - t) * slope
+        state = moved if end == 0 else state + (end - t) * 0.5 * (slope + velocity(moved, end))
+    assert torch.allclose(got, state, rtol=0, atol=1e-12)
+
+
+def test_heun_in_time_is_heun_in_the_ratio_for_edm():
+    grid = fs.grids.karras(fs.processes.EDM(), 6)
+    assert_same_rows(fs.Heun("time").plan(grid), fs.Heun("ratio").plan(grid))
 
 
 def test_euler_is_eulers_method_on_a_flows_velocity():

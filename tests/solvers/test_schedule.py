@@ -26,6 +26,27 @@ def test_the_last_interval_to_the_noise_free_end_is_first_order(lower):
     assert plan.rows[-1].state_weight == 0.0 and plan.rows[-1].history_weights[0] == 1.0
 
 
+@pytest.mark.parametrize(
+    ("orders", "mode", "wanted"),
+    [
+        ("paper", "PEC", [1, 2, 2, 3, 3, 4, 3, 4, 2, 3, 1, 2, 1]),
+        ("diffusers", "PEC", [1, 2, 2, 3, 3, 4, 3, 4, 3, 4, 2, 3, 1]),
+        ("comfyui", "PEC", [1, 2, 2, 3, 3, 4, 3, 3, 2, 2, 1, 1]),
+        ("comfyui", "PECE", [1, 2, 2, 3, 3, 4, 3, 3, 2, 2, 1, 1, 1]),
+    ],
+)
+def test_the_three_rules_by_which_the_orders_of_sa_solver_fall(orders, mode, wanted):
+    plan = fs.SASolver(3, 4, tau=1.0, mode=mode, orders=orders).plan(fs.grids.uniform_logsnr(VP, 7, end="zero"))
+    assert nodes(plan) == wanted
+
+
+def test_the_authors_rule_is_that_of_the_many_step_form():
+    grid = fs.grids.uniform_logsnr(VP, 7, end="zero")
+    assert nodes(fs.SASolver(3, 4).plan(grid)) == nodes(fs.SASolver(3, 4, orders="paper").plan(grid))
+    few = [fs.SASolver(3, 4, few_step=True, orders=orders).plan(grid) for orders in (None, "diffusers")]
+    assert nodes(few[0]) == nodes(few[1])
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 9])
 @pytest.mark.parametrize(
     ("solver", "calls", "calls_to_zero"),
@@ -38,6 +59,8 @@ def test_the_last_interval_to_the_noise_free_end_is_first_order(lower):
         (fs.SASolver(3, 3, tau=1.0, few_step=True), lambda n: n, lambda n: n),
         (fs.SASolver(3, 3, tau=1.0), lambda n: n + 1, lambda n: n + 1 if n > 1 else 1),
         (fs.SASolver(3, 3, tau=1.0, mode="PECE"), lambda n: 2 * n, lambda n: 2 * n - 1),
+        (fs.SASolver(3, 4, tau=1.0, orders="comfyui"), lambda n: n, lambda n: n),
+        (fs.SASolver(3, 4, tau=1.0, mode="PECE", orders="comfyui"), lambda n: 2 * n - 1, lambda n: 2 * n - 1),
     ],
     ids=repr,
 )

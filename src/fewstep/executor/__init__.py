@@ -2,6 +2,6 @@
 
 from fewstep.executor.fold import folded
 from fewstep.executor.loop import Callback, execute
-from fewstep.executor.noise import Generators, NoiseSource, checked_seeds
+from fewstep.executor.noise import Generators, NoiseSampler, NoiseSource, checked_seeds
 
-__all__ = ["Callback", "Generators", "NoiseSource", "checked_seeds", "execute", "folded"]
+__all__ = ["Callback", "Generators", "NoiseSampler", "NoiseSource", "checked_seeds", "execute", "folded"]

@@ -12,7 +12,7 @@ from torch import Tensor
 from fewstep.denoiser import DataPredictor, over_tensors
 from fewstep.errors import InputError, NonFiniteStateError
 from fewstep.executor.fold import foldable, folded
-from fewstep.executor.noise import STEPS, Generators, NoiseSource
+from fewstep.executor.noise import STEPS, Generators, NoiseSampler, NoiseSource
 from fewstep.plan import Plan
 from fewstep.processes.base import on_host
 from fewstep.recipe import Recipe
@@ -33,6 +33,7 @@ def execute(
     *,
     seeds: Sequence[int] | Tensor | None = None,
     generator: Generators | None = None,
+    noise_sampler: NoiseSampler | None = None,
     cond: Any = None,
     callback: Callback | None = None,
 ) -> Tensor:
@@ -48,8 +49,12 @@ def execute(
         denoiser: an ``fs.Denoiser``, or any callable (x_t, t) → x0 with t a 0-dimensional float64 tensor on
             ``x_T``'s device; it is called with a third argument only if ``cond`` is given.
         x_T: [batch, …], the state at the plan's first time. Half precision is raised to float32.
-        seeds: one for each sample: each sample then has noise of its own, whatever its batch.
+        seeds: one for each sample: each sample then has noise of its own, whatever its batch. A plan that begins below
+            the process's first noise level draws other noise from them, so that a second stage does not repeat that of
+            the first.
         generator: instead of seeds, one generator for the batch or a list of one for each sample.
+        noise_sampler: instead of seeds, a function (sigma, sigma_next) → unit noise shaped like ``x_T``, asked once an
+            interval with σ at its two ends: for noise that lies in a subspace, such as with its mean taken out.
         cond: what the denoiser takes as a condition; class numbers are checked.
         callback: called as callback(step, t, x_t, x0); the tensors are views, valid until it returns.
 
@@ -57,7 +62,7 @@ def execute(
         The final state, shaped like ``x_T``, in float32 or ``x_T``'s own wider type.
 
     Raises:
-        InputError: if shapes do not fit, the plan adds noise and neither seeds nor generator are given, or a
+        InputError: if shapes do not fit, the plan adds noise and not one source of it is given, or a
             condition is out of range; or if the plan is a batch of plans.
         NonFiniteStateError: if a state stops being finite; it names the first such step.
     """
@@ -68,16 +73,14 @@ def execute(
     cond = over_tensors(cond, lambda tensor: tensor.to(x_T.device))
     arguments = () if cond is None else (cond,)
     tape = _Tape(folded(plan) if foldable(plan) else plan, x_T)
-    source = None
-    if plan.stochastic:
-        source = NoiseSource(x_T.shape[0], x_T.device, seeds=seeds, generator=generator, stream=STEPS)
+    draw = _noise(plan, x_T, seeds, generator, noise_sampler) if plan.stochastic else None
     prediction = x_T
     for move in tape.moves:
         if move.t is not None:
             prediction = denoiser(move.point, move.t, *arguments)
             _remember(move, prediction)
-        if move.noise is not None and source is not None:
-            source.fill(move.noise)
+        if move.noise is not None and draw is not None:
+            draw(move.noise, move.step)
         torch.mv(move.read, move.coefficients, out=move.write)
         if move.ends is not None:
             torch.sum(move.write, 0, out=move.probe)
@@ -85,6 +88,41 @@ def execute(
                 callback(move.step, move.ends, move.state, prediction)
     tape.check_finite(plan)
     return tape.moves[-1].state.clone()
+
+
+def _noise(
+    plan: Plan,
+    x_T: Tensor,  # noqa: N803
+    seeds: Sequence[int] | Tensor | None,
+    generator: Generators | None,
+    noise_sampler: NoiseSampler | None,
+) -> Callable[[Tensor, int], None]:
+    """Return what fills a tensor with the noise of an interval."""
+    if noise_sampler is None:
+        source = NoiseSource(
+            x_T.shape[0], x_T.device, seeds=seeds, generator=generator, stream=STEPS, level=_level(plan)
+        )
+        return lambda out, interval: source.fill(out)
+    if seeds is not None or generator is not None:
+        raise InputError("noise_sampler is given together with seeds or a generator: noise comes from one of them.")
+    if not callable(noise_sampler):
+        raise InputError(f"noise_sampler is {noise_sampler!r}: give a function (sigma, sigma_next) -> noise.")
+    sigmas = plan.process.sigma(plan.times).to(x_T.device).unbind()
+
+    def fill(out: Tensor, interval: int) -> None:
+        noise = noise_sampler(sigmas[interval], sigmas[interval + 1])
+        if noise.shape != out.shape:
+            raise InputError(f"noise_sampler returned shape {tuple(noise.shape)} for a state {tuple(out.shape)}.")
+        out.copy_(noise)
+
+    return fill
+
+
+@on_host
+def _level(plan: Plan) -> float | None:
+    """Return the time that the plan begins at, if it begins below the process's first level."""
+    first, highest = plan.process.half_logsnr(plan.times[0]), plan.process.half_logsnr(plan.process.t_max)
+    return float(plan.times[0]) if float(first) > float(highest) + 1e-6 else None
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""Where noise comes from: one seed a sample, or the caller's generators; never the global state."""
+"""Sources of noise: one seed a sample, the caller's generators, or a function; never the global state."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Number
 
 import numpy as np
@@ -11,12 +11,16 @@ from torch import Tensor
 
 from fewstep.errors import InputError
 
-__all__ = ["Generators", "NoiseSource", "checked_seeds"]
+__all__ = ["Generators", "NoiseSampler", "NoiseSource", "checked_seeds"]
 
 Generators = torch.Generator | Sequence[torch.Generator]
 
-INITIAL, STEPS = 0, 1
-"""The streams of a seed: the initial state, and the noise of the steps."""
+NoiseSampler = Callable[[Tensor, Tensor], Tensor]
+"""noise_sampler(sigma, sigma_next) → unit noise shaped like the state, for the interval between these two levels (σ of
+the process, 0-dimensional float64 tensors): such as k-diffusion's, or noise with its mean taken out."""
+
+INITIAL, STEPS, INITIAL_WIDE = 0, 1, 2
+"""The streams of a seed: the initial state, the noise of the steps, and the initial state of seeds from 2³² on."""
 
 
 def checked_seeds(seeds: Sequence[int] | Tensor, batch: int | None = None) -> list[int]:
@@ -43,8 +47,9 @@ class NoiseSource:
     """Standard normal noise for a batch.
 
     With seeds, sample b draws from a generator of its own, so it does not depend on its batch. Stream 0 of a
-    seed is ``torch.Generator().manual_seed(seed)``; other streams are independent of it. With one generator
-    the batch is drawn as a whole; with a list of generators, one for each sample.
+    seed below 2³² is ``torch.Generator().manual_seed(seed)``; other streams, and those of larger seeds, of which that
+    generator would see the lower 32 bits alone, are independent of it. With one generator the batch is drawn as a
+    whole; with a list of generators, one for each sample.
 
     Args:
         batch: the number of samples.
@@ -52,6 +57,8 @@ class NoiseSource:
         seeds: one seed for each sample, or None.
         generator: one generator, or one for each sample, or None.
         stream: which independent stream of the seeds to use.
+        level: the time at which a stage begins that goes on from another one, and so needs noise of its own from the
+            same seeds; None for a run from the process's first time.
 
     Raises:
         InputError: if both or neither is given, or the number does not fit.
@@ -65,11 +72,12 @@ class NoiseSource:
         seeds: Sequence[int] | Tensor | None = None,
         generator: Generators | None = None,
         stream: int = INITIAL,
+        level: float | None = None,
     ) -> None:
         if (seeds is None) == (generator is None):
             raise InputError("noise is needed: give either seeds (one for each sample) or a generator, not both.")
         if seeds is not None:
-            mixed = (_mixed(seed, stream) for seed in checked_seeds(seeds, batch))
+            mixed = (_mixed(seed, stream, level) for seed in checked_seeds(seeds, batch))
             self.generators = [torch.Generator(device=device).manual_seed(seed) for seed in mixed]
         else:
             self.generators = [generator] if isinstance(generator, torch.Generator) else list(generator or [])
@@ -92,7 +100,12 @@ class NoiseSource:
             sample.normal_(generator=generator)
 
 
-def _mixed(seed: int, stream: int) -> int:
+def _mixed(seed: int, stream: int, level: float | None) -> int:
+    """Return what a stream's generator is seeded with: all 64 bits of the seed count, on the CPU as well."""
     if stream == INITIAL:
-        return seed
-    return int(np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+        if seed < 2**32:
+            return seed
+        stream = INITIAL_WIDE
+    # A level is rounded to float32, so that one that was computed in two ways has one stream.
+    key = [] if level is None else [int(np.float32(level).view(np.uint32))]
+    return int(np.random.SeedSequence([seed, stream, *key]).generate_state(1, np.uint64)[0] >> np.uint64(1))

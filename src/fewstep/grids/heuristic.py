@@ -13,37 +13,55 @@ from fewstep.processes import Process
 from fewstep.processes.base import on_host
 from fewstep.time_grid import TimeGrid
 
-__all__ = ["End", "checked_steps", "karras", "quadratic_time", "span", "uniform_logsnr", "uniform_time"]
+__all__ = [
+    "End",
+    "Start",
+    "beginning",
+    "checked_steps",
+    "karras",
+    "quadratic_time",
+    "span",
+    "uniform_logsnr",
+    "uniform_time",
+]
 
 End = float | Literal["zero"] | None
 """Where a grid ends: a time, "zero" (a last interval from t_min to the noise-free end), or the process's habit."""
+Start = float | Literal["noise"] | None
+"""Where a grid starts: a time (image-to-image, a second stage), "noise" (where α = 0: a flow's t = 1), or t_max."""
 
 
 @on_host
-def uniform_logsnr(process: Process, steps: int, *, end: End = None) -> TimeGrid:
+def uniform_logsnr(process: Process, steps: int, *, start: Start = None, end: End = None) -> TimeGrid:
     """Return the grid that is even in λ = log(α/σ) (Lu et al., DPM-Solver, arXiv 2206.00927).
 
+    Where λ is −∞ at the start, here and for ``karras``, the first interval is longer: the times are those from t_max,
+    and the first of them is moved to the start.
+
     Raises:
-        InputError: as all grids here: for ``steps`` below 1, or an ``end`` that is no time below ``t_max``;
-            here and for ``karras`` also if ``end`` is 0, where λ is infinite: write "zero".
+        InputError: as all grids here: for ``steps`` below 1, or a ``start`` or ``end`` that is no time of the process,
+            or a start that is not noisier than the end; here and for ``karras`` also if ``end`` is 0, where λ is
+            infinite: write "zero".
     """
-    return _spaced(process, steps, end, process.half_logsnr, process.time, reaches_zero=False)
+    return _spaced(process, steps, start, end, process.half_logsnr, process.time, reaches_zero=False)
 
 
 @on_host
-def uniform_time(process: Process, steps: int, *, end: End = None) -> TimeGrid:
+def uniform_time(process: Process, steps: int, *, start: Start = None, end: End = None) -> TimeGrid:
     """Return the grid that is even in time (in the clock before the shift, for a flow; DDIM's habit)."""
-    return _spaced(process, steps, end, process.clock, process.from_clock)
+    return _spaced(process, steps, start, end, process.clock, process.from_clock)
 
 
 @on_host
-def quadratic_time(process: Process, steps: int, *, end: End = None) -> TimeGrid:
+def quadratic_time(process: Process, steps: int, *, start: Start = None, end: End = None) -> TimeGrid:
     """Return the grid that is even in √t (DDIM's quadratic one, Song et al., arXiv 2010.02502)."""
-    return _spaced(process, steps, end, lambda t: process.clock(t).sqrt(), lambda root: process.from_clock(root**2))
+    return _spaced(
+        process, steps, start, end, lambda t: process.clock(t).sqrt(), lambda root: process.from_clock(root**2)
+    )
 
 
 @on_host
-def karras(process: Process, steps: int, *, rho: float = 7.0, end: End = None) -> TimeGrid:
+def karras(process: Process, steps: int, *, rho: float = 7.0, start: Start = None, end: End = None) -> TimeGrid:
     """Return the grid that is even in (σ/α)^{1/ρ} (Karras et al., EDM, arXiv 2206.00364, eq. 5).
 
     Raises:
@@ -54,6 +72,7 @@ def karras(process: Process, steps: int, *, rho: float = 7.0, end: End = None) -
     return _spaced(
         process,
         steps,
+        start,
         end,
         lambda t: (-process.half_logsnr(t) / rho).exp(),
         lambda root: process.time(-rho * root.log()),
@@ -72,6 +91,21 @@ def checked_steps(steps: int) -> int:
     return whole
 
 
+def beginning(process: Process, start: Start, last: float) -> float:
+    """Return the first time of a grid whose last one above the noise-free end is ``last``."""
+    if start is None:
+        return process.t_max
+    if start == "noise":
+        if float(process.alpha(process.t_limit)) != 0.0:
+            raise InputError(f"start is 'noise', and {process!r} has no time at which α is 0: leave it out, for t_max.")
+        return process.t_limit
+    if isinstance(start, str) or not last < start <= process.t_limit:
+        raise InputError(
+            f"start is {start!r}: give a time above {last:g} up to {process.t_limit:g}, 'noise' or None for t_max."
+        )
+    return float(start)
+
+
 def span(process: Process, end: End) -> tuple[float, bool]:
     """Return the last time that is not the noise-free end by way of "zero", and whether such an interval follows."""
     if end is None:
@@ -86,6 +120,7 @@ def span(process: Process, end: End) -> tuple[float, bool]:
 def _spaced(
     process: Process,
     steps: int,
+    start: Start,
     end: End,
     forward: Callable[[Tensor], Tensor],
     back: Callable[[Tensor], Tensor],
@@ -100,11 +135,13 @@ def _spaced(
             "end is 0, where the half log-SNR is infinite: write end='zero' for a last interval to the noise-free end."
         )
     intervals = steps - 1 if then_zero else steps
-    ends = torch.tensor([process.t_max, last], dtype=torch.float64)
-    first, final = forward(ends)
+    begin = beginning(process, start, last)
+    first, final = forward(torch.tensor([begin, last], dtype=torch.float64))
+    if not bool(torch.isfinite(first)):
+        first = forward(torch.tensor(process.t_max, dtype=torch.float64))
     fractions = torch.linspace(0.0, 1.0, intervals + 1, dtype=torch.float64)
     times = back(first + (final - first) * fractions)
-    times[0] = process.t_max
+    times[0] = begin
     if intervals:
         times[-1] = last
     return TimeGrid(process, torch.cat([times, torch.zeros(int(then_zero), dtype=torch.float64)]))

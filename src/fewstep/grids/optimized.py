@@ -15,7 +15,17 @@ from torch import Tensor
 
 from fewstep.errors import InputError, unknown_name
 from fewstep.grids.bound import SAFEGUARDED, Bound, ErrorPower
-from fewstep.grids.heuristic import End, checked_steps, karras, quadratic_time, span, uniform_logsnr, uniform_time
+from fewstep.grids.heuristic import (
+    End,
+    Start,
+    beginning,
+    checked_steps,
+    karras,
+    quadratic_time,
+    span,
+    uniform_logsnr,
+    uniform_time,
+)
 from fewstep.grids.newton import newton
 from fewstep.grids.placement import Placement
 from fewstep.grids.prox_linear import prox_linear
@@ -65,12 +75,14 @@ def optimized(
     steps: int,
     *,
     error_power: ErrorPower = 1,
+    start: Start = None,
     end: End = None,
     method: Method = "prox-linear",
 ) -> OptimizedGrid:
     r"""Return the grid that minimises Σ_i \|W_i\|·ε̃_i, W being the weights of ``solver``'s own plan.
 
-    The first time is ``t_max`` and the last one fixed, as in the heuristic grids; with ``end="zero"`` the last
+    The first time and the last one are fixed, as in the heuristic grids (from α = 0 the grid is optimised from
+    ``t_max``, and its first time then moved there); with ``end="zero"`` the last
     time before the noise-free end is free too, down to ``t_min``, and costs the last prediction's own error. It
     works for any solver with a plan, any process and any error profile; it is deterministic, and never returns a
     grid whose bound is above that of a start (uniform λ, uniform t, quadratic, Karras).
@@ -89,6 +101,7 @@ def optimized(
         steps: the number of intervals N.
         error_power: p of ε̃ = σ^p/α (1 for networks in pixel space, 2 in latent space), or ε̃ itself: a function
             of λ, tensor to tensor, or measured pairs (λ, ε̃).
+        start: as in the heuristic grids.
         end: as in the heuristic grids.
         method: "prox-linear", milliseconds, or the published "trust-constr" (SciPy, from uniform λ and uniform t).
 
@@ -107,8 +120,12 @@ def optimized(
     last = last or process.t_min
     began = time.perf_counter()
     bound = Bound(process, solver, error_power, to_zero=to_zero)
-    placement = Placement(process, steps, last, to_zero)
-    starts = torch.stack([make(process, steps, end="zero" if to_zero else last).times for make in STARTS.values()])
+    first = beginning(process, start, last)
+    pure = bool(torch.isinf(process.half_logsnr(first)))
+    placement = Placement(process, steps, process.t_max if pure else first, last, to_zero)
+    starts = torch.stack(
+        [make(process, steps, start=placement.start, end="zero" if to_zero else last).times for make in STARTS.values()]
+    )
     candidates, iterations = starts, 0
     with _one_thread():
         before = bound(starts)
@@ -126,7 +143,9 @@ def optimized(
         iterations=iterations,
         seconds=time.perf_counter() - began,
     )
-    return OptimizedGrid(process, candidates[best], report)
+    times = candidates[best]
+    times[0] = first
+    return OptimizedGrid(process, times, report)
 
 
 @contextmanager

@@ -27,10 +27,10 @@ class Placement:
     if that is more: methods without a corrector do not forgive longer ones.
     """
 
-    def __init__(self, process: Process, steps: int, last: float, to_zero: bool) -> None:
-        self.process, self.to_zero, self.last = process, to_zero, last
+    def __init__(self, process: Process, steps: int, start: float, last: float, to_zero: bool) -> None:
+        self.process, self.to_zero, self.start, self.last = process, to_zero, start, last
         self.intervals = steps - 1 if to_zero else steps
-        self.first = float(process.half_logsnr(process.t_max))
+        self.first = float(process.half_logsnr(start))
         self.range = float(process.half_logsnr(last)) - self.first
         self.free = self.intervals if to_zero else self.intervals - 1
         mean = self.range / max(self.intervals, 1)
@@ -55,7 +55,7 @@ class Placement:
         """Return the times of steps ``h`` [B, n]."""
         logsnr = self.first + np.concatenate([np.zeros((len(h), 1)), h.cumsum(1)], axis=1)
         times = self.process.time(torch.from_numpy(logsnr))
-        times[:, 0] = self.process.t_max
+        times[:, 0] = self.start
         if self.to_zero:
             return torch.cat([times, torch.zeros(len(h), 1, dtype=torch.float64)], dim=1)
         times[:, -1] = self.last

@@ -72,6 +72,8 @@ class Process(ABC):
     """The noisiest time at which the process is defined."""
     ends_at_zero: bool = True
     """Whether grids end at the noise-free end by default (else at ``t_min``)."""
+    straight: bool = False
+    """Whether α and σ are straight lines in t, so that x_t moves along one for each pair of data and noise."""
 
     @abstractmethod
     def alpha(self, t: Real) -> Tensor:

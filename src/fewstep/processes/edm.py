@@ -28,6 +28,7 @@ class EDM(Process):
     """
 
     t_limit = math.inf
+    straight = True
 
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
         self.t_min = positive("sigma_min", sigma_min)

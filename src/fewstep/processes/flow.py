@@ -29,6 +29,8 @@ class RectifiedFlow(Process):
         InputError: if ``shift`` is not finite and positive.
     """
 
+    straight = True
+
     def __init__(self, shift: float = 1.0) -> None:
         self.shift = positive("shift", shift)
         self.t_min = float(self.from_clock(1e-3))

@@ -10,10 +10,10 @@ from torch import Tensor
 from fewstep.errors import InputError
 from fewstep.executor import NoiseSource, execute
 from fewstep.grids.heuristic import checked_steps
+from fewstep.inversion import NoisePredictor
 from fewstep.metrics.neighbours import mmd
 from fewstep.processes import Process
 from fewstep.skip_analysis.real_data import RealData
-from fewstep.skip_analysis.towards_noise import NoisePredictor
 from fewstep.solvers import UniPC
 from fewstep.time_grid import TimeGrid
 

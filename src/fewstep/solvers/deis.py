@@ -24,7 +24,7 @@ class DEIS(MultistepSolver):
     where ℓ_j are the Lagrange polynomials through λ_n, …, λ_{n−p+1}: ε̂ is their polynomial, integrated exactly.
     p = 1 has w_0 = 1 − e^{−h}. The order p rises 1, 2, 3 at the start.
 
-    Equals ``SASolver(order, 0, tau=0, prediction="epsilon")``; order 1 is ``Euler()``;
+    Equals ``SASolver(order, 0, tau=0, prediction="epsilon", orders="diffusers")``; order 1 is ``Euler()``;
     diffusers' DEISMultistepScheduler ("logrho") on the same sigmas, which from 15 steps on takes no lower order at
     the end: there it is ``lower_order_final=False``.
 

@@ -51,7 +51,11 @@ class Schedule:
         if grid.ends_at_zero and n == grid.steps - 1:
             return 1
         order = min(self.order, self.usable(n, grid))
-        return min(order, grid.steps - n) if self.lower_order_final else order
+        return min(order, self.left(n, grid)) if self.lower_order_final else order
+
+    def left(self, n: int, grid: TimeGrid) -> int:
+        """Return how many intervals are left, this one included, over which a falling order reaches 1."""
+        return grid.steps - n
 
     def usable(self, n: int, grid: TimeGrid) -> int:
         """Return how many past evaluations have a finite λ; from pure noise, the first step's own one."""
@@ -65,7 +69,7 @@ class Schedule:
         if n == grid.steps - 1 and not self.corrects_last:
             return 0
         nodes = min(self.corrector_nodes(self.predictor_order(n, grid)), self.usable(n, grid) + 1)
-        return min(nodes, grid.steps - n + 1) if self.lower_order_final else nodes
+        return min(nodes, self.left(n, grid) + 1) if self.lower_order_final else nodes
 
 
 class MultistepSolver(Solver):

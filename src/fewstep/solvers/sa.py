@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
-from fewstep.errors import InputError
+from fewstep.errors import InputError, unknown_name
 from fewstep.plan import Prediction
 from fewstep.solvers.adams import Coefficients, Intervals, adams
 from fewstep.solvers.base import check_order
@@ -34,12 +35,13 @@ class SASolver(MultistepSolver):
     (Adams-Moulton). The integrals are exact; one node has b_0 = 1 − e^{−ch}. The orders rise 1, 2, 3 at the start.
 
     The many-step form (``few_step=False``) corrects the last finite interval too, and an interval to the
-    noise-free end starts from a fresh evaluation: N finite intervals and that denoising cost N + 2 calls.
+    noise-free end starts from a fresh evaluation: N finite intervals and that denoising cost N + 2 calls, or N + 1
+    without a corrector (the authors' code then calls the network twice on one state, and uses the second answer).
     The few-step form (appendix D) takes half a slope in two-node rows: with h_n = λ_n − λ_{n−1}, the predictor's sum is
     (1 − e^{−ch})·D_n + ½·ch·(h/h_n)·(D_n − D_{n−1}), the corrector's (1 − e^{−ch})·D_n + ½·ch·(D_{n+1} − D_n). Its last
     interval has τ = 0 and no corrector: N intervals cost N calls. "PECE" evaluates again after each correction.
 
-    Equals: ``corrector_order=0, tau=0`` is ``UniPC(order, "exact", corrector=False)``, and with
+    Equals: ``corrector_order=0, tau=0, orders="diffusers"`` is ``UniPC(order, "exact", corrector=False)``, and with
     ``prediction="epsilon"`` ``DEIS``; ``SASolver(1, 0, tau)`` is ``DDIM(eta)`` with its τ.
 
     Source: Xue et al., SA-Solver (arXiv 2309.05019), eq. 13-18, algorithm 1 and appendix D.
@@ -54,6 +56,12 @@ class SASolver(MultistepSolver):
         prediction: what is interpolated: "x0" (recommended) or "epsilon",
             x_{n+1} = (α_{n+1}/α_n)·x_n − c·α_{n+1}·∫ e^{−λ}·ε̂ dλ + τ·σ_{n+1}·√(e^{2h} − 1)·ξ.
         lower_order_final: whether the orders fall at the end, 3, 2, 1.
+        orders: how they fall on a grid to the noise-free end. "paper", the authors' rule and that of the many-step form
+            by default: the denoising is no step, and the finite intervals fall to predictor order 1 and 2 nodes.
+            "diffusers", that of the few-step form by default: the denoising is the last step, so that the interval
+            before it has order 2 and up to 3 nodes. "comfyui", ComfyUI's ``sa_solver``: predictors as in "paper",
+            correctors of a node fewer and none in the last finite interval ("PECE": one node), N calls for N
+            intervals, "PECE" one fewer than 2·N; no fall on grids that end before.
 
     Raises:
         InputError: for other orders, modes or predictions, or a τ that is negative or not finite.
@@ -67,6 +75,7 @@ class SASolver(MultistepSolver):
     mode: Mode = "PEC"
     prediction: Prediction = "x0"
     lower_order_final: bool = True
+    orders: Literal["paper", "diffusers", "comfyui"] | None = None
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -78,17 +87,19 @@ class SASolver(MultistepSolver):
             raise InputError(f"prediction is {self.prediction!r}: write 'x0' or 'epsilon'.")
         if self.few_step and self.prediction == "epsilon":
             raise InputError("the few-step form is defined for prediction='x0': set few_step=False for 'epsilon'.")
+        if self.orders not in (*_SCHEDULES, None):
+            raise unknown_name("rule of orders", self.orders, _SCHEDULES)
         as_tau(self.tau)
 
     def schedule(self, grid: TimeGrid) -> Schedule:
         """Return a predictor row and, where it is corrected, a corrector row an interval."""
         tau = as_tau(self.tau)
-        return Schedule(
+        return _SCHEDULES[self.orders or ("diffusers" if self.few_step else "paper")](
             order=self.predictor_order,
             corrector_nodes=(lambda order: self.corrector_order) if self.corrector_order else None,
             lower_order_final=self.lower_order_final,
             mode=self.mode,
-            corrects_last=not self.few_step,
+            corrects_last=not self.few_step and self.orders != "comfyui",
             prediction=self.prediction,
             tau=_EndsDeterministic(tau) if self.few_step else tau,
         )
@@ -104,6 +115,33 @@ class SASolver(MultistepSolver):
         if nodes == 2 and self.few_step:
             return half_slope(intervals, 1, intervals.h + intervals.damping)
         return adams(intervals, range(1, 1 - nodes, -1), self.prediction)
+
+
+@dataclass(frozen=True)
+class _Apart(Schedule):
+    """The denoising to the noise-free end is no step over which orders fall."""
+
+    def left(self, n: int, grid: TimeGrid) -> int:
+        return max(1, grid.steps - int(grid.ends_at_zero) - n)
+
+
+@dataclass(frozen=True)
+class _Early(_Apart):
+    """ComfyUI's: correctors fall an interval earlier, and nothing falls on grids that end before the noise-free end."""
+
+    def left(self, n: int, grid: TimeGrid) -> int:
+        return super().left(n, grid) if grid.ends_at_zero else grid.steps
+
+    def corrector_order(self, n: int, grid: TimeGrid) -> int:
+        nodes = super().corrector_order(n, grid)
+        if not grid.ends_at_zero:
+            return nodes
+        if self.mode == "PEC" and n == grid.steps - 2:
+            return 0
+        return min(nodes, self.left(n, grid)) if self.lower_order_final else nodes
+
+
+_SCHEDULES: dict[str, type[Schedule]] = {"paper": _Apart, "diffusers": Schedule, "comfyui": _Early}
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,13 @@ class StepNoise:
     """Standard normal noise for one run of a pipeline.
 
     Without a generator image b draws from a generator of its own, made of ``seed + b``, so that it does not depend
-    on its batch. A generator of another device than the latents (the usual one: on the CPU) draws there, and its
-    noise is copied.
+    on its batch; a run that begins later than its first step, at the time ``level``, draws other noise than one from
+    the first. A generator of another device than the latents (the usual one: on the CPU) draws there, and its noise is
+    copied.
     """
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, level: float | None = None) -> None:
+        self.seed, self.level = seed, level
         self._own: NoiseSource | None = None
 
     def fill(self, out: Tensor, generator: Generators | None) -> None:
@@ -28,7 +29,7 @@ class StepNoise:
         if generator is None:
             if self._own is None:
                 seeds = range(self.seed, self.seed + out.shape[0])
-                self._own = NoiseSource(out.shape[0], out.device, seeds=seeds, stream=STEPS)
+                self._own = NoiseSource(out.shape[0], out.device, seeds=seeds, stream=STEPS, level=self.level)
             self._own.fill(out)
             return
         given = [generator] if isinstance(generator, torch.Generator) else list(generator)

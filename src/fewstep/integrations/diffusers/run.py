@@ -201,6 +201,8 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
             )
         if self._stepper is None:
             self._begun = index
+            level = float(self._timetable.grid.times[index]) if index else None
+            self._noise = StepNoise(self.config.seed, level)
             self._stepper = self._stepper_from(index, sample)
         stepper = self._stepper
         if sample.shape != stepper.shape or sample.device != stepper.device:
