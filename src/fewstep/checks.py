@@ -12,7 +12,7 @@ from typing import Any
 
 from fewstep.errors import InputError, unknown_name
 
-__all__ = ["as_integer", "as_number", "as_real", "as_word", "real", "shown", "whole"]
+__all__ = ["as_integer", "as_number", "as_real", "as_word", "checked_shape", "real", "shown", "whole"]
 
 
 def shown(value: object) -> str:
@@ -107,6 +107,21 @@ def real(
         hint = hint or f"give a finite number {' and '.join(bounds)}".strip()
         raise InputError(f"{name} is {shown(value)}: {hint}.")
     return number
+
+
+def checked_shape(shape: Any) -> tuple[int, ...]:
+    """Return the shape of one sample as a tuple.
+
+    Raises:
+        InputError: if it is no sequence of whole numbers above 0.
+    """
+    try:
+        sizes = [as_integer(size) for size in shape]
+    except TypeError:
+        sizes = [None]
+    if not sizes or isinstance(shape, (str, bytes)) or not all(size is not None and 0 < size < 2**31 for size in sizes):
+        raise InputError(f"shape is {shown(shape)}: give the shape of one sample, such as (3, 32, 32).")
+    return tuple(size for size in sizes if size is not None)
 
 
 def as_word(kind: str, value: Any, known: Iterable[str]) -> str:

@@ -10,10 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewstep.checks import checked_shape, real, shown, whole
 from fewstep.errors import InputError, unknown_name
-from fewstep.processes import Process
+from fewstep.processes import Process, VPDiscrete
 
-__all__ = ["Condition", "DataPredictor", "Denoiser", "Network", "PREDICTIONS", "network_device", "over_tensors"]
+__all__ = [
+    "PREDICTIONS",
+    "Condition",
+    "DataPredictor",
+    "Denoiser",
+    "Network",
+    "checked_prediction",
+    "network_device",
+    "over_tensors",
+]
 
 Network = Callable[..., Any]
 Condition = Tensor | Mapping[str, Any] | None
@@ -55,12 +65,14 @@ def _device_of(network: object) -> torch.device | None:
 class DataPredictor(ABC):
     """A data prediction D(x_t, t) ≈ E[x_0 | x_t] that knows its process.
 
-    ``shape`` is the shape of one sample, where it is known; ``num_classes`` the number of classes.
+    ``shape`` is the shape of one sample, where it is known; ``num_classes`` the number of classes; ``integer_times``
+    whether the network looks its time up (see ``Denoiser``).
     """
 
     process: Process
     shape: tuple[int, ...] | None = None
     num_classes: int | None = None
+    integer_times: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -81,7 +93,7 @@ class DataPredictor(ABC):
         """
         if cond is None or self.num_classes is None or isinstance(cond, Mapping):
             return cond
-        labels = torch.as_tensor(cond)
+        labels = _labels(cond)
         if labels.ndim == 0:
             labels = labels.expand(batch)
         if labels.shape != (batch,) or labels.is_floating_point():
@@ -95,6 +107,39 @@ class DataPredictor(ABC):
                 f"class {int(outside[0])} is out of range: the model has the classes 0 to {self.num_classes - 1}."
             )
         return labels.long()
+
+
+def _labels(cond: Any) -> Tensor:
+    """Return class numbers as a tensor.
+
+    Raises:
+        InputError: if they are nothing of the kind.
+    """
+    try:
+        labels = torch.as_tensor(cond)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"cond is {shown(cond)}: give class numbers, one for all or one for each sample.") from error
+    if labels.dtype == torch.bool or labels.is_complex():
+        raise InputError(f"cond is {shown(cond)}: give class numbers, which are whole.")
+    return labels
+
+
+def checked_prediction(output: Any, x: Tensor, what: str = "the denoiser") -> Tensor:
+    """Return what a network or denoiser put out for ``x``: a tensor shaped like it, of real numbers.
+
+    Raises:
+        InputError: if it is anything else; nothing is broadcast.
+    """
+    if not isinstance(output, Tensor):
+        raise InputError(f"{what} returned {type(output).__name__}: it must return a tensor shaped like x_t.")
+    if output.shape != x.shape:
+        hint = "it must return a tensor shaped like x_t"
+        if output.ndim == x.ndim > 1 and output.shape == (x.shape[0], 2 * x.shape[1], *x.shape[2:]):
+            hint = "the other half of the channels is a learned variance: write fs.Denoiser(…, learned_variance=True)"
+        raise InputError(f"{what} returned shape {tuple(output.shape)} for x_t of shape {tuple(x.shape)}: {hint}.")
+    if output.is_complex() or output.dtype == torch.bool:
+        raise InputError(f"{what} returned {output.dtype}: it must return real numbers.")
+    return output
 
 
 def _from_epsilon(output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -121,6 +166,14 @@ PREDICTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
 }
 
 
+def _unpacked(output: Any) -> Any:
+    """Return the tensor in an output that is an object with ``.sample``, or a tuple; other things as they are."""
+    held = getattr(output, "sample", None)
+    if isinstance(held, Tensor):
+        return held
+    return output[0] if isinstance(output, (tuple, list)) and output else output
+
+
 class Denoiser(DataPredictor):
     r"""A network turned into a data prediction, once, at the edge.
 
@@ -135,7 +188,8 @@ class Denoiser(DataPredictor):
 
     The network is called ``network(x, time, …)`` with time [batch] in ``network_time(t)``'s units. Its input is cast
     to the type of its parameters, the time to float32 (float64 for an input of that type); x_t and D keep their own.
-    An output that is an object with ``.sample``, or a tuple, is unwrapped. Where α = 0, at a flow's t = 1, "epsilon"
+    It may write into its input, which is a copy. An output that is an object with ``.sample``, or a tuple, is
+    unwrapped; it must be shaped like the input. Where α = 0, at a flow's t = 1, "epsilon"
     and "edm" give no D: start a little later.
 
     Args:
@@ -148,9 +202,12 @@ class Denoiser(DataPredictor):
         network_time: the map from t to what the network is fed; ``process.network_time`` by default
             (VPDiscrete: N·t − 1, others t); diffusers' flow networks take ``lambda t: 1000 * t``.
         sigma_data: σ_d of "edm".
+        learned_variance: whether the network puts out a variance too, in a second half of its channels: it is cut off.
+        integer_times: whether the network looks its time up, as ``nn.Embedding`` does. It is then fed whole numbers,
+            int64, and ``fs.sample`` moves the grid's times to them, σ with them; for processes with training steps.
 
     Raises:
-        InputError: if the prediction is unknown.
+        InputError: if the prediction is unknown, or a setting is out of its range.
     """
 
     def __init__(
@@ -164,7 +221,11 @@ class Denoiser(DataPredictor):
         default_cond: int | None = None,
         network_time: Callable[[Tensor], Tensor] | None = None,
         sigma_data: float = 0.5,
+        learned_variance: bool = False,
+        integer_times: bool = False,
     ) -> None:
+        if not callable(network):
+            raise InputError(f"network is {shown(network)}: give a callable (x, time, cond) → output.")
         if prediction not in (*PREDICTIONS, "edm"):
             raise unknown_name("prediction", prediction, (*PREDICTIONS, "edm"))
         if not isinstance(process, Process):
@@ -172,11 +233,19 @@ class Denoiser(DataPredictor):
         self.network = network
         self.process = process
         self.prediction = prediction
-        self.shape = None if shape is None else tuple(shape)
-        self.num_classes = num_classes
-        self.default_cond = default_cond
+        self.shape = None if shape is None else checked_shape(shape)
+        self.num_classes = None if num_classes is None else whole("num_classes", num_classes)
+        self.default_cond = None if default_cond is None else whole("default_cond", default_cond, 0)
         self.network_time = process.network_time if network_time is None else network_time
-        self.sigma_data = sigma_data
+        self.sigma_data = real("sigma_data", sigma_data, 0.0, above=True)
+        self.learned_variance = bool(learned_variance)
+        self.integer_times = bool(integer_times)
+        if network_time is not None and not callable(network_time):
+            raise InputError(f"network_time is {shown(network_time)}: give a function of t.")
+        if integer_times and not isinstance(process, VPDiscrete):
+            raise InputError(
+                f"integer_times is for processes with training steps (fs.processes.VPDiscrete), not for {process!r}."
+            )
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Condition = None) -> Tensor:
         """Return D(x_t, t), in ``x_t``'s dtype."""
@@ -192,8 +261,11 @@ class Denoiser(DataPredictor):
         return (self.sigma_data * c_in) ** 2 * x + (sigma * self.sigma_data * c_in) * output
 
     def _call(self, x: Tensor, time: Tensor, cond: Condition) -> Tensor:
-        inputs = x.to(self._dtype(x.dtype))
-        times = time.to(torch.float64 if inputs.dtype == torch.float64 else torch.float32).expand(x.shape[0])
+        inputs = x.to(self._dtype(x.dtype), copy=True)  # The network may write into it.
+        kind = torch.float64 if inputs.dtype == torch.float64 else torch.float32
+        times = (time.round().long() if self.integer_times else time.to(kind)).expand(x.shape[0])
+        if not isinstance(cond, (Tensor, Mapping)):
+            cond = self.check_cond(cond, len(x))
         if cond is None and self.default_cond is not None:
             cond = torch.full((x.shape[0],), self.default_cond, dtype=torch.long, device=x.device)
         if isinstance(cond, Mapping):
@@ -201,8 +273,10 @@ class Denoiser(DataPredictor):
         else:
             output = self.network(inputs, times) if cond is None else self.network(inputs, times, cond)
         if not isinstance(output, Tensor):
-            output = output.sample if hasattr(output, "sample") else output[0]
-        return output.to(x.dtype)
+            output = _unpacked(output)
+        if self.learned_variance and isinstance(output, Tensor) and output.ndim > 1:
+            output = output[:, : x.shape[1]]
+        return checked_prediction(output, x, "the network").to(x.dtype)
 
     def _dtype(self, dtype: torch.dtype) -> torch.dtype:
         """Return the dtype of the network's parameters, or ``dtype`` where it has none."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.checks import as_real, real, shown, whole
 from fewstep.denoiser import Condition, DataPredictor
 from fewstep.errors import InputError
 
@@ -25,6 +26,7 @@ class Wrapped(DataPredictor):
             )
         self.inner = inner
         self.process, self.shape, self.num_classes = inner.process, inner.shape, inner.num_classes
+        self.integer_times = inner.integer_times
 
     @property
     def device(self) -> torch.device:
@@ -55,10 +57,8 @@ class ClassifierFree(Wrapped):
         self, inner: DataPredictor, guidance_scale: float, null_cond: Condition | int, *, batched: bool = True
     ) -> None:
         super().__init__(inner)
-        self.guidance_scale = float(guidance_scale)
-        if not abs(self.guidance_scale) < float("inf"):
-            raise InputError(f"guidance_scale is {guidance_scale!r}: give a finite number, such as 2.0.")
-        self.null_cond = null_cond
+        self.guidance_scale = real("guidance_scale", guidance_scale, hint="give a finite number, such as 2.0")
+        self.null_cond = self._checked_null(null_cond)
         self.batched = batched
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Condition = None) -> Tensor:
@@ -72,6 +72,13 @@ class ClassifierFree(Wrapped):
         else:
             conditional, unconditional = self.inner(x_t, t, cond), self.inner(x_t, t, null)
         return unconditional + self.guidance_scale * (conditional - unconditional)
+
+    def _checked_null(self, null_cond: Any) -> Condition | int:
+        """Return the null condition: a class number may be one beyond the classes, as a null class often is."""
+        if null_cond is None or isinstance(null_cond, Mapping) or (isinstance(null_cond, Tensor) and null_cond.ndim):
+            return null_cond
+        most = None if self.num_classes is None else self.num_classes
+        return whole("null_cond", null_cond, 0, most)
 
     def _null(self, cond: Condition) -> Condition:
         return _like(self.null_cond, cond)
@@ -133,7 +140,7 @@ class DynamicThreshold(Wrapped):
         super().__init__(inner)
         self.quantile = _above_zero("quantile", quantile)
         self.limit = _above_zero("limit", limit)
-        if quantile > 1 or limit < 1:
+        if self.quantile > 1 or self.limit < 1:
             raise InputError(f"quantile={quantile}, limit={limit}: the quantile is at most 1, the limit at least 1.")
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Condition = None) -> Tensor:
@@ -154,6 +161,7 @@ def dynamically_thresholded(prediction: Tensor, quantile: float | Tensor, limit:
 
 
 def _above_zero(name: str, value: float) -> float:
-    if not value > 0:
-        raise InputError(f"{name} is {value!r}: give a number above 0.")
-    return float(value)
+    number = as_real(value)
+    if number is None or not number > 0:
+        raise InputError(f"{name} is {shown(value)}: give a number above 0.")
+    return number

@@ -55,8 +55,8 @@ def sample(
     """Return the samples at the grid's last time: ``execute(solver.plan(grid), denoiser, x_T, …)``.
 
     Without ``x_T`` it is drawn from the seeds (``initial_state``), for a denoiser that knows its ``shape``; with a
-    ``generator`` or a ``noise_sampler`` the seeds then serve for x_T alone. All other arguments are those of
-    ``fs.execute``.
+    ``generator`` or a ``noise_sampler`` the seeds then serve for x_T alone. The grid of a denoiser with
+    ``integer_times`` is first moved to training steps, x_T with it. All other arguments are those of ``fs.execute``.
 
     Raises:
         InputError: as ``fs.execute`` does, and if ``x_T`` is left out without seeds or a known shape.
@@ -65,6 +65,8 @@ def sample(
         raise InputError(f"solver is {solver!r}: give one such as fs.UniPC().")
     if not isinstance(grid, TimeGrid):
         raise InputError(f"grid is {grid!r}: give a TimeGrid, such as fs.grids.karras(process, steps=8).")
+    if getattr(denoiser, "integer_times", False):
+        grid = grid.on_training_steps()
     if x_T is None:
         shape = getattr(denoiser, "shape", None)
         if seeds is None or shape is None:

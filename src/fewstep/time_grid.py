@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fewstep import processes
 from fewstep.errors import InputError
-from fewstep.processes import Process
+from fewstep.processes import Process, VPDiscrete
 from fewstep.processes.base import on_host
 from fewstep.storage import Plain, Schema, Stored, json_text, parsed
 
@@ -90,6 +90,27 @@ class TimeGrid(Stored):
     def starts_at_pure_noise(self) -> bool:
         """Whether the first time has α = 0, so that λ = −∞."""
         return bool(torch.isinf(self.half_logsnr[..., 0]).all())
+
+    @on_host
+    def on_training_steps(self) -> TimeGrid:
+        """Return the grid with each time moved to the nearest training step; the noise-free end stays.
+
+        It is what a network that looks its time up needs (``fs.Denoiser(…, integer_times=True)``).
+
+        Raises:
+            InputError: if the process has no training steps, or two times come to lie on one.
+        """
+        if not isinstance(self.process, VPDiscrete):
+            raise InputError(f"{self.process!r} has no training steps: only those of fs.processes.VPDiscrete have.")
+        count = len(self.process.alphas_cumprod)
+        moved = (self.times * count).round().clamp(min=1.0, max=count) / count
+        moved = torch.where(self.times == 0.0, self.times, moved)
+        if not bool((moved.diff(dim=-1) < 0).all()):
+            raise InputError(
+                f"two times of the grid lie on one of the {count} training steps: {_shown(self.times * count)}; take "
+                "fewer steps."
+            )
+        return TimeGrid(self.process, moved)
 
     def to_json(self) -> str:
         """Return the grid as JSON; ``from_json`` gives the same grid back, bit for bit."""

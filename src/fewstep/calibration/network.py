@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fewstep.calibration.scratch import scratch
-from fewstep.denoiser import over_tensors
+from fewstep.denoiser import checked_prediction, over_tensors
 from fewstep.errors import InputError, NonFiniteStateError
 
 __all__ = ["CountedNetwork", "checked_predictor"]
@@ -48,7 +48,7 @@ class CountedNetwork:
 
         def call(x: Tensor, t: Tensor) -> Tensor:
             self.calls += len(which)
-            return self.denoiser(x, t, *arguments)
+            return checked_prediction(self.denoiser(x, t, *arguments), x)
 
         return call
 

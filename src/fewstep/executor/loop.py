@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.denoiser import DataPredictor, over_tensors
+from fewstep.denoiser import DataPredictor, checked_prediction, over_tensors
 from fewstep.errors import InputError, NonFiniteStateError
 from fewstep.executor.fold import foldable, folded
 from fewstep.executor.noise import STEPS, Generators, NoiseSampler, NoiseSource
@@ -42,7 +42,8 @@ def execute(
     The state, the history of predictions and the noise are rows of one buffer, so that each row of the plan
     is one matrix-vector product; predictor and corrector that share a call are first folded into one row.
     Coefficients are placed before the first call; inside the loop there is no
-    arithmetic on coefficients, no allocation but the network's own, and no wait for the device.
+    arithmetic on coefficients, no allocation but the network's own and a copy of its input, and no wait for the
+    device.
 
     Args:
         plan: the table, or a recipe that holds one; not a batch of tables.
@@ -77,8 +78,8 @@ def execute(
     prediction = x_T
     for move in tape.moves:
         if move.t is not None:
-            prediction = denoiser(move.point, move.t, *arguments)
-            _remember(move, prediction)
+            prediction = denoiser(move.point.clone(), move.t, *arguments)  # It may write into what it is given.
+            _remember(move, checked_prediction(prediction, move.point))
         if move.noise is not None and draw is not None:
             draw(move.noise, move.step)
         torch.mv(move.read, move.coefficients, out=move.write)
@@ -242,11 +243,6 @@ def _remember(move: _Move, prediction: Tensor) -> None:
     One rounding an operation: a fused a − αb is rounded otherwise at the ends of a vector register's reach, and
     a sample would depend on its place in the batch.
     """
-    if prediction.shape != move.point.shape:
-        raise InputError(
-            f"the denoiser returned shape {tuple(prediction.shape)} for x_t of shape "
-            f"{tuple(move.point.shape)}: it must return x0, shaped like x_t."
-        )
     if move.from_data is None:
         move.slot.copy_(prediction)
         return
@@ -268,6 +264,13 @@ def _check(plan: Plan, denoiser: object, x_T: Tensor) -> None:  # noqa: N803
     shape = getattr(denoiser, "shape", None) if isinstance(denoiser, DataPredictor) else None
     if shape is not None and tuple(x_T.shape[1:]) != shape:
         raise InputError(f"x_T has shape {tuple(x_T.shape)}: the model takes [batch, {', '.join(map(str, shape))}].")
+    if getattr(denoiser, "integer_times", False) and not torch.allclose(
+        plan.times, plan.grid.on_training_steps().times, rtol=0.0, atol=1e-9
+    ):
+        raise InputError(
+            "the network looks its time up, and the plan calls it between training steps: plan on "
+            "grid.on_training_steps(), as fs.sample does."
+        )
     own = getattr(denoiser, "process", None)
     if own is not None and own != plan.process:
         raise InputError(

@@ -142,9 +142,9 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
     def scale_model_input(
         self, sample: Tensor, timestep: float | Tensor | None = None, *args: Any, **kwargs: Any
     ) -> Tensor:
-        """Return what the network is to be given for ``sample``: itself, but for EDM networks c_in·sample."""
+        """Return what the network is to be given for ``sample``: a copy of it, for EDM networks c_in·sample."""
         if self._input_scale is None:
-            return sample
+            return sample.clone()  # The network may write into it.
         return sample * self._input_scale[self._upcoming(timestep)]
 
     def step(
