@@ -35,7 +35,7 @@ def test_tables_are_made_on_the_host_and_run(process, solver, elsewhere):
     assert {part.device.type for part in (grid.times, plan.history_weights, plan.call_times, gain, weights)} == {"cpu"}
 
 
-@pytest.mark.parametrize("name", ["karras", "quadratic_time", "uniform_time", "optimized"])
+@pytest.mark.parametrize("name", fs.grids.NAMES)
 def test_grids_are_made_on_the_host(name, elsewhere):
     grid = fs.grids.named(name, fs.processes.VPLinear(), 4, solver=fs.UniPC(2))
     assert grid.times.device.type == "cpu" and len(grid.times) == 5

@@ -1,8 +1,11 @@
 """Time grids: where a sampler stops on its way from noise to data."""
 
+import importlib
+import pkgutil
+
 from fewstep.grids.heuristic import karras, quadratic_time, uniform_logsnr, uniform_time
 from fewstep.grids.optimized import OptimizedGrid, optimized
-from fewstep.grids.registry import NAMES, named
+from fewstep.grids.registry import NAMES, named, registered
 from fewstep.time_grid import TimeGrid
 
 __all__ = [
@@ -13,6 +16,11 @@ __all__ = [
     "named",
     "optimized",
     "quadratic_time",
+    "registered",
     "uniform_logsnr",
     "uniform_time",
 ]
+
+# A grid's file registers it when it is imported; those above are so for the names that they have here.
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import InputError
+from fewstep.grids.registry import registered
 from fewstep.processes import Process
-from fewstep.processes.base import on_host
 from fewstep.time_grid import TimeGrid
 
 __all__ = [
@@ -31,7 +31,7 @@ Start = float | Literal["noise"] | None
 """Where a grid starts: a time (image-to-image, a second stage), "noise" (where α = 0: a flow's t = 1), or t_max."""
 
 
-@on_host
+@registered
 def uniform_logsnr(process: Process, steps: int, *, start: Start = None, end: End = None) -> TimeGrid:
     """Return the grid that is even in λ = log(α/σ) (Lu et al., DPM-Solver, arXiv 2206.00927).
 
@@ -46,13 +46,13 @@ def uniform_logsnr(process: Process, steps: int, *, start: Start = None, end: En
     return _spaced(process, steps, start, end, process.half_logsnr, process.time, reaches_zero=False)
 
 
-@on_host
+@registered
 def uniform_time(process: Process, steps: int, *, start: Start = None, end: End = None) -> TimeGrid:
     """Return the grid that is even in time (in the clock before the shift, for a flow; DDIM's habit)."""
     return _spaced(process, steps, start, end, process.clock, process.from_clock)
 
 
-@on_host
+@registered
 def quadratic_time(process: Process, steps: int, *, start: Start = None, end: End = None) -> TimeGrid:
     """Return the grid that is even in √t (DDIM's quadratic one, Song et al., arXiv 2010.02502)."""
     return _spaced(
@@ -60,7 +60,7 @@ def quadratic_time(process: Process, steps: int, *, start: Start = None, end: En
     )
 
 
-@on_host
+@registered
 def karras(process: Process, steps: int, *, rho: float = 7.0, start: Start = None, end: End = None) -> TimeGrid:
     """Return the grid that is even in (σ/α)^{1/ρ} (Karras et al., EDM, arXiv 2206.00364, eq. 5).
 

@@ -29,8 +29,8 @@ from fewstep.grids.heuristic import (
 from fewstep.grids.newton import newton
 from fewstep.grids.placement import Placement
 from fewstep.grids.prox_linear import prox_linear
+from fewstep.grids.registry import registered
 from fewstep.processes import Process
-from fewstep.processes.base import on_host
 from fewstep.time_grid import TimeGrid
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class OptimizedGrid(TimeGrid):
         self.report = report
 
 
-@on_host
+@registered
 def optimized(
     process: Process,
     solver: Solver,

@@ -15,6 +15,7 @@ from fewstep.errors import InputError, unknown_name
 from fewstep.integrations.diffusers.formulation import EDMFormulation, FlowFormulation, Formulation
 from fewstep.integrations.diffusers.levels import beta_quantiles, flagged, times_of
 from fewstep.processes import Process
+from fewstep.processes.spec import parse
 from fewstep.solvers import Solver
 from fewstep.time_grid import TimeGrid
 
@@ -39,8 +40,11 @@ def check_placement(config: Mapping[str, Any]) -> None:
             f"grid is {config['grid']!r}: it says where the steps are, as 'optimized'; how many there are is "
             "the pipeline's num_inference_steps, or the steps of fs.enable."
         )
-    if isinstance(config["grid"], str) and config["grid"] not in STEPS:
-        raise unknown_name("grid", config["grid"], STEPS)
+    if isinstance(config["grid"], str):
+        name, settings = parse(config["grid"])
+        placements = set(grids.NAMES) if settings else {*STEPS, *grids.NAMES}
+        if name not in placements:
+            raise unknown_name("grid", name, placements)
     known = {
         "timestep_spacing": ("linspace", "leading", "trailing"),
         "final_sigmas_type": ("zero", "sigma_min"),
@@ -66,7 +70,9 @@ def grid_of(formulation: Formulation, config: Mapping[str, Any], num: int, solve
             source = "grid has times" if config["recipe"] is None else "the recipe is"
             raise InputError(f"{source} of {grid.steps} steps: call with num_inference_steps={grid.steps}.")
         return grid
-    return STEPS[placement](formulation, config, int(num), solver)
+    if placement in STEPS:
+        return STEPS[placement](formulation, config, int(num), solver)
+    return _named_grid(placement, formulation.process, solver, int(num), _end(config, formulation))
 
 
 def custom_grid(formulation: Formulation, config: Mapping[str, Any], times: Tensor) -> TimeGrid:
@@ -175,13 +181,8 @@ def _beta(formulation: Formulation, config: Mapping[str, Any], num: int, solver:
     return TimeGrid(process, times) if count > num else custom_grid(formulation, config, times)
 
 
-def _core(make: Callable[..., TimeGrid]) -> Make:
-    """Return the maker of one of ``fewstep.grids``."""
-
-    def placed(formulation: Formulation, config: Mapping[str, Any], num: int, solver: Solver) -> TimeGrid:
-        return make(formulation.process, num, end=_end(config, formulation))
-
-    return placed
+def _uniform_logsnr(formulation: Formulation, config: Mapping[str, Any], num: int, solver: Solver) -> TimeGrid:
+    return grids.uniform_logsnr(formulation.process, num, end=_end(config, formulation))
 
 
 def _karras(formulation: Formulation, config: Mapping[str, Any], num: int, solver: Solver) -> TimeGrid:
@@ -190,26 +191,26 @@ def _karras(formulation: Formulation, config: Mapping[str, Any], num: int, solve
 
 def _optimized(formulation: Formulation, config: Mapping[str, Any], num: int, solver: Solver) -> TimeGrid:
     if num > MOST_OPTIMIZED:
-        return STEPS["uniform_logsnr"](formulation, config, num, solver)
-    return _optimized_grid(formulation.process, solver, num, config["error_power"], _end(config, formulation))
+        return _uniform_logsnr(formulation, config, num, solver)
+    spec = f"optimized:error_power={float(config['error_power'])!r}"
+    return _named_grid(spec, formulation.process, solver, num, _end(config, formulation))
 
 
 @lru_cache(maxsize=64)
-def _optimized_grid(process: Process, solver: Solver, num: int, power: float, end: Any) -> TimeGrid:
-    """Return the optimised grid: found once, for it takes seconds and every call of a pipeline asks for it."""
-    return grids.optimized(process, solver, num, error_power=power, end=end)
+def _named_grid(spec: str, process: Process, solver: Solver, num: int, end: Any) -> TimeGrid:
+    """Return the grid of ``spec``: found once, for it may take seconds and every call of a pipeline asks for it."""
+    return grids.named(spec, process, num, end, solver=solver)
 
 
 STEPS: dict[str, Make] = {
     "beta": _beta,
-    "exponential": _core(grids.uniform_logsnr),
+    "exponential": _uniform_logsnr,
     "karras": _karras,
     "leading": _spaced("leading"),
     "linspace": _spaced("linspace"),
     "optimized": _optimized,
     "simple": _simple,
     "trailing": _spaced("trailing"),
-    "uniform_logsnr": _core(grids.uniform_logsnr),
-    "uniform_time": _core(grids.uniform_time),
+    "uniform_logsnr": _uniform_logsnr,
 }
-"""The names of placements."""
+"""The names of diffusers' own grids, and of those whose settings are the scheduler's; besides, ``grids.NAMES``."""

@@ -62,7 +62,8 @@ class FewStepScheduler(ScheduledRun):
         seed: image b of a pipeline that passes no generator draws the noise of its steps from ``seed + b``.
         grid: where the steps are: "simple" (what UniPC takes from this configuration, or what the pipeline passes),
             "optimized" (above 100 steps "uniform_logsnr"), "uniform_logsnr", "uniform_time", "karras", "exponential",
-            "beta", "trailing", "leading", "linspace"; or a list of the times of one ``fs.TimeGrid``.
+            "beta", "trailing", "leading", "linspace", or any other registered grid, with settings of its own if wanted,
+            as "karras:rho=5"; or a list of the times of one ``fs.TimeGrid``.
         error_power: p of "optimized": 1 for networks in pixel space, 2 in latent space.
         integer_timesteps: move every step to where the network is fed a whole number, σ with it; for networks
             that look their time up. By default timesteps may be fractional.
