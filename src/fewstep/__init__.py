@@ -18,6 +18,7 @@ _HOMES = {
     "Denoiser": "denoiser",
     "Euler": "solvers",
     "Heun": "solvers",
+    "IPNDM": "solvers",
     "Plan": "plan",
     "Recipe": "recipe",
     "SASolver": "solvers",
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
     from fewstep.sampling import sample as sample
     from fewstep.solvers import DDIM as DDIM
     from fewstep.solvers import DEIS as DEIS
+    from fewstep.solvers import IPNDM as IPNDM
     from fewstep.solvers import DPMSolverPP as DPMSolverPP
     from fewstep.solvers import Euler as Euler
     from fewstep.solvers import Heun as Heun

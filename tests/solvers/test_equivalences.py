@@ -67,9 +67,10 @@ def test_ddim_with_eta_is_first_order_sa_with_its_tau(process, eta):
 
 
 @each_process
-def test_first_order_deis_is_euler_in_what_it_does(process):
+@pytest.mark.parametrize("solver", [fs.DEIS(1), fs.IPNDM(1)], ids=repr)
+def test_first_order_over_noise_predictions_is_euler_in_what_it_does(process, solver):
     grid = fs.grids.uniform_logsnr(process, 6)
-    gains, weights = zip(*(solver.plan(grid).unrolled() for solver in (fs.DEIS(1), fs.Euler())), strict=True)
+    gains, weights = zip(*(one.plan(grid).unrolled() for one in (solver, fs.Euler())), strict=True)
     assert float(gains[0]) == pytest.approx(float(gains[1]), abs=1e-12)
     assert torch.allclose(weights[0], weights[1], atol=1e-9)
 

@@ -20,6 +20,8 @@ def sigma_spaced(process, steps):
         (fs.DPMSolverPP(2), 1.8),
         (fs.DPMSolverPP(3), 2.7),
         (fs.DEIS(3), 2.7),
+        (fs.IPNDM(1), 0.9),
+        (fs.IPNDM(4), 1.8),
         (fs.UniPC(2), 1.8),
         (fs.UniPC(3), 2.8),
         (fs.SASolver(3, 4, tau=0.0), 3.2),
@@ -51,4 +53,11 @@ def test_order_of_convergence_on_another_grid(solver, order, process):
 
 def test_the_published_third_order_row_converges_with_order_two():
     measured, _ = observed_order(fs.DPMSolverPP(3, "published"), fs.processes.VPLinear(), uniform_logsnr)
+    assert 1.8 <= measured <= 2.2
+
+
+@pytest.mark.parametrize("order", [2, 3, 4])
+def test_weights_of_equal_steps_converge_with_order_two(order):
+    """The first step is of first order, and the grid's steps in σ/α are not equal."""
+    measured, _ = observed_order(fs.IPNDM(order), fs.processes.VPLinear(), uniform_logsnr)
     assert 1.8 <= measured <= 2.2

@@ -7,6 +7,7 @@ from fewstep.solvers import tau
 from fewstep.solvers.base import NAMES, Solver
 from fewstep.solvers.deis import DEIS
 from fewstep.solvers.dpmpp import DPMSolverPP
+from fewstep.solvers.ipndm import IPNDM
 from fewstep.solvers.multistep import MultistepSolver, Schedule
 from fewstep.solvers.registry import named
 from fewstep.solvers.sa import SASolver
@@ -19,6 +20,7 @@ __all__ = [
     "DPMSolverPP",
     "Euler",
     "Heun",
+    "IPNDM",
     "MultistepSolver",
     "NAMES",
     "SASolver",
