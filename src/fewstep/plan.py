@@ -216,10 +216,11 @@ class Plan(Stored):
     @cached_property
     def call_times(self) -> Tensor:
         """The times at which the network is called, float64 [..., nfe]."""
-        return self.times[..., self._call_points]
+        return self.times[..., self.call_points]
 
     @cached_property
-    def _call_points(self) -> Tensor:
+    def call_points(self) -> Tensor:
+        """The grid points at which the network is called, int64 [nfe]."""
         made_at = torch.cat([self.interval.new_zeros(1), self.interval[:-1] + 1])
         return made_at[self.evaluate]
 
