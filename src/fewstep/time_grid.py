@@ -17,6 +17,8 @@ from fewstep.storage import Plain, Schema, Stored, json_text, parsed
 __all__ = ["StoredTimes", "TimeGrid"]
 
 FORMAT = "fewstep-grid/1"
+CLOSEST = 1e-10
+"""How far apart, relative to λ and to 1, the λ of neighbours must be."""
 StoredTimes = list[float] | list[list[float]] | list[list[list[float]]]
 """The times of a grid, or of a batch of grids, in JSON."""
 
@@ -39,7 +41,7 @@ class TimeGrid(Stored):
 
     Raises:
         InputError: if there are fewer than two times, one is no finite number or outside [0, ``process.t_limit``],
-            they do not fall strictly, or they are so close that their λ coincide; or if grids of a batch have ends
+            they do not fall strictly, or two are within rounding of each other in λ; or if grids of a batch have ends
             of both kinds.
     """
 
@@ -49,10 +51,14 @@ class TimeGrid(Stored):
             raise InputError(f"process is {process!r}: give one of fewstep.processes, such as VPLinear().")
         self.process = process
         self.times = _checked(process, times)
-        if not bool((self.half_logsnr.diff(dim=-1) > 0).all()):
+        size = self.half_logsnr.abs()
+        least = CLOSEST * (1.0 + torch.minimum(size[..., :-1], size[..., 1:]))
+        close = ~(self.half_logsnr.diff(dim=-1) > least)
+        if bool(close.any()):
+            first = self.times[..., :-1][close][0]
             raise InputError(
-                f"the half log-SNR does not rise along the grid: {self.half_logsnr.tolist()}; "
-                "take times that are further apart."
+                f"two times of the grid lie within rounding of each other, at {float(first):.17g}: take times that are "
+                "further apart; a grid made by joining lists often has such ones."
             )
         infinite = torch.isinf(self.half_logsnr[..., [0, -1]]).reshape(-1, 2)
         if bool((infinite != infinite[:1]).any()):
