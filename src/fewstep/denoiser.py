@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fewstep.checks import checked_shape, real, shown, whole
 from fewstep.errors import InputError, unknown_name
 from fewstep.processes import Process, VPDiscrete
+from fewstep.unwrap import layers
 
 __all__ = [
     "PREDICTIONS",
@@ -40,9 +41,7 @@ def over_tensors(cond: Any, change: Callable[[Tensor], Tensor]) -> Any:
 def network_device(denoiser: object, x: Tensor | None) -> torch.device:
     """Return where a denoiser is called: where its network computes, or where ``x`` is if that cannot be seen."""
     own = torch.device(getattr(denoiser, "device", None) or "cpu")
-    while hasattr(denoiser, "inner"):
-        denoiser = denoiser.inner
-    place = _device_of(getattr(denoiser, "network", denoiser))
+    place = _device_of(next((layer for layer in layers(denoiser) if isinstance(layer, nn.Module)), None))
     if place is not None:
         return place
     return own if x is None or own.type != "cpu" else x.device

@@ -1,4 +1,4 @@
-"""Which model a plan was fitted to: a fingerprint, and a warning when it is another one."""
+"""The fingerprint of a model, and the warning when a plan was fitted to another one."""
 
 from __future__ import annotations
 
@@ -12,19 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.denoiser import DataPredictor
-from fewstep.guidance import ClassifierFree, DynamicThreshold, StaticThreshold, Wrapped
-from fewstep.recipe import Recipe
-from fewstep.skip.find import bare
+from fewstep.unwrap import innermost_denoiser, layers, network_of
 
 if TYPE_CHECKING:
     from fewstep.models.model import Model
+    from fewstep.recipe import Recipe
 
 __all__ = [
     "described",
     "fingerprint",
     "model_fingerprint",
     "network_fingerprint",
-    "thresholds",
     "warn_if_other_fingerprint",
     "warn_if_other_model",
     "weights_hash",
@@ -39,25 +37,14 @@ def fingerprint(denoiser: DataPredictor | Callable[..., Tensor]) -> str:
     """
     if not isinstance(denoiser, DataPredictor):
         return ""
-    inner = _innermost(denoiser)
+    inner = innermost_denoiser(denoiser)
     return network_fingerprint(getattr(inner, "network", None), getattr(inner, "prediction", ""))
 
 
 def model_fingerprint(model: Model) -> str:
     """Return the ``fingerprint`` of the denoiser with the weights of the model's other parts; "" without any."""
-    inner = _innermost(model.denoiser)
+    inner = innermost_denoiser(model.denoiser)
     return network_fingerprint(getattr(inner, "network", inner), getattr(inner, "prediction", ""), *model.parts)
-
-
-def thresholds(denoiser: DataPredictor) -> list[str]:
-    """Return the thresholding around the network as text, such as ["StaticThreshold(limit=1)"]."""
-    found = []
-    while isinstance(denoiser, Wrapped):
-        if isinstance(denoiser, (StaticThreshold, DynamicThreshold)):
-            settings = [f"{name}={value:g}" for name, value in vars(denoiser).items() if isinstance(value, float)]
-            found.append(f"{type(denoiser).__name__}({', '.join(settings)})")
-        denoiser = denoiser.inner
-    return found
 
 
 def network_fingerprint(network: object, prediction: str, *parts: nn.Module) -> str:
@@ -78,7 +65,7 @@ def network_fingerprint(network: object, prediction: str, *parts: nn.Module) -> 
 
 def described(denoiser: DataPredictor | Callable[..., Tensor]) -> dict[str, Any]:
     """Return what a recipe says of the model: class, fingerprint, prediction, guidance scale (JSON-able)."""
-    inner = _innermost(denoiser)
+    inner = innermost_denoiser(denoiser)
     network = getattr(inner, "network", inner)
     return {
         "network": type(network).__name__,
@@ -90,11 +77,8 @@ def described(denoiser: DataPredictor | Callable[..., Tensor]) -> dict[str, Any]
 
 def guidance_scale(denoiser: object) -> float:
     """Return the scale of classifier-free guidance around the network; 1 without any."""
-    while denoiser is not None:
-        if isinstance(denoiser, ClassifierFree):
-            return denoiser.guidance_scale
-        denoiser = getattr(denoiser, "inner", None)
-    return 1.0
+    scales = (getattr(layer, "guidance_scale", None) for layer in layers(denoiser))
+    return next((scale for scale in scales if scale is not None), 1.0)
 
 
 def warn_if_other_model(recipe: Recipe, denoiser: DataPredictor | Callable[..., Tensor]) -> None:
@@ -123,15 +107,9 @@ def warn_if_other_fingerprint(recipe: Recipe, here: str) -> None:
         )
 
 
-def _innermost(denoiser: Any) -> Any:
-    while hasattr(denoiser, "inner"):
-        denoiser = denoiser.inner
-    return denoiser
-
-
 def _unwrapped(network: object) -> object:
     """Return the network inside of compilation, parallel wrappers and preconditioning."""
-    plain = bare(network)[0] if isinstance(network, nn.Module) else network
+    plain = network_of(network)
     inner = getattr(plain, "network", None)
     return _unwrapped(inner) if isinstance(inner, nn.Module) else plain
 

@@ -11,8 +11,9 @@ from torch import Tensor
 from fewstep.checks import as_real, real, shown, whole
 from fewstep.denoiser import Condition, DataPredictor
 from fewstep.errors import InputError
+from fewstep.unwrap import layers
 
-__all__ = ["ClassifierFree", "DynamicThreshold", "StaticThreshold", "Wrapped"]
+__all__ = ["ClassifierFree", "DynamicThreshold", "StaticThreshold", "Wrapped", "thresholds"]
 
 
 class Wrapped(DataPredictor):
@@ -146,6 +147,16 @@ class DynamicThreshold(Wrapped):
     def __call__(self, x_t: Tensor, t: Tensor, cond: Condition = None) -> Tensor:
         """Return the thresholded D(x_t, t)."""
         return dynamically_thresholded(self.inner(x_t, t, cond), self.quantile, self.limit)
+
+
+def thresholds(denoiser: DataPredictor) -> list[str]:
+    """Return the thresholding around the network as text, such as ["StaticThreshold(limit=1)"]."""
+    found = []
+    for layer in layers(denoiser):
+        if isinstance(layer, (StaticThreshold, DynamicThreshold)):
+            settings = [f"{name}={value:g}" for name, value in vars(layer).items() if isinstance(value, float)]
+            found.append(f"{type(layer).__name__}({', '.join(settings)})")
+    return found
 
 
 def dynamically_thresholded(prediction: Tensor, quantile: float | Tensor, limit: float) -> Tensor:

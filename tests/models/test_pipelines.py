@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 import fewstep as fs
 from fewstep.cli.app import app
 from fewstep.errors import InputError
-from fewstep.fingerprint import model_fingerprint, thresholds
+from fewstep.fingerprint import model_fingerprint
+from fewstep.guidance import thresholds
 from fewstep.metrics import from_uint8
 from fewstep.models.pipelines import is_pipeline, load_pipeline
 from fewstep.skip_analysis.images import chosen_images

@@ -12,8 +12,9 @@ from fewstep.denoiser import DataPredictor
 from fewstep.errors import InputError
 from fewstep.skip import diffusers_networks, research_networks, transformers
 from fewstep.skip.site import Site, Skip
+from fewstep.unwrap import network_of
 
-__all__ = ["bare", "find", "innermost"]
+__all__ = ["find", "module_in"]
 
 FAMILIES = (
     research_networks.edm,
@@ -38,7 +39,7 @@ def find(network: nn.Module | DataPredictor, sites: Sequence[Site] | None = None
     Raises:
         InputError: if it has no skips that are known or described, or several networks inside have some.
     """
-    root, _ = bare(network)
+    root = module_in(network)
     if sites is not None:
         return [_described(root, site, len(sites) - 1 - i) for i, site in enumerate(sites)]
     found = list(_search(root, ""))
@@ -63,38 +64,16 @@ def find(network: nn.Module | DataPredictor, sites: Sequence[Site] | None = None
     ]
 
 
-def bare(network: Any) -> tuple[nn.Module, bool]:
-    """Return the network without denoiser, ``torch.compile`` and parallel wrappers; and whether it is compiled.
+def module_in(outer: Any) -> nn.Module:
+    """Return the network without denoiser, ``torch.compile`` and parallel wrappers.
 
     Raises:
         InputError: if there is no ``torch.nn.Module`` in it.
     """
-    network = innermost(network)
-    if isinstance(network, DataPredictor):
-        network = getattr(network, "network", network)
-    compiled = False
-    while isinstance(network, nn.Module):
-        inner = network._modules.get("_orig_mod")
-        compiled = compiled or inner is not None
-        if inner is None and isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            inner = network.module
-        if inner is None:
-            break
-        network = inner
+    network = network_of(outer)
     if not isinstance(network, nn.Module):
         raise InputError(f"the network is a {type(network).__name__}: give a torch.nn.Module, such as pipe.unet.")
-    return network, compiled or any(_is_compiled(module) for module in network.modules())
-
-
-def innermost(network: Any) -> Any:
-    """Return the denoiser inside guidance and thresholding; what is no denoiser is handed on."""
-    while isinstance(network, DataPredictor) and hasattr(network, "inner"):
-        network = network.inner
     return network
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    return "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None
 
 
 def _search(module: nn.Module, prefix: str) -> Iterator[tuple[str, list[Skip]]]:

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from fewstep.denoiser import DataPredictor, Denoiser
 from fewstep.errors import InputError
 from fewstep.processes import Process
-from fewstep.skip.find import bare, find, innermost
+from fewstep.skip.find import find, module_in
 from fewstep.skip.hooks import Scaling
 from fewstep.skip.noise_level import FactorTable
 from fewstep.skip.profile import Profile
 from fewstep.skip.site import Site
+from fewstep.unwrap import innermost_denoiser, is_compiled
 
 __all__ = ["Tuned", "tuned"]
 
@@ -70,7 +71,7 @@ def tuned(
             "profile is given together with settings that it holds: give one or the other, or "
             "dataclasses.replace(profile, …)."
         )
-    network = innermost(network)
+    network = innermost_denoiser(network)
     if isinstance(network, Denoiser):
         process = network.process if process is None else process
         network_time = _time_of(network) if network_time is None else network_time
@@ -120,7 +121,7 @@ class Tuned:
         if now is not None and now.needed.issuperset(needed) and (now.table is None) == (table is None):
             now.put(factors, table)
         else:
-            network, compiled = bare(self._network)
+            network, compiled = module_in(self._network), is_compiled(self._network)
             new = Scaling(network, [skip.site for skip in self.skips], needed, factors, table) if needed else None
             self._unhook()
             self._scaling = new

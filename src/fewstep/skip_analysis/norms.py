@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fewstep.errors import InputError
 from fewstep.skip import Site, Skip, find
-from fewstep.skip.find import bare
+from fewstep.skip.find import module_in
 from fewstep.skip.site import Argument
 from fewstep.skip_analysis.real_data import RealData
 
@@ -50,7 +50,7 @@ def norm_ratios(data: RealData, levels: Sequence[float], sites: Sequence[Site] |
     Raises:
         InputError: if the network has no skips that are known, or the hidden features beside one are not.
     """
-    network, _ = bare(data.denoiser)
+    network = module_in(data.denoiser)
     skips = tuple(find(network, sites))
     taps = [_Tap(network, skip) for skip in skips]
     mean, deviation = (torch.zeros(len(levels), len(skips), dtype=torch.float64) for _ in range(2))

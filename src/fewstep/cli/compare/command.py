@@ -81,7 +81,8 @@ def compare(
     from fewstep.cli.shared.conditions import conditions_of, parse_seeds, read_prompts
     from fewstep.cli.shared.models import load_model
     from fewstep.cli.shared.workers import workers
-    from fewstep.fingerprint import model_fingerprint, thresholds
+    from fewstep.fingerprint import model_fingerprint
+    from fewstep.guidance import thresholds
     from fewstep.metrics.references import reference_hash, reference_summary
     from fewstep.storage import remove_leftovers
 

@@ -85,7 +85,8 @@ def generate(
     from fewstep.cli.shared.profiles import settings_of, tuned_by
     from fewstep.cli.shared.recipes import recipe_plan, refuse_besides
     from fewstep.cli.shared.workers import workers
-    from fewstep.fingerprint import model_fingerprint, thresholds
+    from fewstep.fingerprint import model_fingerprint
+    from fewstep.guidance import thresholds
     from fewstep.storage import remove_leftovers
 
     if batch_size < 1 or shard_size < 1:

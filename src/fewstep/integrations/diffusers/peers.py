@@ -18,6 +18,7 @@ from fewstep.processes import Process, VPDiscrete
 
 if TYPE_CHECKING:
     from fewstep.models.model import Conditions, Model
+from fewstep.unwrap import innermost_denoiser
 
 __all__ = ["PEERS", "Peer"]
 
@@ -132,6 +133,4 @@ class Peer:
 
 def _prediction(denoiser: DataPredictor) -> str:
     """Return what the network behind a denoiser predicts, guided or not; "" where it is not known."""
-    while hasattr(denoiser, "inner"):
-        denoiser = denoiser.inner
-    return getattr(denoiser, "prediction", "")
+    return getattr(innermost_denoiser(denoiser), "prediction", "")

@@ -1,0 +1,62 @@
+"""The layers of a wrapped network: guidance, denoiser, ``torch.compile``, parallel wrappers, the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+__all__ = ["innermost_denoiser", "is_compiled", "layers", "network_of"]
+
+PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
+def layers(outer: Any) -> Iterator[Any]:
+    """Yield ``outer`` and what lies inside of it, from the outside in.
+
+    Guidance and thresholding have an ``inner`` denoiser, a denoiser its ``network``, ``torch.compile`` and parallel
+    wrappers a module. What has none of these is the last layer.
+    """
+    while outer is not None:
+        yield outer
+        outer = _inside(outer)
+
+
+def innermost_denoiser(denoiser: Any) -> Any:
+    """Return the denoiser inside of guidance and thresholding; what is no denoiser is handed on."""
+    last = denoiser
+    for layer in layers(denoiser):
+        last = layer if _is_denoiser(layer) else last
+    return last
+
+
+def network_of(outer: Any) -> Any:
+    """Return the last layer: the bare network, or the denoiser or function in which none can be seen."""
+    last = outer
+    for layer in layers(outer):
+        last = layer
+    return last
+
+
+def is_compiled(outer: Any) -> bool:
+    """Whether the network in ``outer``, or a part of it, is compiled."""
+    module = next((layer for layer in layers(outer) if isinstance(layer, nn.Module)), None)
+    parts = () if module is None else module.modules()
+    return any("_orig_mod" in p._modules or getattr(p, "_compiled_call_impl", None) is not None for p in parts)
+
+
+def _is_denoiser(layer: Any) -> bool:
+    return hasattr(layer, "process")
+
+
+def _inside(layer: Any) -> Any:
+    if isinstance(layer, nn.Module):
+        if layer._modules.get("_orig_mod") is not None:
+            return layer._modules["_orig_mod"]
+        if isinstance(layer, PARALLEL):
+            return layer.module
+        if not _is_denoiser(layer):
+            return None
+    inner = getattr(layer, "inner", None)
+    return getattr(layer, "network", None) if inner is None else inner
