@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from support import tiny_pipelines as tiny
+from support import tiny_transformer_pipelines as newer
 
 import fewstep as fs
 from fewstep.errors import InputError
@@ -22,25 +23,28 @@ def built(make):
     return pipe, call
 
 
-def own_loop(pipe, call, solver, grid, x_T):
-    """What the pipeline makes of ``x_T`` in its own loop, with the plan of the scheduler."""
-    pipe.scheduler = fs.integrations.diffusers.FewStepScheduler.from_config(
-        pipe.scheduler.config, solver=solver, grid=grid.times.tolist()
+def own_loop(pipe, call, grid, latents, output_type="latent"):
+    """What the pipeline makes of latents in its own loop, and the plan that ran: some pipelines pass their levels."""
+    scheduler = fs.integrations.diffusers.FewStepScheduler.from_config(
+        pipe.scheduler.config, solver="unipc", grid=grid.times.tolist()
     )
-    return tiny.run(pipe, call, steps=grid.steps, latents=x_T.clone(), output_type="latent")
+    pipe.scheduler = scheduler
+    made = tiny.run(pipe, call, steps=grid.steps, latents=latents.clone(), output_type=output_type)
+    return made, scheduler.plan
 
 
 TAKES_LATENTS = [make for make in tiny.TEXT_TO_IMAGE if make.__name__ != "dit"]
 
 
-@pytest.mark.parametrize("make", TAKES_LATENTS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [*TAKES_LATENTS, *newer.ALL], ids=lambda make: make.__name__)
+@pytest.mark.filterwarnings("ignore:.* sigmas are given:UserWarning")
 def test_it_is_the_pipelines_own_loop(make):
     pipe, call = built(make)
     model = fs.models.from_pipeline(pipe, **call)
     grid = fs.grids.uniform_time(model.process, STEPS)
     x_T = fs.initial_state(grid, model.shape, [3])
-    ours = fs.sample(model, fs.UniPC(2), grid, x_T)
-    theirs = own_loop(pipe, call, "unipc", grid, x_T)
+    theirs, plan = own_loop(pipe, call, grid, model.layout.latents_of(x_T))
+    ours = fs.execute(plan, model, x_T)
     assert ours.shape == theirs.shape
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 * float(1 + theirs.abs().max()))
 
@@ -70,19 +74,32 @@ def test_rows_of_embeddings_are_conditions():
         fs.sample(model, fs.Euler(), grid, x_T, cond=[0, 2])
 
 
-@pytest.mark.parametrize("make", [tiny.stable_diffusion, tiny.flux, tiny.wan], ids=lambda make: make.__name__)
+DECODED = [tiny.stable_diffusion, tiny.flux, tiny.wan, newer.flux_2, newer.ltx, newer.audioldm_2]
+
+
+@pytest.mark.parametrize("make", DECODED, ids=lambda make: make.__name__)
 def test_decoding_is_the_pipelines_own(make):
     pipe, call = built(make)
     model = fs.models.from_pipeline(pipe, **call)
     grid = fs.grids.uniform_time(model.process, STEPS)
     x_T = fs.initial_state(grid, model.shape, [3])
     ours = model.decode(fs.sample(model, fs.UniPC(2), grid, x_T), output_type="np")
-    pipe.scheduler = fs.integrations.diffusers.FewStepScheduler.from_config(
-        pipe.scheduler.config, solver="unipc", grid=grid.times.tolist()
-    )
-    theirs = tiny.run(pipe, call, steps=STEPS, latents=x_T.clone(), output_type="np").numpy()
-    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    theirs, _ = own_loop(pipe, call, grid, model.layout.latents_of(x_T), "np")
+    scale = float(theirs.abs().max())
+    np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-4 * max(scale, 1.0))
     assert len(model.decode(torch.cat([x_T, x_T]))) == 2
+
+
+def test_two_experts_are_called_where_each_belongs():
+    pipe, call = built(newer.wan_22)
+    model = fs.models.from_pipeline(pipe, **call)
+    called = []
+    pipe.transformer.register_forward_pre_hook(lambda *_: called.append(1))
+    pipe.transformer_2.register_forward_pre_hook(lambda *_: called.append(2))
+    x = torch.randn(1, *model.shape, generator=torch.Generator().manual_seed(0))
+    for t in (0.9, 0.8):
+        model(x, torch.tensor(t, dtype=torch.float64))
+    assert called == [1, 1, 2, 2]  # Each twice, for guidance.
 
 
 def test_the_pipeline_stays_as_it_is():

@@ -78,6 +78,7 @@ class PipelineDenoiser(DataPredictor):
         process, shape: of the state that the pipeline hands to its scheduler.
         num_classes: the number of conditions, if there are several.
         guidance_scale: the pipeline's own; 1 where it has none.
+        layout: how the pipeline's ``latents`` are packed into a state.
     """
 
     def __init__(self, pipe: Any, call: Mapping[str, Any]) -> None:
@@ -101,7 +102,7 @@ class PipelineDenoiser(DataPredictor):
         self.guidance_scale = call.get("guidance_scale", default)
         self._generator = call.get("generator")
         self._name = type(pipe).__name__
-        self._layout = self._probe()
+        self.layout = self._probe()
 
     @property
     def process(self) -> Process:  # type: ignore[override]
@@ -148,7 +149,7 @@ class PipelineDenoiser(DataPredictor):
         made = []
         for i in range(len(x0)):
             kwargs = {} if output_type is None else {"output_type": output_type}
-            latents = self._layout.latents_of(x0[i : i + 1].to(self._dtype))
+            latents = self.layout.latents_of(x0[i : i + 1].to(self._dtype))
             made.append(self._called(latents, numbers[i : i + 1], **kwargs)[0])
         if isinstance(made[0], list):
             return [one for part in made for one in part]
@@ -176,7 +177,7 @@ class PipelineDenoiser(DataPredictor):
             return None
 
     def _evaluated(self, x_t: Tensor, numbers: list[int]) -> Tensor:
-        self._called(self._layout.latents_of(x_t.to(self._dtype)), numbers)
+        self._called(self.layout.latents_of(x_t.to(self._dtype)), numbers)
         seen, output = self.scheduler.sample, self.scheduler.output
         self.scheduler.sample = self.scheduler.output = None
         if seen is None or output is None or seen.shape != x_t.shape:
@@ -187,7 +188,8 @@ class PipelineDenoiser(DataPredictor):
     def _called(self, latents: Tensor | None, numbers: list[int], **more: Any) -> Any:
         """Call the pipeline for one step from ``latents`` (None: of its own)."""
         settings = {**self._call_settings, **_chosen(self._rows, numbers)}
-        for name, value in (("num_inference_steps", 1), ("output_type", "latent"), ("generator", self._seeded())):
+        # Two steps are asked for, since some pipelines halve their number; there is one all the same.
+        for name, value in (("num_inference_steps", 2), ("output_type", "latent"), ("generator", self._seeded())):
             if name in self._parameters:
                 settings.setdefault(name, value)
         if "batch_size" in self._parameters:
@@ -242,7 +244,7 @@ def _split(call: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Sequence[
             rows[name] = [value] if isinstance(value, str) else list(value)
         elif name == LABELS and value is not None:
             rows[name] = torch.as_tensor(value).flatten().tolist()
-        elif isinstance(value, Tensor) and ("prompt" in name and ("embeds" in name or "mask" in name)):
+        elif isinstance(value, (Tensor, list)) and any(part in name for part in ("prompt_embeds", "attention_mask")):
             rows[name] = value
         elif name != "generator":
             settings[name] = value
