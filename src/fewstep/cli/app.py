@@ -1,4 +1,4 @@
-"""The application: commands are registered here; torch is imported only when one runs."""
+"""The application: each command's settings, and where it is run."""
 
 from __future__ import annotations
 
@@ -13,35 +13,50 @@ try:
 except ImportError as error:
     raise MissingPackageError("the command line needs typer and rich: pip install 'fewstep[cli]'.") from error
 
-from fewstep.cli.calibrate import calibrate
-from fewstep.cli.compare.command import compare
-from fewstep.cli.evaluate import evaluate
-from fewstep.cli.generate.command import generate
-from fewstep.cli.grid import grid
-from fewstep.cli.sample import sample
-from fewstep.cli.skip import app as skip
+from fewstep.cli.command import command
+from fewstep.cli.settings.calibrate import CalibrateSettings
+from fewstep.cli.settings.compare import CompareSettings
+from fewstep.cli.settings.evaluate import EvaluateSettings
+from fewstep.cli.settings.generate import GenerateSettings
+from fewstep.cli.settings.grid import GridSettings
+from fewstep.cli.settings.sample import SampleSettings
+from fewstep.cli.settings.skip import DiagnoseSettings, SearchSettings
 
-__all__ = ["app", "run"]
+__all__ = ["COMMANDS", "app", "run"]
 
-app = typer.Typer(
-    name="fewstep",
-    help="Trained diffusion and flow-matching models at their best in few network calls, without training.",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
-)
-app.command()(sample)
-app.command()(grid)
-app.command()(generate)
-app.command()(evaluate)
-app.command()(compare)
-app.command()(calibrate)
-app.add_typer(skip, name="skip")
+COMMANDS: dict[str, tuple[type, str]] = {
+    "sample": (SampleSettings, "fewstep.cli.sample:sample"),
+    "grid": (GridSettings, "fewstep.cli.grid:grid"),
+    "generate": (GenerateSettings, "fewstep.cli.generate.command:generate"),
+    "evaluate": (EvaluateSettings, "fewstep.cli.evaluate:evaluate"),
+    "compare": (CompareSettings, "fewstep.cli.compare.command:compare"),
+    "calibrate": (CalibrateSettings, "fewstep.cli.calibrate:calibrate"),
+    "skip diagnose": (DiagnoseSettings, "fewstep.cli.skip.diagnose:diagnose"),
+    "skip search": (SearchSettings, "fewstep.cli.skip.search:search"),
+}
+"""What each command can be asked for, and the function that does it, imported when it is called."""
+
+GROUPS = {"skip": "Scaled skip connections (Skip-Tuning): measure what they do, and search for the best."}
 
 
-@app.callback()
-def _commands() -> None:
-    """Keep commands named even while there is only one."""
+def _application() -> typer.Typer:
+    app = typer.Typer(
+        name="fewstep",
+        help="Trained diffusion and flow-matching models at their best in few network calls, without training.",
+        no_args_is_help=True,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+    )
+    groups = {name: typer.Typer(help=text) for name, text in GROUPS.items()}
+    for name, (settings, run) in COMMANDS.items():
+        group, _, own = name.rpartition(" ")
+        (groups[group] if group else app).command(own)(command(settings, run))
+    for name, made in groups.items():
+        app.add_typer(made, name=name)
+    return app
+
+
+app = _application()
 
 
 def run() -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from fewstep.cli.shared.options import Device
+from fewstep import metrics
+from fewstep.cli.settings.evaluate import EvaluateSettings
+from fewstep.cli.settings.options import names
+from fewstep.cli.shared.manifest import versions
+from fewstep.cli.shared.models import check_device
+from fewstep.metrics.evaluate import checked_metrics
+from fewstep.metrics.evaluate import evaluate as measured
+from fewstep.metrics.references import reference_hash, reference_summary
+from fewstep.storage import write_json
 
 __all__ = ["evaluate"]
 
@@ -15,54 +22,25 @@ UNKNOWN = "unknown"
 """The features of statistics that do not say theirs."""
 
 
-def evaluate(
-    images: Annotated[Path, typer.Argument(help="A folder of fewstep generate or of pictures, or an .npz.")],
-    reference: Annotated[
-        str, typer.Option(help="What to compare with: an .npz of images or statistics, a folder, or fashion-mnist.")
-    ] = "fashion-mnist",
-    features: Annotated[
-        str, typer.Option(help="fashion-mnist, inception:FILE, dinov2:FOLDER or torchscript:FILE.")
-    ] = "fashion-mnist",
-    metrics: Annotated[str, typer.Option(help="Some of fd,kid,prdc,mmd.")] = "fd",
-    batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 256,
-    device: Device = "cpu",
-    out: Annotated[Path | None, typer.Option(help="A .json file for the result.")] = None,
-) -> None:
-    """Measure images against a reference, in features whose name and hash go into the result.
-
-    Example: fewstep evaluate samples --reference fashion_mnist.npz --metrics fd,kid,prdc
-    """
-    from fewstep import metrics as measuring
-    from fewstep.cli.shared.manifest import versions
-    from fewstep.cli.shared.models import check_device
-    from fewstep.errors import InputError
-    from fewstep.metrics.evaluate import checked_metrics
-    from fewstep.metrics.evaluate import evaluate as measured
-    from fewstep.metrics.references import reference_hash, reference_summary
-    from fewstep.storage import write_json
-
-    wanted = checked_metrics([name.strip() for name in metrics.split(",") if name.strip()])
-    if batch_size < 1:
-        raise InputError(f"--batch-size is {batch_size}: it must be at least 1.")
-    if out is not None and (out.suffix != ".json" or not out.absolute().parent.is_dir()):
-        raise InputError(f"--out is {str(out)!r}: write a name that ends in .json, in a folder that exists.")
-    if not images.exists():
-        raise InputError(f"{str(images)!r} does not exist: give an .npz, or a folder of .npz or pictures.")
-    check_device(device)
-    extractor = measuring.features(features, device)
-    against = reference_summary(reference, extractor, batch_size)
-    result = measured(images, against, extractor, wanted, batch_size)
-    if out is not None:
+def evaluate(settings: EvaluateSettings) -> None:
+    """Measure images against a reference."""
+    wanted = checked_metrics(names(settings.metrics))
+    check_device(settings.device)
+    extractor = metrics.features(settings.features, settings.device)
+    against = reference_summary(settings.reference, extractor, settings.batch_size)
+    result = measured(settings.images, against, extractor, wanted, settings.batch_size)
+    features = against.moments.features or UNKNOWN
+    if settings.out is not None:
         record = {
             **result,
-            "path": str(images),
-            "reference": reference,
-            "reference_hash": reference_hash(reference),
-            "reference_features": against.moments.features or UNKNOWN,
+            "path": str(settings.images),
+            "reference": settings.reference,
+            "reference_hash": reference_hash(settings.reference),
+            "reference_features": features,
             "versions": versions(),
         }
-        write_json(out, record)
-    _show(result, reference, against.moments.features or UNKNOWN)
+        write_json(settings.out, record)
+    _show(result, settings.reference, features)
 
 
 def _show(result: dict[str, Any], reference: str, features: str) -> None:

@@ -3,68 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
-import typer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
 
-from fewstep.cli.shared.options import SOLVER
+from fewstep import grids, processes, solvers
+from fewstep.cli.settings.grid import GridSettings
 from fewstep.errors import InputError, MissingPackageError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from fewstep.grids.heuristic import End
-    from fewstep.processes import Process
-    from fewstep.solvers import Solver
-    from fewstep.time_grid import TimeGrid
+from fewstep.grids.bound import Bound
+from fewstep.grids.heuristic import End
+from fewstep.processes import Process
+from fewstep.recommended import recommended
+from fewstep.solvers import Solver
+from fewstep.storage import write_whole
+from fewstep.time_grid import TimeGrid
 
 __all__ = ["grid"]
 
 
-def grid(
-    process: Annotated[str, typer.Option(help="vp-linear, vp-cosine, vp-discrete, edm or flow:shift=3.")] = "vp-linear",
-    solver: Annotated[str, typer.Option(help="The solver that the grid is for, as unipc or sa:tau=0.5.")] = SOLVER,
-    steps: Annotated[int, typer.Option(help="Intervals of the grid, 1 or more.")] = 8,
-    name: Annotated[
-        str, typer.Option("--grid", help="Which grid to print: optimized, karras, ... or a .json file.")
-    ] = "optimized",
-    error_power: Annotated[float, typer.Option(help="p of the error σ^p/α: 1 for pixels, 2 for latents.")] = 1.0,
-    end: Annotated[str, typer.Option(help="The last time, 'zero', or 'habit' for the process's own.")] = "habit",
-    out: Annotated[Path | None, typer.Option(help="Write the grid to this .json file.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw it beside the others into this .png or .svg file.")] = None,
-) -> None:
-    """Print a time grid: t, σ, λ and the timesteps of diffusers.
-
-    Example: fewstep grid --process vp-discrete --solver unipc:order=2 --steps 8 --out grid.json --plot grid.png
-    """
-    from fewstep import grids, processes, solvers
-    from fewstep.storage import write_whole
-
-    _check_suffix("--out", out, (".json",))
-    _check_suffix("--plot", plot, (".png", ".svg"))
-    where, chosen = processes.named(process), solvers.named(solver)
-    last = _end(end)
-    if name == "optimized":
-        made: TimeGrid = grids.optimized(where, chosen, steps, error_power=error_power, end=last)
+def grid(settings: GridSettings) -> None:
+    """Print a time grid, and write and draw it if wanted."""
+    process, steps = processes.named(settings.process), settings.steps
+    solver = solvers.named(settings.solver or recommended(process, steps).solver)
+    end = _end(settings.end)
+    if settings.grid == "optimized":
+        made: TimeGrid = grids.optimized(process, solver, steps, error_power=settings.error_power, end=end)
     else:
-        made = grids.named(name, where, steps, last, solver=chosen)
-    bounds = _print(made, chosen, error_power)
-    if out is not None:
-        write_whole(out, lambda path: _write(path, made.to_json()))
-    if plot is not None:
-        others = {other: make(where, steps, end=last) for other, make in grids.NAMES.items() if other != "optimized"}
-        write_whole(plot, lambda path: draw({name: made, **others}, bounds, path))
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text + "\n", "utf-8")
-
-
-def _check_suffix(option: str, path: Path | None, suffixes: tuple[str, ...]) -> None:
-    if path is not None and path.suffix not in suffixes:
-        raise InputError(f"{option} is {str(path)!r}: end the name in {' or '.join(suffixes)}.")
-    if path is not None and not path.absolute().parent.is_dir():
-        raise InputError(f"{option} is {str(path)!r}: the folder {str(path.absolute().parent)!r} does not exist.")
+        made = grids.named(settings.grid, process, steps, end, solver=solver)
+    bounds = _print(made, solver, settings.error_power)
+    if settings.out is not None:
+        write_whole(settings.out, lambda path: path.write_text(made.to_json() + "\n", "utf-8"))
+    if settings.plot is not None:
+        others = {name: make(process, steps, end=end) for name, make in grids.NAMES.items() if name != "optimized"}
+        shown = {settings.grid: made, **others}
+        write_whole(settings.plot, lambda path: draw(shown, bounds, path))
 
 
 def _end(text: str) -> End:
@@ -80,9 +53,6 @@ def _end(text: str) -> End:
 
 def _print(grid: TimeGrid, solver: Solver, error_power: float) -> Bounds:
     """Print the table and what the optimisation did; return the function that bounds a grid."""
-    from rich.console import Console
-    from rich.table import Table
-
     console = Console(highlight=False)
     table = Table("step", "t", "σ/α", "λ", "timestep", box=None, header_style="bold")
     for column in table.columns:
@@ -105,8 +75,6 @@ class Bounds:
     """The error bound of one grid at a time."""
 
     def __init__(self, process: Process, solver: Solver, error_power: float, to_zero: bool) -> None:
-        from fewstep.grids.bound import Bound
-
         self.bound = Bound(process, solver, error_power, to_zero=to_zero)
 
     def __call__(self, grid: TimeGrid) -> float:
@@ -116,8 +84,6 @@ class Bounds:
 
 def timestep(process: Process, t: Tensor) -> Tensor:
     """Return what a diffusers network is fed at ``t``: N·t − 1, 1000·t for a flow, ¼·log σ for EDM."""
-    from fewstep import processes
-
     if isinstance(process, processes.RectifiedFlow):
         return 1000.0 * t
     if isinstance(process, processes.EDM):

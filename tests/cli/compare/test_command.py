@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 
 import fewstep as fs
 from fewstep.cli.app import app, run
+from fewstep.cli.compare import bench
 from fewstep.cli.compare.bench import _share
 from fewstep.cli.compare.cells import Cell
 from fewstep.cli.compare.command import split_specs
-from fewstep.cli.shared import progress
 from fewstep.cli.shared.images import to_uint8
 from fewstep.cli.shared.progress import bar
 from fewstep.cli.shared.workers import Workers
@@ -273,7 +273,7 @@ def test_half_precision_is_another_network(tmp_path):
 
 def test_progress_counts_every_call_of_what_is_measured(tmp_path, monkeypatch):
     bars = []
-    monkeypatch.setattr(progress, "bar", lambda **words: bars.append(bar(**words)) or bars[-1])
+    monkeypatch.setattr(bench, "bar", lambda **words: bars.append(bar(**words)) or bars[-1])
     words = ["--solvers", "ddim,unipc,unipc:order=3,ddim:eta=1.0,heun", "--grids", "karras", "--steps", "3", "--peers"]
     compare(tmp_path / "t", *words, "unipc,sa")
     (task,) = bars[-1].tasks

@@ -9,20 +9,24 @@ from datetime import datetime, timezone
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import torch
+
+from fewstep.cli.compare.cells import Cell
+from fewstep.cli.compare.draws import Draws, Told
+from fewstep.cli.compare.solution import Solution
+from fewstep.cli.shared.images import to_uint8, write_images
+from fewstep.cli.shared.manifest import versions
+from fewstep.cli.shared.progress import bar
+from fewstep.cli.shared.workers import Workers
 from fewstep.errors import InputError, NonFiniteStateError
-from fewstep.storage import Plain, Schema, read_json
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from fewstep.cli.compare.cells import Cell
-    from fewstep.cli.compare.draws import Draws, Told
-    from fewstep.cli.compare.solution import Solution
-    from fewstep.cli.shared.workers import Workers
-    from fewstep.metrics import Extractor
-    from fewstep.metrics.summary import Summary
+from fewstep.metrics import Extractor, Moments, frechet_distance, from_uint8
+from fewstep.metrics.error import rmse_interval, squared_errors
+from fewstep.metrics.images import npz_batches
+from fewstep.metrics.summary import Summary
+from fewstep.storage import Plain, Schema, read_json, write_json
 
 __all__ = ["KEPT", "Bench"]
 
@@ -56,8 +60,6 @@ class Bench:
         Raises:
             InputError: if cells are not finite, which it names, once all others are measured.
         """
-        from fewstep.cli.shared.progress import bar
-
         ordered = {cell.name: cell for cell in sorted(cells, key=lambda cell: (cell.steps, cell.grid))}.values()
         missing = [cell for cell in ordered if not self._is_there(cell)]
         own = _share(missing, worker)
@@ -110,16 +112,10 @@ class Bench:
         Raises:
             InputError: if their file is damaged.
         """
-        from fewstep.metrics.images import npz_batches
-
         return next(npz_batches(self._pictures(cell), KEPT))
 
     def solution_pictures(self) -> np.ndarray | None:
         """Return the first images of the reference solution, uint8 [n, H, W, C]; None where none was needed."""
-        import torch
-
-        from fewstep.cli.shared.images import to_uint8
-
         if self.solution is None or not self.solution.path.is_file():
             return None
         return to_uint8(torch.from_numpy(self.solution.read(len(self.draws.seeds))[:KEPT].copy()))
@@ -138,15 +134,6 @@ class Bench:
         return self.folder / f"{cell.name}.npz"
 
     def _measure(self, cell: Cell, told: Told) -> None:
-        import numpy as np
-        import torch
-
-        from fewstep.cli.shared.images import to_uint8, write_images
-        from fewstep.cli.shared.manifest import versions
-        from fewstep.metrics import Moments, frechet_distance, from_uint8
-        from fewstep.metrics.error import rmse_interval, squared_errors
-        from fewstep.storage import write_json
-
         solution = None
         if self.solution is not None and not cell.sampler.stochastic:
             solution = self.solution.read(len(self.draws.seeds))

@@ -7,14 +7,16 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from torch import Tensor
 
-    from fewstep.denoiser import DataPredictor
-    from fewstep.models.model import Model
-    from fewstep.plan import Plan
+from fewstep.cli.shared.recipes import recipe_plan
+from fewstep.denoiser import DataPredictor
+from fewstep.grids import named as grids_named
+from fewstep.models.model import Model
+from fewstep.plan import Plan
+from fewstep.solvers import named as solver_named
 
 __all__ = ["Cell", "Commands", "Planned", "Sampler", "peer_cells", "planned_cells", "recipe_cells"]
 
@@ -108,16 +110,13 @@ def planned_cells(
     Raises:
         InputError: if a solver or a grid is unknown, or refuses its settings.
     """
-    from fewstep.grids import named as grid_named
-    from fewstep.solvers import named as solver_named
-
     chosen = {spec: solver_named(spec) for spec in solvers}
     return [
         Cell(
             spec,
             grid,
             count,
-            Planned(solver.plan(grid_named(grid, denoiser.process, count, solver=solver))),
+            Planned(solver.plan(grids_named(grid, denoiser.process, count, solver=solver))),
             ("generate", "--solver", spec, "--grid", grid, "--steps", str(count)),
         )
         for spec, solver in chosen.items()
@@ -132,8 +131,6 @@ def recipe_cells(denoiser: DataPredictor, recipes: Sequence[str]) -> list[Cell]:
     Raises:
         InputError: if a file is no recipe of this model's process.
     """
-    from fewstep.cli.shared.recipes import recipe_plan
-
     plans = {path: recipe_plan(Path(path), denoiser) for path in recipes}
     return [
         Cell(path, "its own", plan.steps, Planned(plan), ("generate", "--recipe", path)) for path, plan in plans.items()
@@ -149,7 +146,7 @@ def peer_cells(denoiser: DataPredictor, peers: Sequence[str], counts: Sequence[i
     """
     if not peers:
         return []
-    from fewstep.integrations.diffusers.peers import Peer
+    from fewstep.integrations.diffusers.peers import Peer  # It needs diffusers.
 
     return [
         Cell(

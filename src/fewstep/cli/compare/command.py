@@ -2,163 +2,116 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
+import torch
 import typer
 
-from fewstep.cli.shared.options import (
-    BatchSize,
-    ClassOfSeed,
-    Device,
-    Dtype,
-    Guidance,
-    ModelName,
-    Prompt,
-    Prompts,
-    TrustPickle,
-)
-from fewstep.errors import InputError, unknown_name
-
-if TYPE_CHECKING:
-    from fewstep.cli.compare.cells import Cell, Commands
-    from fewstep.models.model import Model
+from fewstep import grids, metrics, solvers
+from fewstep.cli.command import spelled
+from fewstep.cli.compare.bench import Bench
+from fewstep.cli.compare.cells import Cell, Commands, Planned, peer_cells, planned_cells, recipe_cells
+from fewstep.cli.compare.draws import Draws
+from fewstep.cli.compare.results import show, write
+from fewstep.cli.compare.solution import Solution
+from fewstep.cli.settings.compare import CompareSettings
+from fewstep.cli.shared import manifest
+from fewstep.cli.shared.conditions import conditions_of, parse_seeds, read_prompts
+from fewstep.cli.shared.models import load_model
+from fewstep.cli.shared.workers import workers
+from fewstep.errors import InputError
+from fewstep.fingerprint import model_fingerprint
+from fewstep.guidance import thresholds
+from fewstep.metrics.references import reference_hash, reference_summary
+from fewstep.models.model import Model
+from fewstep.storage import remove_leftovers
 
 __all__ = ["compare", "split_specs"]
 
-METRICS = ("error", "fd")
+
 FORMAT = "fewstep-comparison/1"
 
 
-def compare(
-    context: typer.Context,
-    out: Annotated[Path, typer.Option(help="A folder for the results; the same command again goes on in it.")],
-    model: ModelName = "fashion-mnist",
-    solvers: Annotated[str, typer.Option(help="Solvers, as unipc,dpmpp:order=3,ddim.")] = "unipc,dpmpp,ddim",
-    grids: Annotated[str, typer.Option(help="Grids, as karras,uniform_logsnr.")] = "karras,uniform_logsnr",
-    steps: Annotated[str, typer.Option(help="Numbers of steps, as 5,8,10.")] = "5,8,10",
-    recipes: Annotated[str, typer.Option(help="Recipes of fewstep calibrate to compare too: a.json,b.json.")] = "",
-    peers: Annotated[
-        str,
-        typer.Option(
-            help="Diffusers' own schedulers to compare too: unipc,dpmpp2,dpmpp3,deis,sa,unipc_karras,dpmpp2_karras."
-        ),
-    ] = "",
-    metrics: Annotated[str, typer.Option(help="Some of error,fd.")] = "error,fd",
-    num: Annotated[int, typer.Option(help="Samples a cell, with the seeds from 0 on.")] = 256,
-    class_: ClassOfSeed = "each",
-    prompt: Prompt = None,
-    prompts: Prompts = None,
-    guidance: Guidance = 1.0,
-    features: Annotated[str, typer.Option(help="The features of fd, as in fewstep evaluate.")] = "fashion-mnist",
-    reference: Annotated[str, typer.Option(help="The images of fd, as in fewstep evaluate.")] = "fashion-mnist",
-    exact_steps: Annotated[int, typer.Option(help="Steps of the reference solution of error (UniPC, order 3).")] = 100,
-    batch_size: BatchSize = 64,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    trust_pickle: TrustPickle = False,
-) -> None:
-    """Measure every solver on every grid at every number of steps, into report.html, table.csv and table.json.
-
-    error is the RMSE to the solution of the same noise in many steps, with a 95 % bootstrap interval; a solver that
-    adds noise has none. fd is the Fréchet distance to the reference. Several processes share the cells: accelerate
-    launch --multi_gpu --num_processes 2 -m fewstep.cli compare …
-
-    Example: fewstep compare --solvers unipc,dpmpp,ddim --grids karras --steps 5,8,10 --num 1000 --out table
-    """
-    import torch
-
-    from fewstep import grids as grid_names
-    from fewstep import metrics as measuring
-    from fewstep import solvers as solver_names
-    from fewstep.cli.compare.bench import Bench
-    from fewstep.cli.compare.cells import Planned
-    from fewstep.cli.compare.draws import Draws
-    from fewstep.cli.compare.results import show, spelled_command, write
-    from fewstep.cli.compare.solution import Solution
-    from fewstep.cli.shared import manifest
-    from fewstep.cli.shared.conditions import conditions_of, parse_seeds, read_prompts
-    from fewstep.cli.shared.models import load_model
-    from fewstep.cli.shared.workers import workers
-    from fewstep.fingerprint import model_fingerprint
-    from fewstep.guidance import thresholds
-    from fewstep.metrics.references import reference_hash, reference_summary
-    from fewstep.storage import remove_leftovers
-
-    wanted = [name.strip() for name in metrics.split(",") if name.strip()]
-    for name in wanted or [metrics]:
-        if name not in METRICS:
-            raise unknown_name("metric", name, METRICS)
-    counts = _numbers(steps)
-    if batch_size < 1 or exact_steps < 1:
-        raise InputError(f"--batch-size is {batch_size}, --exact-steps {exact_steps}: both must be at least 1.")
-    seeds, texts = parse_seeds(None, num), read_prompts(prompt, prompts)
-    worker = workers(device)
-    loaded = load_model(model, guidance=guidance, device=worker.device, dtype=dtype, trust_pickle=trust_pickle)
-    cells = _cells(loaded, solvers, grids, counts, recipes, peers)
-    if "fd" in wanted and len(seeds) < 2:
-        raise InputError(f"--num is {len(seeds)}: fd needs at least 2 images.")
-    exact = solver_names.UniPC(order=3).plan(grid_names.uniform_logsnr(loaded.denoiser.process, exact_steps))
-    conditions: Any = conditions_of(loaded, seeds, class_, texts)
-    extractor = measuring.features(features, worker.device) if "fd" in wanted else None
-    if extractor is not None and loaded.denoiser.shape is not None and loaded.decode is None:
-        extractor(torch.zeros(1, *loaded.denoiser.shape))  # Refuses images that it does not take before any call.
-    against = None if extractor is None else worker.lead(lambda: reference_summary(reference, extractor, batch_size))
-    common = {"model": model, "model_hash": model_fingerprint(loaded), "thresholds": thresholds(loaded.denoiser),
-              "seeds": manifest.spelled(seeds), "class": class_,
-              "prompts": texts, "guidance": guidance, "features": extractor.tag if extractor else "",
-              "reference": reference, "reference_hash": reference_hash(reference) if extractor else "",
-              "exact_steps": exact_steps, "metrics": wanted,
-              "device": device.partition(":")[0], "dtype": dtype}  # fmt: skip
+def compare(settings: CompareSettings) -> None:
+    """Measure every solver on every grid at every number of steps."""
+    wanted = settings.wanted
+    seeds, texts = parse_seeds(None, settings.num), read_prompts(settings.prompt, settings.prompts)
+    worker = workers(settings.device)
+    model = load_model(settings, settings.guidance, worker.device)
+    cells = _cells(model, settings)
+    exact = solvers.UniPC(order=3).plan(grids.uniform_logsnr(model.denoiser.process, settings.exact_steps))
+    conditions: Any = conditions_of(model, seeds, settings.class_, texts)
+    extractor = metrics.features(settings.features, worker.device) if "fd" in wanted else None
+    if extractor is not None and model.denoiser.shape is not None and model.decode is None:
+        extractor(torch.zeros(1, *model.denoiser.shape))  # Refuses images that it does not take before any call.
+    against = None
+    if extractor is not None:
+        against = worker.lead(partial(reference_summary, settings.reference, extractor, settings.batch_size))
+    common = {
+        "model": settings.model,
+        "model_hash": model_fingerprint(model),
+        "thresholds": thresholds(model.denoiser),
+        "seeds": manifest.spelled(seeds),
+        "class": settings.class_,
+        "prompts": texts,
+        "guidance": settings.guidance,
+        "features": extractor.tag if extractor else "",
+        "reference": settings.reference,
+        "reference_hash": reference_hash(settings.reference) if extractor else "",
+        "exact_steps": settings.exact_steps,
+        "metrics": wanted,
+        "device": settings.device.partition(":")[0],
+        "dtype": settings.dtype,
+    }
     description = {"format": FORMAT, "settings": common, "versions": manifest.versions()}
-    worker.lead(lambda: manifest.enter(out, description, leads=worker.index == 0))
+    worker.lead(lambda: manifest.enter(settings.out, description, leads=worker.index == 0))
     if worker.index == 0:
-        remove_leftovers(out)
-    draws = Draws(loaded, list(seeds), conditions, batch_size)
-    bench = Bench(out, draws, extractor, against, Solution(out, Planned(exact)) if "error" in wanted else None)
+        remove_leftovers(settings.out)
+    draws = Draws(model, list(seeds), conditions, settings.batch_size)
+    solution = Solution(settings.out, Planned(exact)) if "error" in wanted else None
+    bench = Bench(settings.out, draws, extractor, against, solution)
     bench.measure(cells, worker)
     if worker.index == 0:
-        led_by = {"--prompt": prompt, "--prompts": prompts}
-        extra = [str(word) for option, value in led_by.items() if value is not None for word in (option, value)]
-        commands = _commands(common, features, extra + (["--trust-pickle"] if trust_pickle else []))
-        rows = _rows(cells, bench.rows(cells), commands)
-        table = {"settings": common, "command": spelled_command(context), "versions": manifest.versions(), "rows": rows}
-        write(out, table, [bench.pictures(cell) for cell in cells], bench.solution_pictures())
+        rows = _rows(cells, bench.rows(cells), _commands(settings, common))
+        command = spelled("compare", settings)
+        table = {"settings": common, "command": command, "versions": manifest.versions(), "rows": rows}
+        write(settings.out, table, [bench.pictures(cell) for cell in cells], bench.solution_pictures())
         show(rows)
-        typer.echo(f"{len(rows)} cells{worker.among} -> {out / 'report.html'}")
+        typer.echo(f"{len(rows)} cells{worker.among} -> {settings.out / 'report.html'}")
     worker.leave()
 
 
-def _cells(model: Model, solvers: str, grids: str, counts: list[int], recipes: str, peers: str) -> list[Cell]:
-    from fewstep.cli.compare.cells import peer_cells, planned_cells, recipe_cells
-
+def _cells(model: Model, settings: CompareSettings) -> list[Cell]:
+    counts = settings.counts
     found = planned_cells(
         model.denoiser,
-        split_specs("--solvers", solvers) if solvers else [],
-        split_specs("--grids", grids),
+        split_specs("--solvers", settings.solvers) if settings.solvers else [],
+        split_specs("--grids", settings.grids),
         counts,
     )
-    found += recipe_cells(model.denoiser, split_specs("--recipes", recipes) if recipes else [])
-    found += peer_cells(model.denoiser, split_specs("--peers", peers) if peers else [], counts)
+    found += recipe_cells(model.denoiser, split_specs("--recipes", settings.recipes) if settings.recipes else [])
+    found += peer_cells(model.denoiser, split_specs("--peers", settings.peers) if settings.peers else [], counts)
     if not found:
         raise InputError("there is nothing to compare: give --solvers, --recipes or --peers.")
     return found
 
 
-def _commands(common: Mapping[str, Any], features: str, extra: Sequence[str]) -> Commands:
-    """Return the command lines of these settings; ``features`` and ``extra`` are as they were asked for."""
-    from fewstep.cli.compare.cells import Commands
-    from fewstep.cli.shared.conditions import parse_seeds
+def _commands(settings: CompareSettings, common: Mapping[str, Any]) -> Commands:
+    """Return the command lines that give the samples again."""
 
     def words(*names: str) -> list[str]:
         return [word for name in names for word in (f"--{name.replace('_', '-')}", f"{common[name]}")]
 
-    measured = ["--num", str(len(parse_seeds(common["seeds"], None))), "--metrics", ",".join(common["metrics"])]
+    led_by = {"--prompt": settings.prompt, "--prompts": settings.prompts}
+    extra = [str(word) for option, value in led_by.items() if value is not None for word in (option, value)]
+    extra += ["--trust-pickle"] if settings.trust_pickle else []
+    measured = ["--num", str(settings.num), "--metrics", ",".join(settings.wanted)]
     return Commands(
         shared=(*words("model", "class", "guidance", "device", "dtype"), *extra),
         generate=tuple(words("seeds")),
-        compare=(*measured, "--features", features, *words("reference", "exact_steps")),
+        compare=(*measured, "--features", settings.features, *words("reference", "exact_steps")),
     )
 
 
@@ -189,10 +142,3 @@ def split_specs(option: str, text: str) -> list[str]:
     if not specs or len(set(specs)) != len(specs):
         raise InputError(f"{option} is {text!r}: give names, each once, as unipc,ddim.")
     return specs
-
-
-def _numbers(text: str) -> list[int]:
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts or not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise InputError(f"--steps is {text!r}: give whole numbers of at least 1, as 5,8,10.")
-    return list(dict.fromkeys(int(part) for part in parts))

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from torch import Tensor
+
+from fewstep.cli.compare.cells import Sampler
 from fewstep.cli.compare.openings import Openings
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from fewstep.cli.compare.cells import Sampler
-    from fewstep.models.model import Model
+from fewstep.models.model import Model
 
 __all__ = ["Draws", "Told"]
 

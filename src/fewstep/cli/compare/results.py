@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import csv
-import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
-    import typer
+import numpy as np
+from rich.console import Console
+from rich.table import Table
 
-__all__ = ["show", "spelled_command", "write"]
+from fewstep.report import best, comparison_page
+from fewstep.storage import write_json, write_whole
+
+__all__ = ["show", "write"]
 
 COLUMNS = ("solver", "grid", "steps", "nfe", "error", "error_low", "error_high", "fd", "command")
-
-
-def spelled_command(context: typer.Context) -> str:
-    """Return the command line that is running, with the options that were given."""
-    words = ["fewstep", context.info_name or ""]
-    for option in context.command.params:
-        source = context.get_parameter_source(option.name) if option.name else None
-        if option.name is None or source is None or source.name != "COMMANDLINE":
-            continue
-        value = context.params[option.name]
-        if isinstance(value, bool):
-            words.append((option.opts if value else option.secondary_opts)[0])
-        else:
-            words += [option.opts[0], str(value)]
-    return shlex.join(words)
 
 
 def write(folder: Path, table: dict[str, Any], pictures: list[np.ndarray], solution: np.ndarray | None) -> None:
@@ -40,8 +27,6 @@ def write(folder: Path, table: dict[str, Any], pictures: list[np.ndarray], solut
         pictures: the first images of each row, uint8 [n, H, W, C].
         solution: those of the reference solution, if there is one.
     """
-    from fewstep.report import comparison_page
-    from fewstep.storage import write_json, write_whole
 
     def write_csv(part: Path) -> None:
         with part.open("w", newline="", encoding="utf-8") as file:
@@ -59,11 +44,6 @@ def write(folder: Path, table: dict[str, Any], pictures: list[np.ndarray], solut
 
 def show(rows: list[dict[str, Any]]) -> None:
     """Print the table, the best of each number of network calls in bold."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from fewstep.report import best
-
     leaders = {name: best(rows, name) for name in ("error", "fd")}
     table = Table("solver", "grid", "steps", "nfe", "error", "interval", "fd", box=None)
     for row in rows:

@@ -6,16 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
+
+from fewstep.cli.compare.cells import Sampler
+from fewstep.cli.compare.draws import Draws, Told
+from fewstep.cli.shared.workers import Workers
 from fewstep.errors import InputError
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from fewstep.cli.compare.cells import Sampler
-    from fewstep.cli.compare.draws import Draws, Told
-    from fewstep.cli.shared.workers import Workers
+from fewstep.storage import write_whole
 
 __all__ = ["Solution"]
 
@@ -48,8 +46,6 @@ class Solution:
 
     def make(self, draws: Draws, batches: Sequence[int], worker: Workers, told: Told) -> None:
         """Make these batches, this process's share, and join all once every process has."""
-        import numpy as np
-
         for start, images in draws.drawn(self.sampler, told, batches):
             _write(self._piece(start), len(images), iter([images.float().numpy()]))
         worker.wait()
@@ -70,8 +66,6 @@ class Solution:
 
     def _kept(self, draws: Draws, batch: int) -> bool:
         """Whether a batch is there, whole: one of another batch size is not."""
-        import numpy as np
-
         part = draws.part(batch)
         try:
             return len(np.load(self._piece(part.start), mmap_mode="r", allow_pickle=False)) == part.stop - part.start
@@ -84,8 +78,6 @@ class Solution:
         Raises:
             InputError: if the file is damaged, or holds other than ``count`` images.
         """
-        import numpy as np
-
         try:
             solution = np.load(self.path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
@@ -99,9 +91,6 @@ class Solution:
 
 def _write(path: Path, count: int, batches: Iterator[np.ndarray]) -> None:
     """Write ``count`` float32 images, which come a batch at a time."""
-    import numpy as np
-
-    from fewstep.storage import write_whole
 
     def write(part: Path) -> None:
         first = next(batches)

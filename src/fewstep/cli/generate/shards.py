@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
+import numpy as np
+
+from fewstep.cli.shared.images import picture
 from fewstep.errors import InputError
+from fewstep.metrics.images import check_picture, npz_array, npz_batches, npz_names
 from fewstep.storage import UNFINISHED
-
-if TYPE_CHECKING:
-    import numpy as np
 
 __all__ = ["Shard", "ShardWriter", "shards_of"]
 
@@ -43,8 +44,6 @@ class Shard:
         Raises:
             InputError: if one is damaged, or holds other samples.
         """
-        from fewstep.metrics.images import check_picture, npz_array, npz_batches, npz_names
-
         wanted = {"seeds": self.seeds, **({} if labels is None else {"labels": labels})}
         for file in self.files:
             if file.suffix == ".png":
@@ -95,8 +94,6 @@ class ShardWriter:
         self.failed = False
 
     def _to_pictures(self, images: np.ndarray) -> None:
-        from fewstep.cli.shared.images import picture
-
         for file, image in zip(self.shard.files[self.done :], images, strict=False):
             buffer = BytesIO()
             picture(image).save(buffer, format="PNG")
@@ -105,8 +102,6 @@ class ShardWriter:
             os.replace(part, file)
 
     def _to_npz(self, images: np.ndarray) -> None:
-        import numpy as np
-
         part, total = _part(self.shard.files[0]), len(self.shard.seeds)
         if self._archive is None or self._images is None:
             self._archive = zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=1)

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from inspect import getdoc, signature
 
+from rich.console import Console
+from rich.table import Table
+
+from fewstep import grids, solvers
+from fewstep.models import zoo
+
 __all__ = ["show"]
 
 
 def show() -> None:
     """Print solvers, grids and models."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from fewstep import grids, solvers, zoo
-
     console = Console(highlight=False)
     for title, entries in (
         ("solvers", _described(solvers.NAMES)),

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fewstep.errors import InputError
-
-if TYPE_CHECKING:
-    from fewstep.models.model import Model
+from fewstep.models.model import Model
 
 __all__ = ["class_numbers", "conditions_of", "parse_seeds", "read_prompts"]
 
@@ -92,6 +89,6 @@ def conditions_of(
         raise InputError("this model takes no prompts: leave --prompt and --prompts out.")
     if model.embed is not None:
         if not prompts:
-            raise InputError("this model is led by prompts: add --prompt 'a red bicycle', or --prompts FILE.")
+            raise InputError("this model needs a prompt: add --prompt 'a red bicycle', or --prompts FILE.")
         return [prompts[seed % len(prompts)] for seed in seeds]
     return class_numbers(class_, seeds, model.denoiser.num_classes)

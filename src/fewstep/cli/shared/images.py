@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from torch import Tensor
 
 from fewstep.errors import InputError, MissingPackageError
 from fewstep.storage import check_folder_writable, write_arrays, write_whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from torch import Tensor
 
 __all__ = ["check_writable", "picture", "to_uint8", "write_images"]
 

@@ -10,6 +10,7 @@ from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ConfigDict
 
 from fewstep.errors import InputError
@@ -41,8 +42,6 @@ class _Held(Schema):
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and the packages that make samples, torch's threads, and the GPU in use."""
-    import torch
-
     found = {"python": platform.python_version(), "threads": str(torch.get_num_threads())}
     if torch.cuda.is_initialized():
         found |= {"cuda": str(torch.version.cuda), "gpu": torch.cuda.get_device_name()}

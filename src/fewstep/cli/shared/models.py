@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import torch
+
+from fewstep.cli.settings.options import ModelSettings
 from fewstep.errors import InputError, unknown_name
-
-if TYPE_CHECKING:
-    from fewstep.models.model import Model
+from fewstep.models import zoo
+from fewstep.models.loading import load_edm_pickle, load_entry
+from fewstep.models.model import Model
+from fewstep.models.pipelines import is_pipeline, load_pipeline
 
 __all__ = ["check_device", "load_model"]
 
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def load_model(
-    name: str, *, guidance: float = 1.0, device: str = "cpu", dtype: str = "float32", trust_pickle: bool = False
-) -> Model:
-    """Return the model that ``--model`` names.
+def load_model(settings: ModelSettings, guidance: float = 1.0, device: str | None = None) -> Model:
+    """Return the model that ``--model`` names, on ``device``, which is ``--device`` unless another one is given.
 
     Raises:
         InputError: if there is none of that name, it is a pickle and pickles are not trusted, or the type is unknown
             or not to be chosen.
     """
-    import torch
-
-    from fewstep import zoo
-    from fewstep.models.loading import load_edm_pickle, load_entry
-    from fewstep.models.model import Model
-    from fewstep.models.pipelines import is_pipeline, load_pipeline
-
+    name, dtype, device = settings.model, settings.dtype, device or settings.device
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
     check_device(device)
@@ -47,7 +42,7 @@ def load_model(
     if (is_pickle or is_entry) and dtype != "float32":
         raise InputError(f"--dtype is {dtype}: this model decides its own type; leave it out, or change it there.")
     if is_pickle:
-        if not trust_pickle:
+        if not settings.trust_pickle:
             raise InputError(f"{name!r} is a pickle, and loading one runs code: add --trust-pickle if you trust it.")
         return load_edm_pickle(path, device=device)
     if is_entry:
@@ -73,8 +68,6 @@ def check_device(device: str) -> None:
     Raises:
         InputError: with what torch says of it.
     """
-    import torch
-
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

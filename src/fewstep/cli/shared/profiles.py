@@ -6,11 +6,13 @@ import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from fewstep.denoiser import DataPredictor
-    from fewstep.skip import Profile, Tuned
+from fewstep import skip
+from fewstep.calibration import fingerprint
+from fewstep.denoiser import DataPredictor
+from fewstep.fingerprint import described
+from fewstep.skip import Profile, Tuned
 
 __all__ = ["origin", "settings_of", "tuned_by"]
 
@@ -21,9 +23,6 @@ def tuned_by(path: Path, denoiser: DataPredictor) -> Tuned:
     Raises:
         InputError: if the file is no profile, or of a network with another number of skips, or the model has none.
     """
-    from fewstep import skip
-    from fewstep.calibration import fingerprint
-
     profile = skip.load(path)
     handle = skip.tuned(denoiser, profile=profile)
     model = profile.origin.get("model")
@@ -45,10 +44,7 @@ def settings_of(profile: Profile) -> dict[str, Any]:
 
 def origin(name: str, denoiser: DataPredictor) -> dict[str, Any]:
     """Return what a profile says of the model that it was searched on, and where that one's skips are."""
-    from fewstep.fingerprint import described
-    from fewstep.skip import find
-
     return {
         "model": {"name": name, **described(denoiser)},
-        "sites": [{"skip": skip.name, "depth": skip.depth, "channels": skip.channels} for skip in find(denoiser)],
+        "sites": [{"skip": site.name, "depth": site.depth, "channels": site.channels} for site in skip.find(denoiser)],
     }

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress, ProgressColumn
+from rich.console import Console
+from rich.progress import Progress, ProgressColumn
 
 __all__ = ["bar"]
 
@@ -19,10 +18,7 @@ ESTIMATED = 600.0
 
 
 def bar(*columns: ProgressColumn, silent: bool = False) -> Progress:
-    """Return a bar that is gone when it is done; without ``columns`` it has rich's own, which tell the time left."""
-    from rich.console import Console
-    from rich.progress import Progress
-
+    """Return a bar that disappears when it is done; without ``columns`` it has rich's own, with the time left."""
     console = Console(stderr=True)
     if silent or console.is_terminal:
         return Progress(*columns, console=console, transient=True, disable=silent, speed_estimate_period=ESTIMATED)
@@ -30,8 +26,6 @@ def bar(*columns: ProgressColumn, silent: bool = False) -> Progress:
 
 
 def _lines(console: Console) -> Progress:
-    from rich.progress import Progress
-
     class Lines(Progress):
         """Says how far a task is, once a ``PERIOD``."""
 

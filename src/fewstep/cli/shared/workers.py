@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import torch.distributed
+
 from fewstep.errors import InputError, MissingPackageError
 
 __all__ = ["Workers", "workers"]
@@ -60,8 +62,6 @@ def workers(device: str) -> Workers:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Workers(device=device)
-    import torch.distributed
-
     try:
         from accelerate import PartialState
     except ImportError as error:

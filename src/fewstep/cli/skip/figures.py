@@ -6,12 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fewstep.errors import MissingPackageError
-
-if TYPE_CHECKING:
-    from fewstep.skip_analysis import Change, NoiseStatistics, NormRatios, SearchResult
+from fewstep.skip_analysis import Change, NoiseStatistics, NormRatios, SearchResult
 
 __all__ = ["draw_inversion", "draw_losses", "draw_ratios", "draw_search"]
 

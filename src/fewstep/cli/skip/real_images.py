@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewstep import metrics
+from fewstep.cli.shared.conditions import class_numbers
 from fewstep.errors import InputError
+from fewstep.metrics import Extractor, from_uint8
+from fewstep.models.model import Model
+from fewstep.skip_analysis.images import chosen_images, fitted
 
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
-
-    from fewstep.metrics import Extractor
-    from fewstep.models.model import Model
-
-__all__ = ["FEATURES", "HELP", "features_for", "real_samples"]
-
-HELP = "Real images: an .npz with 'images' (and 'labels' for their classes), or a folder of .npz or pictures."
-FEATURES = "fashion-mnist, inception:FILE, dinov2:FOLDER, torchscript:FILE, or none; a model's own if there are some."
+__all__ = ["features_for", "real_samples"]
 
 
 def real_samples(
@@ -31,9 +30,6 @@ def real_samples(
     Raises:
         InputError: if the images, their classes or the prompts do not fit the model.
     """
-    from fewstep.metrics import from_uint8
-    from fewstep.skip_analysis.images import chosen_images, fitted
-
     if prompts and model.embed is None:
         raise InputError("this model takes no prompts: leave --prompts out.")
     images, labels = chosen_images(data, num, seed)
@@ -48,8 +44,6 @@ def real_samples(
 
 
 def _encoded(images: Tensor, model: Model, batch_size: int) -> Tensor:
-    import torch
-
     if model.encode is None:
         raise InputError(
             "the model works on latents and has no encoder: give fewstep.skip_analysis.RealData latents in Python."
@@ -64,10 +58,6 @@ def _encoded(images: Tensor, model: Model, batch_size: int) -> Tensor:
 
 
 def _classes(model: Model, labels: np.ndarray | None, class_: str, num: int) -> Any:
-    import torch
-
-    from fewstep.cli.shared.conditions import class_numbers
-
     classes = model.denoiser.num_classes
     if class_ == "data":
         return None if labels is None or classes is None else torch.from_numpy(labels).long()
@@ -83,8 +73,6 @@ def features_for(name: str | None, model: str, known: Sequence[str], device: str
     Raises:
         InputError: if there are no such features.
     """
-    from fewstep import metrics
-
     if name == "none" or (name is None and model not in known):
         return None
     return metrics.features(model if name is None else name, device)

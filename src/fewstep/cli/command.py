@@ -1,0 +1,55 @@
+"""Commands made of settings: each field of a dataclass is an option."""
+
+from __future__ import annotations
+
+import importlib
+import shlex
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from inspect import Parameter, Signature
+from typing import Any, get_type_hints
+
+__all__ = ["command", "spelled"]
+
+
+def command(settings: type, run: str) -> Callable[..., None]:
+    """Return a function for typer: its parameters are the fields of ``settings``, its help that class's docstring.
+
+    Args:
+        settings: a dataclass whose fields are annotated with ``typer.Option`` or ``typer.Argument``.
+        run: "module:function", imported when the command is called, and called with the settings: so that help texts
+            and mistyped options wait for no torch.
+    """
+    hints = get_type_hints(settings, include_extras=True)
+
+    def called(**values: Any) -> None:
+        chosen = settings(**values)
+        module, _, function = run.partition(":")
+        getattr(importlib.import_module(module), function)(chosen)
+
+    parameters = [
+        Parameter(
+            field.name,
+            Parameter.KEYWORD_ONLY,
+            default=Parameter.empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(settings)
+    ]
+    called.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    called.__doc__ = settings.__doc__
+    return called
+
+
+def spelled(name: str, settings: Any) -> str:
+    """Return the command line ``fewstep name …`` of these settings: the options that differ from the defaults."""
+    words = ["fewstep", name]
+    for field in fields(settings):
+        value, option = getattr(settings, field.name), field.name.rstrip("_").replace("_", "-")
+        if value == field.default:
+            continue
+        words += (
+            [f"--{option}" if value else f"--no-{option}"] if isinstance(value, bool) else [f"--{option}", f"{value}"]
+        )
+    return shlex.join(words)

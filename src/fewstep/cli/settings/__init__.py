@@ -1,0 +1,1 @@
+"""What each command can be asked for: one dataclass a command, whose fields are its options."""

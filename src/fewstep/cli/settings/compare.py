@@ -1,0 +1,67 @@
+"""The settings of ``fewstep compare``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fewstep.cli.settings.options import BatchSize, ConditionSettings, ModelSettings, at_least, names
+from fewstep.errors import InputError, unknown_name
+
+__all__ = ["CompareSettings"]
+
+METRICS = ("error", "fd")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareSettings(ConditionSettings, ModelSettings):
+    """Measure every solver on every grid at every number of steps, into report.html, table.csv and table.json.
+
+    error is the RMSE to the solution of the same noise in many steps, with a 95 % bootstrap interval; a solver that
+    adds noise has none. fd is the Fréchet distance to the reference. Several processes share the cells: accelerate
+    launch --multi_gpu --num_processes 2 -m fewstep.cli compare …
+
+    Example: fewstep compare --solvers unipc,dpmpp,ddim --grids karras --steps 5,8,10 --num 1000 --out table
+    """
+
+    out: Annotated[Path, typer.Option(help="A folder for the results; the same command again goes on in it.")]
+    solvers: Annotated[str, typer.Option(help="Solvers, as unipc,dpmpp:order=3,ddim.")] = "unipc,dpmpp,ddim"
+    grids: Annotated[str, typer.Option(help="Grids, as karras,uniform_logsnr.")] = "karras,uniform_logsnr"
+    steps: Annotated[str, typer.Option(help="Numbers of steps, as 5,8,10.")] = "5,8,10"
+    recipes: Annotated[str, typer.Option(help="Recipes of fewstep calibrate to compare too: a.json,b.json.")] = ""
+    peers: Annotated[
+        str,
+        typer.Option(
+            help="Diffusers' own schedulers to compare too: unipc,dpmpp2,dpmpp3,deis,sa,unipc_karras,dpmpp2_karras."
+        ),
+    ] = ""
+    metrics: Annotated[str, typer.Option(help="Some of error,fd.")] = "error,fd"
+    num: Annotated[int, typer.Option(help="Samples a cell, with the seeds from 0 on.")] = 256
+    features: Annotated[str, typer.Option(help="The features of fd, as in fewstep evaluate.")] = "fashion-mnist"
+    reference: Annotated[str, typer.Option(help="The images of fd, as in fewstep evaluate.")] = "fashion-mnist"
+    exact_steps: Annotated[int, typer.Option(help="Steps of the reference solution of error (UniPC, order 3).")] = 100
+    batch_size: BatchSize = 64
+
+    def __post_init__(self) -> None:
+        for name in self.wanted or [self.metrics]:
+            if name not in METRICS:
+                raise unknown_name("metric", name, METRICS)
+        at_least(1, num=self.num, batch_size=self.batch_size, exact_steps=self.exact_steps)
+        parts = names(self.steps)
+        if not parts or not all(part.isdigit() and int(part) > 0 for part in parts):
+            raise InputError(f"--steps is {self.steps!r}: give whole numbers of at least 1, as 5,8,10.")
+        if "fd" in self.wanted and self.num < 2:
+            raise InputError(f"--num is {self.num}: fd needs at least 2 images.")
+
+    @property
+    def wanted(self) -> list[str]:
+        """The metrics, one by one."""
+        return names(self.metrics)
+
+    @property
+    def counts(self) -> list[int]:
+        """The numbers of steps, each once."""
+        return list(dict.fromkeys(map(int, names(self.steps))))

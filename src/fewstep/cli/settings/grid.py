@@ -1,0 +1,46 @@
+"""The settings of ``fewstep grid``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fewstep.errors import InputError
+
+__all__ = ["GridSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridSettings:
+    """Print a time grid: t, σ, λ and the timesteps of diffusers.
+
+    Example: fewstep grid --process vp-discrete --solver unipc:order=2 --steps 8 --out grid.json --plot grid.png
+    """
+
+    process: Annotated[str, typer.Option(help="vp-linear, vp-cosine, vp-discrete, edm or flow:shift=3.")] = "vp-linear"
+    solver: Annotated[
+        str | None,
+        typer.Option(help="The solver that the grid is for, as unipc or sa:tau=0.5.", show_default="recommended"),
+    ] = None
+    steps: Annotated[int, typer.Option(help="Intervals of the grid, 1 or more.")] = 8
+    grid: Annotated[str, typer.Option(help="Which grid to print: optimized, karras, ... or a .json file.")] = (
+        "optimized"
+    )
+    error_power: Annotated[float, typer.Option(help="p of the error σ^p/α: 1 for pixels, 2 for latents.")] = 1.0
+    end: Annotated[str, typer.Option(help="The last time, 'zero', or 'habit' for the process's own.")] = "habit"
+    out: Annotated[Path | None, typer.Option(help="Write the grid to this .json file.")] = None
+    plot: Annotated[Path | None, typer.Option(help="Draw it beside the others into this .png or .svg file.")] = None
+
+    def __post_init__(self) -> None:
+        _check_suffix("--out", self.out, (".json",))
+        _check_suffix("--plot", self.plot, (".png", ".svg"))
+
+
+def _check_suffix(option: str, path: Path | None, suffixes: tuple[str, ...]) -> None:
+    if path is not None and path.suffix not in suffixes:
+        raise InputError(f"{option} is {str(path)!r}: end the name in {' or '.join(suffixes)}.")
+    if path is not None and not path.absolute().parent.is_dir():
+        raise InputError(f"{option} is {str(path)!r}: the folder {str(path.absolute().parent)!r} does not exist.")

@@ -1,0 +1,154 @@
+"""The options that several commands share, in groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fewstep.errors import InputError
+
+__all__ = [
+    "BatchSize",
+    "ConditionSettings",
+    "Device",
+    "ModelSettings",
+    "Prompts",
+    "RecipeSamplerSettings",
+    "SamplerSettings",
+    "at_least",
+    "check_json",
+    "names",
+]
+
+MODEL, SAMPLER, CONDITION = "Model", "Sampler", "What to sample"
+"""The panels of the help text."""
+PROFILE = "A skip profile of fewstep skip search, or of fs.skip.Profile.save."
+RECOMMENDED = "recommended for the model"
+
+BatchSize = Annotated[int, typer.Option(help="Samples in a network call.")]
+Device = Annotated[str, typer.Option(help="Where networks run: cpu, cuda.", rich_help_panel=MODEL)]
+Prompts = Annotated[
+    Path | None,
+    typer.Option(help="A file of prompts, one a line; samples take them in turn.", rich_help_panel=CONDITION),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """Which model, and where it runs."""
+
+    model: Annotated[
+        str,
+        typer.Option(
+            help="An embedded model, a diffusers pipeline folder, module:function, or an EDM .pkl (with "
+            "--trust-pickle).",
+            rich_help_panel=MODEL,
+        ),
+    ] = "fashion-mnist"
+    device: Device = "cpu"
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="Type of the network's weights: float32, bfloat16, float16. The state stays float32.",
+            rich_help_panel=MODEL,
+        ),
+    ] = "float32"
+    trust_pickle: Annotated[
+        bool, typer.Option(help="Load a pickle, which runs the code in it.", rich_help_panel=MODEL)
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerSettings:
+    """A solver on a grid of so many steps; None is what is recommended for the model."""
+
+    solver: Annotated[
+        str | None,
+        typer.Option(
+            help="A solver, with settings if wanted: unipc, sa:tau=0.5.",
+            show_default=RECOMMENDED,
+            rich_help_panel=SAMPLER,
+        ),
+    ] = None
+    grid: Annotated[
+        str | None,
+        typer.Option(
+            help="A time grid, with settings if wanted, or a .json file.",
+            show_default=RECOMMENDED,
+            rich_help_panel=SAMPLER,
+        ),
+    ] = None
+    steps: Annotated[
+        int | None, typer.Option(help="Intervals of the grid, 1 or more.", show_default="8", rich_help_panel=SAMPLER)
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeSamplerSettings(SamplerSettings):
+    """A sampler, or a recipe that holds one; skip connections scaled or not."""
+
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            help="A recipe of fewstep calibrate, in place of --solver, --grid and --steps.", rich_help_panel=SAMPLER
+        ),
+    ] = None
+    skip: Annotated[Path | None, typer.Option(help=PROFILE, rich_help_panel=SAMPLER)] = None
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("solver", "grid", "steps") if getattr(self, name) is not None]
+        if self.recipe is not None and given:
+            raise InputError(
+                f"--recipe {self.recipe} holds its solver, grid and number of steps: leave --{given[0]} out, "
+                "or calibrate for other settings."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionSettings:
+    """Classes, prompts and guidance."""
+
+    class_: Annotated[
+        str,
+        typer.Option(
+            "--class",
+            help="A class number, 'each' for seed modulo classes, 'none' for no class.",
+            rich_help_panel=CONDITION,
+        ),
+    ] = "each"
+    prompt: Annotated[
+        str | None, typer.Option(help="What to show, for a model that takes prompts.", rich_help_panel=CONDITION)
+    ] = None
+    prompts: Prompts = None
+    guidance: Annotated[
+        float, typer.Option(help="Classifier-free guidance scale; 1 is none.", rich_help_panel=CONDITION)
+    ] = 1.0
+
+
+def at_least(low: int, **given: int | None) -> None:
+    """Refuse numbers below ``low``; None is none given.
+
+    Raises:
+        InputError: with the option's name and value.
+    """
+    for name, value in given.items():
+        if value is not None and value < low:
+            raise InputError(f"--{name.replace('_', '-')} is {value}: it must be at least {low}.")
+
+
+def check_json(out: Path) -> None:
+    """Refuse a file that is no ``.json`` in a folder that exists.
+
+    Raises:
+        InputError: with the name.
+    """
+    if out.suffix != ".json" or not out.absolute().parent.is_dir() or out.is_dir():
+        raise InputError(f"--out is {str(out)!r}: write a name that ends in .json, in a folder that exists.")
+
+
+def names(text: str) -> list[str]:
+    """Return the words of "a, b,c"."""
+    return [name.strip() for name in text.split(",") if name.strip()]

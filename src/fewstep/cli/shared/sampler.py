@@ -1,0 +1,91 @@
+"""``--solver``, ``--grid``, ``--steps`` or ``--recipe``: the plan that samples a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fewstep import grids, solvers
+from fewstep.cli.settings.options import RecipeSamplerSettings, SamplerSettings
+from fewstep.cli.shared.recipes import recipe_plan
+from fewstep.models.model import Model
+from fewstep.plan import Plan
+from fewstep.recommended import STEPS, recommended
+from fewstep.solvers import Solver
+from fewstep.time_grid import TimeGrid
+
+__all__ = ["Asked", "ChosenSampler"]
+
+
+@dataclass(frozen=True)
+class ChosenSampler:
+    """A plan, and the words that describe it.
+
+    Attributes:
+        plan: what is executed.
+        words: solver, grid and steps, or the recipe, as a manifest keeps them.
+    """
+
+    plan: Plan
+    words: dict[str, Any]
+
+    def __str__(self) -> str:
+        name = self.words.get("recipe") or f"{self.words['solver']} on {self.words['grid']}"
+        return f"{name}, {self.plan.steps} steps, {self.plan.nfe} network calls"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The sampler of a command line, checked as far as it can be before the model is loaded.
+
+    Attributes:
+        solver: as it is written, or None: the recommended one.
+        grid: likewise.
+        steps: the number of intervals.
+        recipe: the file that is used instead of the three.
+    """
+
+    solver: str | None
+    grid: str | None
+    steps: int
+    recipe: Path | None = None
+
+    @classmethod
+    def of(cls, settings: SamplerSettings) -> Asked:
+        """Return what the settings ask for.
+
+        Raises:
+            InputError: if there is no such solver.
+        """
+        if settings.solver is not None:
+            solvers.named(settings.solver)
+        steps = STEPS if settings.steps is None else settings.steps
+        recipe = settings.recipe if isinstance(settings, RecipeSamplerSettings) else None
+        return cls(settings.solver, settings.grid, steps, recipe)
+
+    def on(self, model: Model) -> ChosenSampler:
+        """Return the plan for a model.
+
+        Raises:
+            InputError: if there is no such grid, or solver, grid or recipe do not fit the model.
+        """
+        if self.recipe is not None:
+            return ChosenSampler(recipe_plan(self.recipe, model.denoiser), {"recipe": str(self.recipe)})
+        solver, grid = self.chosen(model)
+        return ChosenSampler(solver.plan(grid), self.words(model))
+
+    def chosen(self, model: Model) -> tuple[Solver, TimeGrid]:
+        """Return the solver and the grid for a model.
+
+        Raises:
+            InputError: if there is no such solver or grid, or one does not fit the model.
+        """
+        words = self.words(model)
+        solver = solvers.named(words["solver"])
+        return solver, grids.named(words["grid"], model.denoiser.process, self.steps, solver=solver)
+
+    def words(self, model: Model) -> dict[str, Any]:
+        """Return solver, grid and steps: those asked for, else those recommended for the model."""
+        rule = recommended(model.denoiser.process, self.steps, latent=model.decode is not None)
+        return {"solver": self.solver or rule.solver, "grid": self.grid or rule.grid, "steps": self.steps}

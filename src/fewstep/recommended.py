@@ -1,0 +1,49 @@
+"""The recommended solver and grid: the rule that the command line, ``fs.enable`` and docs/choosing.md follow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fewstep.processes import EDM, Process, RectifiedFlow
+
+__all__ = ["STEPS", "Recommendation", "recommended"]
+
+STEPS = 8
+"""The number of steps where none is asked for."""
+FEW = 10
+"""Below so many steps third order overshoots."""
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A solver and a grid, as words that ``fs.solvers.named`` and ``fs.grids.named`` take."""
+
+    solver: str
+    grid: str
+
+
+def recommended(process: Process, steps: int | None = None, *, latent: bool = False) -> Recommendation:
+    """Return what to sample with, by the model's process, the number of steps, and whether it works on latents.
+
+    ====================================  ==================================  ================================
+    model                                 solver                              grid
+    ====================================  ==================================  ================================
+    flow (SD3, Flux, Wan, …)              UniPC of order 2                    even in time before the shift
+    EDM (Playground 2.5, SVD, research)   UniPC of order 2                    Karras et al.'s
+    latent VP (SD, SDXL, DiT, …)          UniPC of order 2                    optimised with p = 2
+    VP in pixel space (DDPM)              UniPC of order 3, 2 below 10 steps  optimised with p = 1
+    ====================================  ==================================  ================================
+
+    Args:
+        process: the model's.
+        steps: the number of intervals; None: not known yet, many.
+        latent: whether samples are latents of an autoencoder.
+    """
+    if isinstance(process, RectifiedFlow):
+        return Recommendation("unipc:order=2", "uniform_time")
+    if isinstance(process, EDM):
+        return Recommendation("unipc:order=2", "karras")
+    if latent:
+        return Recommendation("unipc:order=2", "optimized:error_power=2")
+    few = steps is not None and steps < FEW
+    return Recommendation(f"unipc:order={2 if few else 3}", "optimized")
