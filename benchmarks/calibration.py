@@ -185,8 +185,7 @@ class Bench:
 
     def distance(self, plan: fs.Plan, model: fs.DataPredictor, extractor: Any, reference: Any) -> float:
         """Return the Fréchet distance of images rounded to 256 levels."""
-        pixels = self.samples(plan, model, range(IMAGES)).clamp(-1.0, 1.0).add(1.0).mul(127.5).round().to(torch.uint8)
-        images = fs.metrics.from_uint8(pixels.movedim(1, -1))
+        images = fs.metrics.from_uint8(fs.metrics.to_uint8(self.samples(plan, model, range(IMAGES))))
         made = fs.metrics.moments_of((extractor(part) for part in images.split(500)), extractor.tag)
         return fs.metrics.frechet_distance(made, reference)
 

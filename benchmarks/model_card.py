@@ -13,7 +13,8 @@ import matplotlib
 import torch
 
 import fewstep as fs
-from fewstep.cli.shared.images import to_uint8, write_images
+from fewstep.cli.shared.images import write_images
+from fewstep.metrics import to_uint8
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402

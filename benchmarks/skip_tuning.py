@@ -109,8 +109,7 @@ class Bench:
             seeds = [cell.first_seed + i for i in range(start, min(start + BATCH, num))]
             cond = torch.tensor(seeds) % 10 if self.model.num_classes else None
             x_0 = fs.sample(self.model, solver, grid, seeds=seeds, cond=cond)
-            pixels = x_0.clamp(-1.0, 1.0).add(1.0).mul(127.5).round().to(torch.uint8).movedim(1, -1)
-            images = fs.metrics.from_uint8(pixels).mean(dim=1, keepdim=True)
+            images = fs.metrics.from_uint8(fs.metrics.to_uint8(x_0)).mean(dim=1, keepdim=True)
             found.append(self.extractor(images))
         return torch.cat(found).numpy()
 

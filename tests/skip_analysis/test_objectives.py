@@ -6,8 +6,7 @@ import pytest
 import torch
 
 import fewstep as fs
-from fewstep.cli.shared.images import to_uint8
-from fewstep.metrics import features, frechet_distance, from_uint8, reference
+from fewstep.metrics import features, frechet_distance, from_uint8, reference, to_uint8
 from fewstep.models.model import Model
 from fewstep.skip_analysis import FeatureLoss, Frechet, RealData, denoising_losses
 

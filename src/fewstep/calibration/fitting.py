@@ -20,6 +20,7 @@ from fewstep.calibration.rows import FittedRows, fit_rows
 from fewstep.calibration.search import Tried, search_times, some_of
 from fewstep.calibration.times import TimesProblem
 from fewstep.executor import execute, folded
+from fewstep.metrics.bootstrap import bootstrap_interval
 from fewstep.plan import Plan
 from fewstep.solvers import Solver
 from fewstep.time_grid import TimeGrid
@@ -119,9 +120,11 @@ class Gain:
 
 def gain_of(before: Tensor, after: Tensor) -> Gain:
     """Return the gain from mean square errors [n] of the same noises; the same in each run."""
-    draws = np.random.default_rng(0).integers(0, len(before), (RESAMPLES, len(before)))
-    resampled = before.numpy()[draws].mean(1), after.numpy()[draws].mean(1)
     tiny = np.finfo(np.float64).tiny
-    low, high = np.quantile(np.sqrt(resampled[0] / np.maximum(resampled[1], tiny)), [0.025, 0.975])
+
+    def ratio(one: np.ndarray, other: np.ndarray, axis: int) -> np.ndarray:
+        return np.sqrt(one.mean(axis) / np.maximum(other.mean(axis), tiny))
+
+    low, high = bootstrap_interval(ratio, before.numpy(), after.numpy(), draws=RESAMPLES)
     rms = float(before.mean()) ** 0.5, float(after.mean()) ** 0.5
-    return Gain(*rms, rms[0] / max(rms[1], float(tiny)), float(low), float(high))
+    return Gain(*rms, rms[0] / max(rms[1], float(tiny)), low, high)

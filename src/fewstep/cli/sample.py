@@ -12,11 +12,12 @@ from torch import Tensor
 from fewstep.cli.settings.sample import SampleSettings
 from fewstep.cli.shared import catalogue
 from fewstep.cli.shared.conditions import conditions_of, read_prompts
-from fewstep.cli.shared.images import check_writable, to_uint8, write_images
+from fewstep.cli.shared.images import check_writable, write_images
 from fewstep.cli.shared.models import load_model
 from fewstep.cli.shared.profiles import tuned_by
 from fewstep.cli.shared.progress import bar
 from fewstep.cli.shared.sampler import Asked
+from fewstep.metrics.pixels import to_uint8
 from fewstep.models.model import Model
 from fewstep.plan import Plan
 

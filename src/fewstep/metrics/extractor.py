@@ -16,7 +16,7 @@ from fewstep.errors import InputError, unknown_name
 from fewstep.metrics.classifier import load_classifier
 from fewstep.metrics.moments import Moments
 
-__all__ = ["NAMES", "Extractor", "features", "from_uint8", "reference"]
+__all__ = ["NAMES", "Extractor", "features", "reference"]
 
 EMBEDDED = "fashion-mnist"
 NAMES = {
@@ -97,18 +97,6 @@ def _full_precision(device: torch.device) -> Iterator[None]:
         yield
     finally:
         setattr(place, name, before)
-
-
-def from_uint8(images: object) -> Tensor:
-    """Return uint8 images [n, H, W, C] as float32 [n, C, H, W] in [−1, 1].
-
-    Raises:
-        InputError: for another type or shape.
-    """
-    pixels = torch.as_tensor(images)
-    if pixels.dtype != torch.uint8 or pixels.ndim != 4:
-        raise InputError(f"images are {pixels.dtype} {tuple(pixels.shape)}: give uint8 [n, H, W, C].")
-    return pixels.movedim(-1, 1).float().div(127.5).sub(1.0)
 
 
 def features(name: str, device: torch.device | str = "cpu") -> Extractor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from fewstep.errors import InputError, MissingPackageError
+from fewstep.metrics.pixels import rounded
 
 __all__ = ["dinov2", "inception", "torchscript"]
 
@@ -89,7 +90,7 @@ def inception(path: Path, device: torch.device) -> Network:
     model = model.to(device)
 
     def pooled(images: Tensor) -> Tensor:
-        return model(_rgb(images).clamp(-1.0, 1.0).add(1.0).mul(127.5).round().byte())[0]
+        return model(rounded(_rgb(images)))[0]
 
     return pooled
 

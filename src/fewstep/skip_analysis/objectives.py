@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fewstep.errors import InputError
 from fewstep.metrics import Moments, frechet_distance
+from fewstep.metrics.pixels import rounded
 from fewstep.models.model import Conditions, Model
 from fewstep.plan import Plan
 from fewstep.skip_analysis.losses import Features, denoising_losses, features_of
@@ -60,8 +61,7 @@ class Frechet(Objective):
             some = seeds[start : start + self.batch_size]
             conditions = None if self.conditions is None else self.conditions(some)
             images = self.model.draw(self.plan, some, conditions, lambda *_: self.told())
-            rounded = images.float().clamp(-1.0, 1.0).add(1.0).mul(127.5).round().div(127.5).sub(1.0)
-            made.append(features_of(rounded, self.features))
+            made.append(features_of(rounded(images).float().div(127.5).sub(1.0), self.features))
         return torch.cat(made)
 
     def value(self, rows: Tensor) -> float:

@@ -8,18 +8,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-import torch
+import numpy as np
+from scipy.optimize import golden
 from torch import Tensor
 
 from fewstep.denoiser import DataPredictor
 from fewstep.errors import InputError, unknown_name
+from fewstep.metrics.bootstrap import bootstrap_interval
 from fewstep.skip import Profile, tuned
 from fewstep.skip_analysis.objectives import Objective
 
 __all__ = ["METHODS", "Check", "Point", "Range", "SearchResult", "evaluations", "golden_section", "search"]
 
 METHODS = ("golden", "grid")
-GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
+GOLDEN = (3.0 - math.sqrt(5.0)) / 2.0
 RESAMPLES = 200
 Range = tuple[float, float]
 """(low, high) of a ρ; both the same for a fixed one."""
@@ -161,30 +163,22 @@ def golden_section(function: Callable[[float], float], within: Range, points: in
     low, high = within
     if low == high:
         return low
-    inner = [high - GOLDEN * (high - low), low + GOLDEN * (high - low)]
-    values = [function(x) for x in inner]
-    best = min(zip(values, inner, strict=True))
-    for _ in range(points - 2):
-        if values[0] <= values[1]:
-            high, inner[1], values[1] = inner[1], inner[0], values[0]
-            inner[0] = high - GOLDEN * (high - low)
-            values[0] = function(inner[0])
-            best = min(best, (values[0], inner[0]))
-        else:
-            low, inner[0], values[0] = inner[0], inner[1], values[1]
-            inner[1] = low + GOLDEN * (high - low)
-            values[1] = function(inner[1])
-            best = min(best, (values[1], inner[1]))
-    return best[1]
+    values = {low: math.inf, high: math.inf}  # The ends are where SciPy's bracket needs them, and not evaluated.
+
+    def value(x: float) -> float:
+        if x not in values:
+            values[x] = function(float(x))
+        return values[x]
+
+    golden(value, brack=(low, low + GOLDEN * (high - low), high), tol=0.0, maxiter=points - 2)
+    return float(min(values, key=values.__getitem__))
 
 
 def _check(objective: Objective, untuned: Tensor, tuned: Tensor) -> Check:
-    generator = torch.Generator().manual_seed(0)
-    differences = []
-    for _ in range(RESAMPLES):
-        picked = torch.randint(len(untuned), (len(untuned),), generator=generator)
-        differences.append(objective.value(tuned[picked]) - objective.value(untuned[picked]))
-    low, high = torch.tensor(differences, dtype=torch.float64).quantile(torch.tensor([0.025, 0.975]).double()).tolist()
+    def difference(picked: np.ndarray) -> float:
+        return objective.value(tuned[picked]) - objective.value(untuned[picked])
+
+    low, high = bootstrap_interval(difference, np.arange(len(untuned)), draws=RESAMPLES, vectorized=False)
     return Check(objective.value(untuned), objective.value(tuned), low, high)
 
 

@@ -17,11 +17,11 @@ from fewstep.cli.compare import bench
 from fewstep.cli.compare.bench import _share
 from fewstep.cli.compare.cells import Cell
 from fewstep.cli.compare.command import split_specs
-from fewstep.cli.shared.images import to_uint8
 from fewstep.cli.shared.progress import bar
 from fewstep.cli.shared.workers import Workers
 from fewstep.errors import InputError
 from fewstep.metrics import features, frechet_distance, from_uint8, reference
+from fewstep.metrics.pixels import to_uint8
 from fewstep.models.model import Model
 
 CALLS = []

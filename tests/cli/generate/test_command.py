@@ -21,7 +21,7 @@ from support.generating import fewstep, loaded, same_files
 
 import fewstep as fs
 from fewstep.cli.app import app
-from fewstep.cli.shared.images import to_uint8
+from fewstep.metrics import to_uint8
 from fewstep.models.model import Model
 
 COMMAND = [sys.executable, "-m", "fewstep.cli", "generate"]

@@ -17,7 +17,7 @@ import torch
 from fewstep.cli.compare.cells import Cell
 from fewstep.cli.compare.draws import Draws, Told
 from fewstep.cli.compare.solution import Solution
-from fewstep.cli.shared.images import to_uint8, write_images
+from fewstep.cli.shared.images import write_images
 from fewstep.cli.shared.manifest import versions
 from fewstep.cli.shared.progress import bar
 from fewstep.cli.shared.workers import Workers
@@ -25,6 +25,7 @@ from fewstep.errors import InputError, NonFiniteStateError
 from fewstep.metrics import Extractor, Moments, frechet_distance, from_uint8
 from fewstep.metrics.error import rmse_interval, squared_errors
 from fewstep.metrics.images import npz_batches
+from fewstep.metrics.pixels import to_uint8
 from fewstep.metrics.summary import Summary
 from fewstep.storage import Plain, Schema, read_json, write_json
 

@@ -17,7 +17,6 @@ from fewstep.cli.generate.shards import Shard, ShardWriter, shards_of
 from fewstep.cli.settings.generate import GenerateSettings
 from fewstep.cli.shared import manifest
 from fewstep.cli.shared.conditions import conditions_of, parse_seeds, read_prompts
-from fewstep.cli.shared.images import to_uint8
 from fewstep.cli.shared.models import load_model
 from fewstep.cli.shared.profiles import settings_of, tuned_by
 from fewstep.cli.shared.progress import bar
@@ -26,6 +25,7 @@ from fewstep.cli.shared.workers import Workers, workers
 from fewstep.errors import InputError
 from fewstep.fingerprint import model_fingerprint
 from fewstep.guidance import thresholds
+from fewstep.metrics.pixels import to_uint8
 from fewstep.models.model import Model
 from fewstep.plan import Plan
 from fewstep.storage import remove_leftovers

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
 from fewstep.errors import InputError, MissingPackageError
 from fewstep.storage import check_folder_writable, write_arrays, write_whole
@@ -16,13 +15,7 @@ from fewstep.storage import check_folder_writable, write_arrays, write_whole
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["check_writable", "picture", "to_uint8", "write_images"]
-
-
-def to_uint8(images: Tensor) -> np.ndarray:
-    """Return images [n, C, H, W] in [−1, 1] as uint8 [n, H, W, C]."""
-    scaled = images.float().clamp(-1.0, 1.0).add(1.0).mul(127.5).round()
-    return scaled.byte().movedim(1, -1).cpu().numpy()
+__all__ = ["check_writable", "picture", "write_images"]
 
 
 def check_writable(out: Path) -> Path:
