@@ -25,12 +25,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from fewstep.report.style import drawing
 
 CALLS = (5, 6, 8, 10, 15, 20)
 SA = "sa:few_step=True,tau=0.4@0.05:1"
@@ -144,30 +142,30 @@ def plot(results: dict[str, Any], path: Path) -> None:
     """Draw the Fréchet distance over calls: a panel for each solver, a line for each grid, dashed for diffusers'."""
     found = cells(results, "fd")
     drawn = (*GRIDS[:2], P2, *GRIDS[2:])
-    figure, panels = plt.subplots(2, 4, figsize=(13, 7), layout="constrained", sharex=True)
-    for axes, solver in zip(panels.flat, (*SOLVERS, "heun"), strict=True):
-        for grid in drawn:
-            values = found[solver, grid]
-            axes.plot([int(calls) for calls in values], list(values.values()), "o-", label=grid, markersize=4)
-        if solver == SA:
-            values = found[SA_2, GRIDS[-1]]
-            axes.plot([int(calls) for calls in values], list(values.values()), "ks-", label=AS_DIFFUSERS, markersize=4)
-        peer = found.get((f"diffusers:{SAME.get(solver)}", "its own"), {})
-        axes.plot([int(calls) for calls in peer], list(peer.values()), "k--", label="diffusers' own", linewidth=1)
-        axes.set(xscale="log", yscale="log", title="sa" if solver == SA else solver)
-        axes.set_xticks(list(map(int, results)), list(results))
-        ticks = (0.5, 1, 2, 5, 10, 20) if solver == "heun" else (0.3, 0.5, 1, 2, 4)
-        axes.set_yticks(ticks, list(map(str, ticks)))
-        axes.set_ylim(*((0.4, 40) if solver == "heun" else (0.23, 6.4)))
-        axes.minorticks_off()
-        axes.spines[["top", "right"]].set_visible(False)
-    for axes in panels[1]:
-        axes.set_xlabel("network calls")
-    for axes in panels[:, 0]:
-        axes.set_ylabel("Fréchet distance")
-    lines = {line.get_label(): line for axes in panels.flat for line in axes.get_lines()}
-    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=5, frameon=False)
-    figure.savefig(path, dpi=110)
+    with drawing(path, 13, 7, 2, 4, sharex=True) as (figure, panels):
+        for axes, solver in zip(panels.flat, (*SOLVERS, "heun"), strict=True):
+            for grid in drawn:
+                values = found[solver, grid]
+                axes.plot([int(calls) for calls in values], list(values.values()), "o-", label=grid, markersize=4)
+            if solver == SA:
+                values = found[SA_2, GRIDS[-1]]
+                axes.plot(
+                    [int(calls) for calls in values], list(values.values()), "ks-", label=AS_DIFFUSERS, markersize=4
+                )
+            peer = found.get((f"diffusers:{SAME.get(solver)}", "its own"), {})
+            axes.plot([int(calls) for calls in peer], list(peer.values()), "k--", label="diffusers' own", linewidth=1)
+            axes.set(xscale="log", yscale="log", title="sa" if solver == SA else solver)
+            axes.set_xticks(list(map(int, results)), list(results))
+            ticks = (0.5, 1, 2, 5, 10, 20) if solver == "heun" else (0.3, 0.5, 1, 2, 4)
+            axes.set_yticks(ticks, list(map(str, ticks)))
+            axes.set_ylim(*((0.4, 40) if solver == "heun" else (0.23, 6.4)))
+            axes.minorticks_off()
+        for axes in panels[1]:
+            axes.set_xlabel("network calls")
+        for axes in panels[:, 0]:
+            axes.set_ylabel("Fréchet distance")
+        lines = {line.get_label(): line for axes in panels.flat for line in axes.get_lines()}
+        figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=5)
 
 
 def main() -> None:

@@ -6,10 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from fewstep.report.style import drawing
 
 __all__ = ["OWN", "PUBLISHED", "best", "write_report"]
 
@@ -173,20 +170,18 @@ def times(found: dict[str, dict[str, Any]]) -> str:
 
 def plot(found: dict[str, dict[str, Any]], path: Path) -> None:
     """Draw errors over calls."""
-    figure, panels = plt.subplots(1, len(found), figsize=(5.5 * len(found), 4), layout="constrained", squeeze=False)
-    for panel, (model, kept) in zip(panels[0], found.items(), strict=True):
-        for label, style, points in series(kept):
-            calls, values, low, high = zip(*points, strict=True)
-            spread = [
-                [a - b for a, b in zip(values, low, strict=True)],
-                [b - a for a, b in zip(values, high, strict=True)],
-            ]
-            panel.errorbar(calls, values, spread, fmt=style, ms=4, lw=1.4, capsize=2, label=label)
-            panel.set_xticks(calls, [str(n) for n in calls])
-        panel.set(title=model, xlabel="network calls", ylabel="RMSE to the reference", yscale="log")
-        panel.spines[["top", "right"]].set_visible(False)
-    panels[0][0].legend(frameon=False)
-    figure.savefig(path, dpi=110)
+    with drawing(path, 5.5 * len(found), 4, 1, len(found)) as (_, panels):
+        for panel, (model, kept) in zip(panels[0], found.items(), strict=True):
+            for label, style, points in series(kept):
+                calls, values, low, high = zip(*points, strict=True)
+                spread = [
+                    [a - b for a, b in zip(values, low, strict=True)],
+                    [b - a for a, b in zip(values, high, strict=True)],
+                ]
+                panel.errorbar(calls, values, spread, fmt=style, ms=4, lw=1.4, capsize=2, label=label)
+                panel.set_xticks(calls, [str(n) for n in calls])
+            panel.set(title=model, xlabel="network calls", ylabel="RMSE to the reference", yscale="log")
+        panels[0][0].legend()
 
 
 def series(kept: dict[str, Any]) -> list[tuple[str, str, list[tuple[float, ...]]]]:

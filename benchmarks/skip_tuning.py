@@ -24,15 +24,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from time_steps import MODELS, available
 
 import fewstep as fs
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from fewstep.report.style import drawing
 
 CALLS = (5, 8, 10, 20, 40)
 RHO = (1.0, 0.8, 0.5, 1.1, 0.65, 0.9)
@@ -198,22 +196,21 @@ def text(row: dict[str, float] | None, best: float | None) -> str:
 
 def plot(found: dict[str, dict[str, list[dict[str, float]]]]) -> None:
     """Draw the change from ρ = 1 over ρ, a row of panels for each model."""
-    size = {"figsize": (13, 3.6 * len(found)), "layout": "constrained", "sharey": "row", "squeeze": False}
-    figure, panels = plt.subplots(len(found), len(SOLVERS), **size)
-    for line, (model, rows) in zip(panels, found.items(), strict=True):
-        for panel, solver in zip(line, SOLVERS, strict=True):
-            cells = rows.get(solver, [])
-            for calls in CALLS:
-                curve(panel, [row for row in cells if row["calls"] == calls])
-            panel.set_visible(bool(cells))
-            panel.axhline(0.0, color="0.6", lw=0.8)
-            panel.set(title=f"{model}: {solver}", xlabel="ρ of the deepest skip")
-        line[0].set_ylabel("Fréchet distance, change from ρ = 1")
-        line[0].legend()
-    figure.savefig(FOLDER / "skip_tuning.png", dpi=120)
+    file, rows, columns = FOLDER / "skip_tuning.png", len(found), len(SOLVERS)
+    with drawing(file, 13, 3.6 * rows, rows, columns, dpi=120, sharey="row") as (_, panels):
+        for line, (model, cells_of) in zip(panels, found.items(), strict=True):
+            for panel, solver in zip(line, SOLVERS, strict=True):
+                cells = cells_of.get(solver, [])
+                for calls in CALLS:
+                    curve(panel, [row for row in cells if row["calls"] == calls])
+                panel.set_visible(bool(cells))
+                panel.axhline(0.0, color="0.6", lw=0.8)
+                panel.set(title=f"{model}: {solver}", xlabel="ρ of the deepest skip")
+            line[0].set_ylabel("Fréchet distance, change from ρ = 1")
+            line[0].legend()
 
 
-def curve(panel: plt.Axes, rows: list[dict[str, float]]) -> None:
+def curve(panel: Axes, rows: list[dict[str, float]]) -> None:
     """Draw the rows of one number of calls."""
     if len(rows) < 2:
         return

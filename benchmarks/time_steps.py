@@ -17,13 +17,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib
 import torch
 
 import fewstep as fs
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from fewstep.report.style import drawing
 
 CALLS = (5, 6, 8, 10, 15, 20)
 BATCH = 32
@@ -133,18 +130,17 @@ def table(results: dict[str, dict[str, list[float]]]) -> str:
 
 def plot(results: dict[str, dict[str, dict[str, list[float]]]]) -> None:
     """Draw RMSE over calls, a panel for each model and solver."""
-    figure, panels = plt.subplots(
-        len(results), len(SOLVERS), figsize=(12, 3.6 * len(results)), layout="constrained", squeeze=False, sharex=True
-    )
-    for row, (model, by_solver) in zip(panels, results.items(), strict=True):
-        for axes, (solver, grids) in zip(row, by_solver.items(), strict=True):
-            for grid, values in grids.items():
-                strong = grid.startswith(("optimised", "published"))
-                axes.plot(CALLS, values, "o-", label=grid, linewidth=2 if strong else 1, markersize=4)
-            axes.set(yscale="log", title=f"{model}, {solver}", xlabel="network calls", ylabel="RMSE to the reference")
-            axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-    figure.savefig(FOLDER / "time_steps.png", dpi=110)
+    rows, columns = len(results), len(SOLVERS)
+    with drawing(FOLDER / "time_steps.png", 12, 3.6 * rows, rows, columns, sharex=True) as (figure, panels):
+        for row, (model, by_solver) in zip(panels, results.items(), strict=True):
+            for axes, (solver, grids) in zip(row, by_solver.items(), strict=True):
+                for grid, values in grids.items():
+                    strong = grid.startswith(("optimised", "published"))
+                    axes.plot(CALLS, values, "o-", label=grid, linewidth=2 if strong else 1, markersize=4)
+                axes.set(
+                    yscale="log", title=f"{model}, {solver}", xlabel="network calls", ylabel="RMSE to the reference"
+                )
+        figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
 
 
 def main() -> None:

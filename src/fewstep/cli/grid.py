@@ -10,11 +10,12 @@ from torch import Tensor
 
 from fewstep import grids, processes, solvers
 from fewstep.cli.settings.grid import GridSettings
-from fewstep.errors import InputError, MissingPackageError
+from fewstep.errors import InputError
 from fewstep.grids.bound import Bound
 from fewstep.grids.heuristic import End
 from fewstep.processes import Process
 from fewstep.recommended import recommended
+from fewstep.report.style import ACCENT, MUTED, drawing
 from fewstep.solvers import Solver
 from fewstep.storage import write_whole
 from fewstep.time_grid import TimeGrid
@@ -93,26 +94,25 @@ def timestep(process: Process, t: Tensor) -> Tensor:
 
 def draw(shown: dict[str, TimeGrid], bounds: Bounds, path: Path) -> None:
     """Draw the grids as points on a σ/α axis, one row each, with their bounds."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise MissingPackageError("figures need matplotlib: pip install 'fewstep[cli]'.") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 0.9 + 0.42 * len(shown)), layout="constrained")
-    for row, grid in enumerate(shown.values()):
-        finite = grid.half_logsnr[grid.half_logsnr.isfinite()]
-        colour = "#c1121f" if row == 0 else "#5c6b73"
-        axes.plot((-finite).exp(), [row] * len(finite), "o-", color=colour, markersize=5, linewidth=1)
-        label = f"bound {bounds(grid):.3g}"
-        axes.annotate(label, (1.0, row), xycoords=("axes fraction", "data"), xytext=(6, 0),
-                      textcoords="offset points", va="center", fontsize=9, color=colour)  # fmt: skip
-    axes.set_yticks(range(len(shown)), list(shown))
-    axes.set(xscale="log", xlabel="σ/α, from noise to data")
-    axes.invert_xaxis()
-    axes.invert_yaxis()
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(axis="y", length=0)
-    figure.savefig(path, dpi=150, format=path.suffix[1:])
-    plt.close(figure)
+    with drawing(path, 8, 0.9 + 0.42 * len(shown), dpi=150) as (_, panels):
+        axes = panels[0][0]
+        for row, grid in enumerate(shown.values()):
+            finite = grid.half_logsnr[grid.half_logsnr.isfinite()]
+            colour = ACCENT if row == 0 else MUTED
+            axes.plot((-finite).exp(), [row] * len(finite), "o-", color=colour, markersize=5, linewidth=1)
+            axes.annotate(
+                f"bound {bounds(grid):.3g}",
+                (1.0, row),
+                xycoords=("axes fraction", "data"),
+                xytext=(6, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=9,
+                color=colour,
+            )
+        axes.set_yticks(range(len(shown)), list(shown))
+        axes.set(xscale="log", xlabel="σ/α, from noise to data")
+        axes.invert_xaxis()
+        axes.invert_yaxis()
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fewstep.errors import MissingPackageError
 from fewstep.report.entries import Entry
-from fewstep.report.style import Style
+from fewstep.report.style import COLOURS, INK, PALE, RULE, SETTINGS, Style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,17 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["curves", "grid_axis"]
 
-SETTINGS: Any = {
-    "svg.fonttype": "path",
-    "svg.hashsalt": "fewstep",
-    "font.family": "DejaVu Sans",
-    "font.size": 12,
-    "axes.edgecolor": "#8b97a3",
-    "axes.labelcolor": "#1d2733",
-    "xtick.color": "#3b4754",
-    "ytick.color": "#3b4754",
-}
-GREY = "#c4ccd4"
+LETTERS: Any = {**SETTINGS, "font.size": 12}
 WIDTH = 5.6
 """In inches of 96 pixels: letters stay readable where a telephone shows 360 of them."""
 
@@ -54,7 +44,7 @@ def curves(
     for entry in everything:
         if entry not in entries:
             values = entry.values(metric)
-            axes.plot(list(values), list(values.values()), color=GREY, linewidth=0.9, zorder=1)
+            axes.plot(list(values), list(values.values()), color=PALE, linewidth=0.9, zorder=1)
     for entry in entries:
         style = styles.get(entry.name) or styles[entry.solver]
         values = entry.values(metric)
@@ -90,7 +80,7 @@ def _axes_of_curves(axes: Axes, values: list[float], calls: list[int]) -> None:
         margin = 0.05 * (high - low) or 0.05 * abs(low) or 1.0
         axes.set_ylim(low - margin, high + margin)
         axes.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
-    axes.grid(True, axis="y", color="#e6eaee", linewidth=0.8)
+    axes.grid(True, axis="y", color=RULE, linewidth=0.8)
     axes.set_axisbelow(True)
 
 
@@ -117,14 +107,14 @@ def grid_axis(grids: Mapping[str, Sequence[float | None]]) -> str:
     figure, axes = _empty(0.75 + 0.48 * len(grids))
     for row, (name, levels) in enumerate(grids.items()):
         inside = [level for level in levels if level]
-        axes.axhline(row, color="#e1e6eb", linewidth=1, zorder=1)
-        axes.plot(inside, [row] * len(inside), "o", color="#0b6bcb", markersize=5, zorder=3)
+        axes.axhline(row, color=RULE, linewidth=1, zorder=1)
+        axes.plot(inside, [row] * len(inside), "o", color=COLOURS[0], markersize=5, zorder=3)
         for level, place in ((levels[0], left), (levels[-1], right)):
             if not level:
-                axes.plot([place], [row], "o", color="#0b6bcb", markerfacecolor="white", markersize=5, clip_on=False,
+                axes.plot([place], [row], "o", color=COLOURS[0], markerfacecolor="white", markersize=5, clip_on=False,
                           zorder=3)  # fmt: skip
         axes.annotate(_short(name), (0, row), xycoords=("axes fraction", "data"), xytext=(0, 5),
-                      textcoords="offset points", va="bottom", fontsize=11, color="#1d2733")  # fmt: skip
+                      textcoords="offset points", va="bottom", fontsize=11, color=INK)  # fmt: skip
     axes.set(xscale="log", xlabel="σ/α, from noise to data", xlim=(left, right), ylim=(len(grids) - 0.6, -0.8))
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
@@ -141,10 +131,9 @@ def _empty(height: float) -> tuple[Figure, Any]:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingPackageError("figures need matplotlib: pip install 'fewstep[cli]'.") from error
-    with rc_context(SETTINGS):
+    with rc_context(LETTERS):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.add_subplot()
-        axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
@@ -152,6 +141,6 @@ def _uri(figure: Figure) -> str:
     from matplotlib import rc_context
 
     buffer = io.BytesIO()
-    with rc_context(SETTINGS):
+    with rc_context(LETTERS):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -204,7 +204,7 @@ SEARCH = ("search", *SMALL, "--features", "torchscript:rows.pt", "--num", "2", "
         ((*DIAGNOSE, "--class", "3"), "has no classes"),
         ((*DIAGNOSE, "--out", "no/such/folder"), "does not exist"),
         ((*DIAGNOSE, "--out", "found.txt"), "without a dot"),
-        ((*DIAGNOSE, "--skip", "missing.json"), "cannot read the skip profile"),
+        ((*DIAGNOSE, "--skip", "missing.json"), "cannot be read"),
         ((*SEARCH, "--metric", "fid"), "unknown metric 'fid'"),
         ((*SEARCH, "--metric", "feature-loss"), "needs real images"),
         ((*SEARCH, "--data", "small.npz"), "needs real images"),

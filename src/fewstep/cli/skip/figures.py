@@ -8,32 +8,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fewstep.errors import MissingPackageError
+from fewstep.report.style import ACCENT, INK, MUTED, RULE, drawing
 from fewstep.skip_analysis import Change, NoiseStatistics, NormRatios, SearchResult
 
 __all__ = ["draw_inversion", "draw_losses", "draw_ratios", "draw_search"]
-
-GREY, RED = "#5c6b73", "#c1121f"
 
 
 @contextmanager
 def _figure(path: Path, panels: int = 1, width: float = 4.2, height: float = 3.2) -> Iterator[list[Any]]:
     """Yield the axes of a row of panels, and write the figure at the end."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise MissingPackageError("figures need matplotlib: pip install 'fewstep[cli]'.") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, panels, figsize=(width * panels, height), layout="constrained", squeeze=False)
-    try:
+    with drawing(path, width * panels, height, 1, panels) as (_, axes):
         yield list(axes[0])
-        for each in axes[0]:
-            each.spines[["top", "right"]].set_visible(False)
-        figure.savefig(path, dpi=110, format="png")
-    finally:
-        plt.close(figure)
 
 
 def draw_ratios(ratios: NormRatios, path: Path) -> None:
@@ -50,8 +35,8 @@ def draw_ratios(ratios: NormRatios, path: Path) -> None:
         axes.set(xscale="log", yscale="log", xlabel="noise level σ/α", ylabel="‖skip‖ / ‖hidden‖")
         for labels in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
             labels("{x:g}")
-        axes.axhline(1.0, color="0.8", linewidth=0.8, zorder=0)
-        axes.legend(title="depth", frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        axes.axhline(1.0, color=RULE, linewidth=0.8, zorder=0)
+        axes.legend(title="depth", fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def draw_losses(levels: Sequence[float], pixel: Change, feature: Change | None, path: Path) -> None:
@@ -60,8 +45,8 @@ def draw_losses(levels: Sequence[float], pixel: Change, feature: Change | None, 
     with _figure(path, len(shown)) as panels:
         for axes, (name, change) in zip(panels, shown, strict=True):
             axes.errorbar(levels, (100 * change.relative).tolist(), (200 * change.error).tolist(), fmt="o-",
-                          color=RED, markersize=4, linewidth=1, capsize=2)  # fmt: skip
-            axes.axhline(0.0, color=GREY, linewidth=0.8)
+                          color=ACCENT, markersize=4, linewidth=1, capsize=2)  # fmt: skip
+            axes.axhline(0.0, color=MUTED, linewidth=0.8)
             axes.set(xscale="log", xlabel="noise level σ/α", title=f"in {name}",
                      ylabel="denoising loss, change by tuning (%)")  # fmt: skip
 
@@ -73,10 +58,10 @@ def draw_inversion(untuned: NoiseStatistics, tuned: NoiseStatistics, path: Path)
     before, after = ({**asdict(x), "variance": x.variance - 1.0} for x in (untuned, tuned))
     with _figure(path, len(names), width=2.3, height=2.8) as panels:
         for axes, (key, name) in zip(panels, names.items(), strict=True):
-            axes.bar(["untuned", "tuned"], [before[key], after[key]], color=[GREY, RED], width=0.6)
-            axes.axhline(0.0, color="black", linewidth=0.8)
+            axes.bar(["untuned", "tuned"], [before[key], after[key]], color=[MUTED, ACCENT], width=0.6)
+            axes.axhline(0.0, color=INK, linewidth=0.8)
             if key == "mmd":
-                axes.axhspan(-before["chance"], before["chance"], color="0.9", zorder=0)
+                axes.axhspan(-before["chance"], before["chance"], color=RULE, zorder=0)
             axes.set_title(name, fontsize=9)
             axes.yaxis.set_major_formatter("{x:.3g}")
             axes.tick_params(labelsize=8)
@@ -91,9 +76,9 @@ def draw_search(result: SearchResult, metric: str, path: Path) -> None:
         tops = sorted({point.top for point in points})
         for i, top in enumerate(tops):
             line = sorted((point.bottom, point.value) for point in points if point.top == top)
-            colour = RED if len(tops) == 1 else colormaps["viridis"](0.9 * i / (len(tops) - 1))
+            colour = ACCENT if len(tops) == 1 else colormaps["viridis"](0.9 * i / (len(tops) - 1))
             axes.plot(*zip(*line, strict=True), "o-", color=colour, markersize=4, linewidth=1, label=f"{top:.3g}")
-        axes.axhline(untuned.value, color=GREY, linewidth=0.8, linestyle="--", label="untuned")
-        axes.plot([result.best.bottom], [result.best.value], "*", color="black", markersize=9)
+        axes.axhline(untuned.value, color=MUTED, linewidth=0.8, linestyle="--", label="untuned")
+        axes.plot([result.best.bottom], [result.best.value], "*", color=INK, markersize=9)
         axes.set(xlabel="ρ of the deepest skip", ylabel=metric)
-        axes.legend(title="ρ of the outermost", frameon=False, fontsize=8, title_fontsize=8)
+        axes.legend(title="ρ of the outermost", fontsize=8, title_fontsize=8)
