@@ -16,7 +16,7 @@ def fewstep(*words: object) -> str:
 
 @pytest.mark.parametrize("process", ["vp-linear", "vp-cosine", "vp-discrete", "edm", "flow:shift=3"])
 def test_a_table_of_every_process(process):
-    printed = fewstep("grid", "--process", process, "--steps", 5)
+    printed = fewstep("grid", "--process", process, "--grid", "optimized", "--steps", 5)
     assert "5 network calls, error bound" in printed and "prox-linear" in printed
     assert len([line for line in printed.splitlines() if line.split()[:1] and line.split()[0].isdigit()]) >= 6
 

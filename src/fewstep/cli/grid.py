@@ -14,7 +14,7 @@ from fewstep.errors import InputError
 from fewstep.grids.bound import Bound
 from fewstep.grids.heuristic import End
 from fewstep.processes import Process
-from fewstep.recommended import recommended
+from fewstep.recommended import STEPS, recommended
 from fewstep.report.style import ACCENT, MUTED, drawing
 from fewstep.solvers import Solver
 from fewstep.storage import write_whole
@@ -25,19 +25,19 @@ __all__ = ["grid"]
 
 def grid(settings: GridSettings) -> None:
     """Print a time grid, and write and draw it if wanted."""
-    process, steps = processes.named(settings.process), settings.steps
-    solver = solvers.named(settings.solver or recommended(process, steps).solver)
-    end = _end(settings.end)
-    if settings.grid == "optimized":
-        made: TimeGrid = grids.optimized(process, solver, steps, error_power=settings.error_power, end=end)
-    else:
-        made = grids.named(settings.grid, process, steps, end, solver=solver)
+    process = processes.named(settings.process)
+    given = None if settings.grid is None else grids.read(settings.grid, settings.steps)
+    steps = given.steps if given is not None else STEPS if settings.steps is None else settings.steps
+    rule = recommended(process, steps, latent=settings.error_power > 1)
+    name, solver, end = settings.grid or rule.grid, solvers.named(settings.solver or rule.solver), _end(settings.end)
+    written = f"optimized:error_power={settings.error_power:g}" if name == "optimized" else name
+    made = grids.named(written, process, steps, end, solver=solver)
     bounds = _print(made, solver, settings.error_power)
     if settings.out is not None:
         write_whole(settings.out, lambda path: path.write_text(made.to_json() + "\n", "utf-8"))
     if settings.plot is not None:
-        others = {name: make(process, steps, end=end) for name, make in grids.NAMES.items() if name != "optimized"}
-        shown = {settings.grid: made, **others}
+        others = [other for other in grids.NAMES if other != name.partition(":")[0]]
+        shown = {name: made} | {other: grids.named(other, process, steps, end, solver=solver) for other in others}
         write_whole(settings.plot, lambda path: draw(shown, bounds, path))
 
 

@@ -33,8 +33,8 @@ def sample(settings: SampleSettings) -> None:
     asked, texts = Asked.of(settings), read_prompts(settings.prompt, settings.prompts)
     model = load_model(settings, settings.guidance)
     sampler = asked.on(model)
-    if settings.skip is not None:
-        tuned_by(settings.skip, model.denoiser)
+    if asked.skip is not None:
+        tuned_by(asked.skip, model.denoiser)
     seeds = [settings.seed + i for i in range(settings.num)]
     conditions: Any = conditions_of(model, seeds, settings.class_, texts)
     began = time.perf_counter()

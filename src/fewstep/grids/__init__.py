@@ -5,7 +5,7 @@ import pkgutil
 
 from fewstep.grids.heuristic import karras, quadratic_time, uniform_logsnr, uniform_time
 from fewstep.grids.optimized import OptimizedGrid, optimized
-from fewstep.grids.registry import NAMES, named, registered
+from fewstep.grids.registry import NAMES, named, read, registered
 from fewstep.time_grid import TimeGrid
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "named",
     "optimized",
     "quadratic_time",
+    "read",
     "registered",
     "uniform_logsnr",
     "uniform_time",

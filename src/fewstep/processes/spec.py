@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from inspect import Parameter, signature
 from typing import Any, TypeVar
 
 from fewstep.errors import InputError, unknown_name
 
-__all__ = ["build", "parse", "register"]
+__all__ = ["build", "check", "parse", "register"]
 
 Made = TypeVar("Made")
 NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
+OUTSIDE = re.compile(r",(?![^(\[]*[)\]])")
+"""A comma that is not in brackets."""
 TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -25,7 +27,7 @@ def parse(spec: str) -> tuple[str, dict[str, Any]]:
     """
     name, _, rest = spec.partition(":")
     settings: dict[str, Any] = {}
-    for part in filter(None, (piece.strip() for piece in rest.split(","))):
+    for part in filter(None, (piece.strip() for piece in OUTSIDE.split(rest))):
         key, equals, value = part.partition("=")
         if not equals:
             raise InputError(f"{part!r} in {spec!r} is no setting: write name:key=value,key=value.")
@@ -59,22 +61,45 @@ def register(kind: str, name: str, made: Any, known: dict[str, Any]) -> None:
     known[name] = made
 
 
-def build(kind: str, name: str, known: Mapping[str, Callable[..., Made]], settings: Mapping[str, Any]) -> Made:
-    """Return ``known[name](**settings)``.
+def check(
+    kind: str,
+    name: str,
+    known: Mapping[str, Callable[..., Any]],
+    settings: Mapping[str, Any],
+    besides: Container[str] = (),
+) -> None:
+    """Refuse what ``build`` would refuse before it calls anything.
+
+    Args:
+        kind: what is named, for the message.
+        name: the name.
+        known: what each name stands for.
+        settings: those that were written.
+        besides: parameters that are no settings.
 
     Raises:
-        InputError: if there is no such name, a setting is not one of its own (with the near match), a word stands
-            where it is true or false, or the values do not fit.
+        InputError: if there is no such name, a setting is not one of those that it has (with the near match), or a
+            word stands where it is true or false.
     """
     if name not in known:
         raise unknown_name(kind, name, known)
     keywords = (Parameter.KEYWORD_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-    own = {p.name: p.default for p in signature(known[name]).parameters.values() if p.kind in keywords}
+    parameters = signature(known[name]).parameters.values()
+    own = {p.name: p.default for p in parameters if p.kind in keywords and p.name not in besides}
     for key, value in settings.items():
         if key not in own:
             raise unknown_name(f"setting of {kind} {name!r}", key, own)
         if isinstance(own[key], bool) and not isinstance(value, bool):
             raise InputError(f"{key}={value!r} in {kind} {name!r}: write {key}=true or {key}=false.")
+
+
+def build(kind: str, name: str, known: Mapping[str, Callable[..., Made]], settings: Mapping[str, Any]) -> Made:
+    """Return ``known[name](**settings)``.
+
+    Raises:
+        InputError: as ``check``, and if the values do not fit.
+    """
+    check(kind, name, known, settings)
     try:
         return known[name](**settings)
     except InputError:

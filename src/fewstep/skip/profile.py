@@ -11,10 +11,11 @@ from typing import Any
 from pydantic import ConfigDict
 
 from fewstep.errors import InputError
+from fewstep.processes.spec import build, parse
 from fewstep.storage import Plain, Schema, Stored, json_text, parsed
 from fewstep.time_grid import TimeGrid
 
-__all__ = ["Profile", "load"]
+__all__ = ["Profile", "load", "named"]
 
 FORMAT = "fewstep-skip/1"
 SAMPLED = tuple(10.0 ** (k / 64) for k in range(-256, 257))
@@ -159,6 +160,30 @@ class _StoredProfile(Schema):
     sigma_weight: list[tuple[float, float]] | None = None
     skips: int | None = None
     origin: Plain = {}
+
+
+def named(spec: float | str | os.PathLike[str] | Profile) -> Profile:
+    """Return the profile of ``spec``: ρ of the deepest skip, settings as "bottom=0.7,top=0.95", a file, or a profile.
+
+    Raises:
+        InputError: if it is none of them, a setting is unknown, or there is no such file.
+    """
+    if isinstance(spec, Profile):
+        return spec
+    if isinstance(spec, (int, float)) and not isinstance(spec, bool):
+        return Profile(spec)
+    if isinstance(spec, os.PathLike) or (isinstance(spec, str) and spec.endswith(".json")):
+        return load(spec)
+    if isinstance(spec, str) and "=" in spec:
+        _, settings = parse(spec if spec.startswith("profile:") else f"profile:{spec}")
+        return build("skip", "profile", {"profile": Profile}, settings)
+    number = _number(spec) if isinstance(spec, str) else None
+    if number is None:
+        raise InputError(
+            f"skip is {spec!r}: give ρ of the deepest skip, as 0.8, settings as 'bottom=0.7,top=0.95', a .json file, "
+            "or fs.skip.Profile(…)."
+        )
+    return Profile(number)
 
 
 def load(path: str | os.PathLike[str]) -> Profile:

@@ -16,6 +16,7 @@ from fewstep.denoiser import DataPredictor
 from fewstep.grids import named as grids_named
 from fewstep.models.model import Model
 from fewstep.plan import Plan
+from fewstep.recipe import load_recipe
 from fewstep.solvers import named as solver_named
 
 __all__ = ["Cell", "Commands", "Planned", "Sampler", "peer_cells", "planned_cells", "recipe_cells"]
@@ -131,7 +132,7 @@ def recipe_cells(denoiser: DataPredictor, recipes: Sequence[str]) -> list[Cell]:
     Raises:
         InputError: if a file is no recipe of this model's process.
     """
-    plans = {path: recipe_plan(Path(path), denoiser) for path in recipes}
+    plans = {path: recipe_plan(load_recipe(path), Path(path), denoiser) for path in recipes}
     return [
         Cell(path, "its own", plan.steps, Planned(plan), ("generate", "--recipe", path)) for path, plan in plans.items()
     ]

@@ -26,6 +26,7 @@ from fewstep.fingerprint import model_fingerprint
 from fewstep.guidance import thresholds
 from fewstep.metrics.references import reference_hash, reference_summary
 from fewstep.models.model import Model
+from fewstep.recipe import load_recipe
 from fewstep.storage import remove_leftovers
 
 __all__ = ["compare", "split_specs"]
@@ -38,6 +39,7 @@ def compare(settings: CompareSettings) -> None:
     """Measure every solver on every grid at every number of steps."""
     wanted = settings.wanted
     seeds, texts = parse_seeds(None, settings.num), read_prompts(settings.prompt, settings.prompts)
+    _check(settings)
     worker = workers(settings.device)
     model = load_model(settings, settings.guidance, worker.device)
     cells = _cells(model, settings)
@@ -81,6 +83,17 @@ def compare(settings: CompareSettings) -> None:
         show(rows)
         typer.echo(f"{len(rows)} cells{worker.among} -> {settings.out / 'report.html'}")
     worker.leave()
+
+
+def _check(settings: CompareSettings) -> None:
+    """Refuse unknown solvers, grids and recipes before a model is loaded."""
+    for spec in split_specs("--solvers", settings.solvers) if settings.solvers else []:
+        solvers.named(spec)
+    for spec in split_specs("--grids", settings.grids):
+        for steps in settings.counts:
+            grids.read(spec, steps)
+    for spec in split_specs("--recipes", settings.recipes) if settings.recipes else []:
+        load_recipe(spec)
 
 
 def _cells(model: Model, settings: CompareSettings) -> list[Cell]:

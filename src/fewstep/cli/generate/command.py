@@ -44,8 +44,8 @@ def generate(settings: GenerateSettings) -> None:
     model = load_model(settings, settings.guidance, worker.device)
     sampler = asked.on(model)
     words = dict(sampler.words)
-    if settings.skip is not None:
-        words["skip"] = settings_of(tuned_by(settings.skip, model.denoiser).profile)
+    if asked.skip is not None:
+        words["skip"] = settings_of(tuned_by(asked.skip, model.denoiser).profile)
     shards = shards_of(out, wanted, settings.shard_size, settings.format_ == "png")
     conditions_of(model, wanted[:1], class_, texts)
     description = {

@@ -25,10 +25,11 @@ class GridSettings:
         str | None,
         typer.Option(help="The solver that the grid is for, as unipc or sa:tau=0.5.", show_default="recommended"),
     ] = None
-    steps: Annotated[int, typer.Option(help="Intervals of the grid, 1 or more.")] = 8
-    grid: Annotated[str, typer.Option(help="Which grid to print: optimized, karras, ... or a .json file.")] = (
-        "optimized"
-    )
+    steps: Annotated[int | None, typer.Option(help="Intervals of the grid, 1 or more.", show_default="8")] = None
+    grid: Annotated[
+        str | None,
+        typer.Option(help="Which grid to print: optimized, karras, … or a .json file.", show_default="recommended"),
+    ] = None
     error_power: Annotated[float, typer.Option(help="p of the error σ^p/α: 1 for pixels, 2 for latents.")] = 1.0
     end: Annotated[str, typer.Option(help="The last time, 'zero', or 'habit' for the process's own.")] = "habit"
     out: Annotated[Path | None, typer.Option(help="Write the grid to this .json file.")] = None

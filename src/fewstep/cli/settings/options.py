@@ -25,7 +25,7 @@ __all__ = [
 
 MODEL, SAMPLER, CONDITION = "Model", "Sampler", "What to sample"
 """The panels of the help text."""
-PROFILE = "A skip profile of fewstep skip search, or of fs.skip.Profile.save."
+PROFILE = "Skip-Tuning: ρ of the deepest skip, as 0.8, bottom=0.7,top=0.95, or a profile of fewstep skip search."
 RECOMMENDED = "recommended for the model"
 
 BatchSize = Annotated[int, typer.Option(help="Samples in a network call.")]
@@ -96,7 +96,7 @@ class RecipeSamplerSettings(SamplerSettings):
             help="A recipe of fewstep calibrate, in place of --solver, --grid and --steps.", rich_help_panel=SAMPLER
         ),
     ] = None
-    skip: Annotated[Path | None, typer.Option(help=PROFILE, rich_help_panel=SAMPLER)] = None
+    skip: Annotated[str | None, typer.Option(help=PROFILE, rich_help_panel=SAMPLER)] = None
 
     def __post_init__(self) -> None:
         given = [name for name in ("solver", "grid", "steps") if getattr(self, name) is not None]

@@ -48,7 +48,7 @@ class DiagnoseSettings(ModelSettings):
     out: Annotated[Path, typer.Option(help="A new folder for a figure of each diagnostic and diagnosis.json.")]
     bottom: Annotated[float, typer.Option(help="ρ of the deepest skip.")] = 0.8
     top: Annotated[float, typer.Option(help="ρ of the outermost skip.")] = 1.0
-    skip: Annotated[Path | None, typer.Option(help=f"Instead of the two: {PROFILE}")] = None
+    skip: Annotated[str | None, typer.Option(help=f"Instead of the two: {PROFILE}")] = None
     features: Features = None
     num: Annotated[int, typer.Option(help="Real images, drawn from the data at random, 2 or more.")] = 128
     levels: Annotated[int, typer.Option(help="Noise levels, 2 or more.")] = 12

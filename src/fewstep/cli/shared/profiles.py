@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import warnings
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from fewstep import skip
@@ -17,19 +16,18 @@ from fewstep.skip import Profile, Tuned
 __all__ = ["origin", "settings_of", "tuned_by"]
 
 
-def tuned_by(path: Path, denoiser: DataPredictor) -> Tuned:
-    """Scale the model's skips by the profile in a file; a warning tells of a profile of another model.
+def tuned_by(profile: Profile, denoiser: DataPredictor) -> Tuned:
+    """Scale the model's skips by a profile; a warning tells of a profile of another model.
 
     Raises:
-        InputError: if the file is no profile, or of a network with another number of skips, or the model has none.
+        InputError: if the profile is of a network with another number of skips, or the model has none.
     """
-    profile = skip.load(path)
     handle = skip.tuned(denoiser, profile=profile)
     model = profile.origin.get("model")
     searched = model.get("fingerprint") if isinstance(model, dict) else None
     if searched and searched != fingerprint(denoiser):
         warnings.warn(
-            f"the skip profile {str(path)!r} was searched on another model (the fingerprint of weights and "
+            "the skip profile was searched on another model (the fingerprint of weights and "
             "configuration differs): it may do harm; run fewstep skip search for this one.",
             UserWarning,
             stacklevel=2,

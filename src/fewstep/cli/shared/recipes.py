@@ -8,18 +8,17 @@ from fewstep.denoiser import DataPredictor
 from fewstep.errors import InputError
 from fewstep.fingerprint import warn_if_other_model
 from fewstep.plan import Plan
-from fewstep.recipe import load_recipe
+from fewstep.recipe import Recipe
 
 __all__ = ["recipe_plan"]
 
 
-def recipe_plan(path: Path, denoiser: DataPredictor) -> Plan:
+def recipe_plan(recipe: Recipe, path: Path, denoiser: DataPredictor) -> Plan:
     """Return the plan of a recipe for this model; a warning tells of another model or guidance scale.
 
     Raises:
-        InputError: if the file is no recipe, or of another process.
+        InputError: if the recipe is of another process.
     """
-    recipe = load_recipe(path)
     process = recipe.plan.process
     if process != denoiser.process:
         raise InputError(f"{str(path)!r} was calibrated for {process!r}, the model is of {denoiser.process!r}.")

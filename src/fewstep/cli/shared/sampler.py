@@ -11,7 +11,10 @@ from fewstep.cli.settings.options import RecipeSamplerSettings, SamplerSettings
 from fewstep.cli.shared.recipes import recipe_plan
 from fewstep.models.model import Model
 from fewstep.plan import Plan
+from fewstep.recipe import Recipe, load_recipe
 from fewstep.recommended import STEPS, recommended
+from fewstep.skip import Profile
+from fewstep.skip import named as named_skip
 from fewstep.solvers import Solver
 from fewstep.time_grid import TimeGrid
 
@@ -37,41 +40,49 @@ class ChosenSampler:
 
 @dataclass(frozen=True)
 class Asked:
-    """The sampler of a command line, checked as far as it can be before the model is loaded.
+    """The sampler of a command line, read as far as it can be before the model is loaded.
 
     Attributes:
         solver: as it is written, or None: the recommended one.
         grid: likewise.
         steps: the number of intervals.
-        recipe: the file that is used instead of the three.
+        recipe: what is used instead of the three, and its file.
+        skip: how the model's skip connections are scaled, or None.
     """
 
     solver: str | None
     grid: str | None
     steps: int
-    recipe: Path | None = None
+    recipe: tuple[Recipe, Path] | None = None
+    skip: Profile | None = None
 
     @classmethod
     def of(cls, settings: SamplerSettings) -> Asked:
         """Return what the settings ask for.
 
         Raises:
-            InputError: if there is no such solver.
+            InputError: if there is no such solver, grid, recipe or profile, or a grid's file has another number of
+                steps.
         """
         if settings.solver is not None:
             solvers.named(settings.solver)
+        given = None if settings.grid is None else grids.read(settings.grid, settings.steps)
         steps = STEPS if settings.steps is None else settings.steps
-        recipe = settings.recipe if isinstance(settings, RecipeSamplerSettings) else None
-        return cls(settings.solver, settings.grid, steps, recipe)
+        steps = steps if given is None else given.steps
+        recipe, skip = None, None
+        if isinstance(settings, RecipeSamplerSettings):
+            recipe = None if settings.recipe is None else (load_recipe(settings.recipe), settings.recipe)
+            skip = None if settings.skip is None else named_skip(settings.skip)
+        return cls(settings.solver, settings.grid, steps, recipe, skip)
 
     def on(self, model: Model) -> ChosenSampler:
         """Return the plan for a model.
 
         Raises:
-            InputError: if there is no such grid, or solver, grid or recipe do not fit the model.
+            InputError: if solver, grid or recipe do not fit the model.
         """
         if self.recipe is not None:
-            return ChosenSampler(recipe_plan(self.recipe, model.denoiser), {"recipe": str(self.recipe)})
+            return ChosenSampler(recipe_plan(*self.recipe, model.denoiser), {"recipe": str(self.recipe[1])})
         solver, grid = self.chosen(model)
         return ChosenSampler(solver.plan(grid), self.words(model))
 
@@ -79,7 +90,7 @@ class Asked:
         """Return the solver and the grid for a model.
 
         Raises:
-            InputError: if there is no such solver or grid, or one does not fit the model.
+            InputError: if one of them does not fit the model.
         """
         words = self.words(model)
         solver = solvers.named(words["solver"])

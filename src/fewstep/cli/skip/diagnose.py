@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from fewstep import skip
 from fewstep.cli.settings.options import names
 from fewstep.cli.settings.skip import DiagnoseSettings
 from fewstep.cli.shared.conditions import read_prompts
@@ -21,7 +22,6 @@ from fewstep.cli.skip import figures as skip_figures
 from fewstep.cli.skip.real_images import features_for, real_samples
 from fewstep.models import zoo
 from fewstep.skip import Profile
-from fewstep.skip import load as load_profile
 from fewstep.skip_analysis import Diagnosis, RealData, noise_levels
 from fewstep.skip_analysis import diagnose as measured
 from fewstep.skip_analysis.diagnosis import calls, checked_parts
@@ -36,11 +36,11 @@ def diagnose(settings: DiagnoseSettings) -> None:
     """Measure on real images what scaled skips do to a model."""
     check_writable(settings.out)
     texts, parts = read_prompts(None, settings.prompts), checked_parts(names(settings.diagnostics))
-    profile = Profile(settings.bottom, settings.top) if settings.skip is None else load_profile(settings.skip)
+    profile = Profile(settings.bottom, settings.top) if settings.skip is None else skip.named(settings.skip)
     model = load_model(settings)
     extractor = features_for(settings.features, settings.model, tuple(zoo.MODELS), settings.device)
     if settings.skip is not None:
-        tuned_by(settings.skip, model.denoiser).remove()  # It warns of another model.
+        tuned_by(profile, model.denoiser).remove()  # It warns of another model.
     num, seed, batch_size = settings.num, settings.seed, settings.batch_size
     x_0, cond = real_samples(settings.data, model, num, seed, settings.class_, texts, batch_size)
     levels = noise_levels(model.denoiser.process, settings.levels)
