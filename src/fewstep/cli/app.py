@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import NoReturn
 
 from fewstep.errors import FewstepError, MissingPackageError
@@ -60,7 +61,8 @@ app = _application()
 
 
 def run() -> None:
-    """Run the application; a mistake in the input is one line on stderr and exit code 2."""
+    """Run the application; a mistake in the input is one line on stderr and exit code 2, a warning is a sentence."""
+    warnings.showwarning = _warn
     try:
         app()
     except FewstepError as error:
@@ -69,6 +71,10 @@ def run() -> None:
         if type(error).__name__ != "OutOfMemoryError":  # torch is not imported before it is needed.
             raise
         _refuse(f"{str(error).partition('. ')[0]}: take a smaller batch.")
+
+
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold yellow]warning:[/] {_plain(str(message))}")
 
 
 def _refuse(reason: str) -> NoReturn:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import typer
+from rich.progress import TextColumn, TimeElapsedColumn
+from torch import Tensor
 
 from fewstep import metrics
 from fewstep.cli.settings.evaluate import EvaluateSettings
 from fewstep.cli.settings.options import names
 from fewstep.cli.shared.manifest import versions
 from fewstep.cli.shared.models import check_device
+from fewstep.cli.shared.progress import bar
+from fewstep.metrics import Extractor
 from fewstep.metrics.evaluate import checked_metrics
 from fewstep.metrics.evaluate import evaluate as measured
 from fewstep.metrics.references import reference_hash, reference_summary
@@ -27,8 +34,12 @@ def evaluate(settings: EvaluateSettings) -> None:
     wanted = checked_metrics(names(settings.metrics))
     check_device(settings.device)
     extractor = metrics.features(settings.features, settings.device)
-    against = reference_summary(settings.reference, extractor, settings.batch_size)
-    result = measured(settings.images, against, extractor, wanted, settings.batch_size)
+    with bar(TextColumn("{task.description}"), TextColumn("{task.completed:.0f}"), TimeElapsedColumn()) as progress:
+        task = progress.add_task("images of the reference", total=None)
+        watched = replace(extractor, network=partial(_watched, extractor, partial(progress.advance, task)))
+        against = reference_summary(settings.reference, watched, settings.batch_size)
+        progress.update(task, description="images", completed=0)
+        result = measured(settings.images, against, watched, wanted, settings.batch_size)
     features = against.moments.features or UNKNOWN
     if settings.out is not None:
         record = {
@@ -41,6 +52,13 @@ def evaluate(settings: EvaluateSettings) -> None:
         }
         write_json(settings.out, record)
     _show(result, settings.reference, features)
+
+
+def _watched(extractor: Extractor, advance: Callable[[int], None], images: Tensor) -> Tensor:
+    """Return the features of images, and say how many there were."""
+    made = extractor.network(images)
+    advance(len(images))
+    return made
 
 
 def _show(result: dict[str, Any], reference: str, features: str) -> None:

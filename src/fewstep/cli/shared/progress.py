@@ -1,7 +1,8 @@
-"""The progress of every command, on standard error: a bar on a terminal, else a line now and then."""
+"""The progress of every command, on standard error: a bar on a terminal, else a line every ten seconds."""
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
@@ -10,7 +11,7 @@ from rich.progress import Progress, ProgressColumn
 
 __all__ = ["bar"]
 
-PERIOD = 60.0
+PERIOD = 10.0
 """Seconds between two lines, where there is no terminal: in the log of a job."""
 
 ESTIMATED = 600.0
@@ -18,28 +19,54 @@ ESTIMATED = 600.0
 
 
 def bar(*columns: ProgressColumn, silent: bool = False) -> Progress:
-    """Return a bar that disappears when it is done; without ``columns`` it has rich's own, with the time left."""
+    """Return a bar that disappears when it is done; without ``columns`` it has rich's own, with the time left.
+
+    A task's fields "speed" and "shown" are words that belong to its line.
+    """
     console = Console(stderr=True)
     if silent or console.is_terminal:
         return Progress(*columns, console=console, transient=True, disable=silent, speed_estimate_period=ESTIMATED)
-    return _lines(console)
+    return _Lines(console=console, disable=True, speed_estimate_period=ESTIMATED)
 
 
-def _lines(console: Console) -> Progress:
-    class Lines(Progress):
-        """Says how far a task is, once a ``PERIOD``."""
+class _Lines(Progress):
+    """Says how far the last task is once a ``PERIOD``, whether it moves or not."""
 
-        told = time.monotonic()
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.printed, self.done = time.monotonic(), threading.Event()
+        self.clock = threading.Thread(target=self._watch, daemon=True)
 
-        def advance(self, task_id: Any, advance: float = 1) -> None:
-            super().advance(task_id, advance)
-            if time.monotonic() - self.told < PERIOD:
-                return
-            self.told = time.monotonic()
-            task = self.tasks[task_id]
-            speed = task.fields.get("speed", "")
-            left = "" if task.time_remaining is None else f"{task.time_remaining / 60:.0f} min left"
-            parts = [f"{task.completed:.0f} of {task.total or 0:.0f}", *filter(None, (speed, left))]
-            print(f"{task.description}: {', '.join(parts)}", file=console.file, flush=True)
+    def start(self) -> None:
+        super().start()
+        self.clock.start()
 
-    return Lines(console=console, disable=True, speed_estimate_period=ESTIMATED)
+    def stop(self) -> None:
+        super().stop()
+        self.done.set()
+
+    def advance(self, task_id: Any, advance: float = 1) -> None:
+        super().advance(task_id, advance)
+        self._say()
+
+    def _watch(self) -> None:
+        while not self.done.wait(PERIOD):
+            self._say()
+
+    def _say(self) -> None:
+        if time.monotonic() - self.printed < PERIOD or not self.tasks:
+            return
+        self.printed, task = time.monotonic(), self.tasks[-1]
+        count = f"{task.completed:.0f}" + (f" of {task.total:.0f}" if task.total else "")
+        left = "" if task.time_remaining is None else f"{_lasting(task.time_remaining)} left"
+        words = (
+            count if task.total or task.completed else "",
+            task.fields.get("speed"),
+            task.fields.get("shown"),
+            left,
+        )
+        print(f"{task.description}: {', '.join(filter(None, words)) or '…'}", file=self.console.file, flush=True)
+
+
+def _lasting(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds > 99 else f"{seconds:.0f} s"
