@@ -3,18 +3,22 @@
 import shlex
 import subprocess
 import sys
+import time
+import warnings
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
-from fewstep.cli.app import COMMANDS, app
+from fewstep.cli.app import COMMANDS, app, run
 from fewstep.cli.command import command, spelled
 from fewstep.cli.settings.compare import CompareSettings
 from fewstep.cli.settings.options import RecipeSamplerSettings
+from fewstep.cli.shared import models, progress
 from fewstep.errors import InputError
 
 HEAVY = {"torch", "numpy", "scipy", "matplotlib", "diffusers", "jinja2", "PIL"}
@@ -75,3 +79,29 @@ def test_every_option_is_spelled_by_its_field():
 def test_a_recipe_decides_the_sampler():
     with pytest.raises(InputError, match="leave --grid out"):
         RecipeSamplerSettings(recipe=Path("r.json"), grid="karras")
+
+
+def test_a_warning_is_a_sentence(monkeypatch, capsys):
+    single = typer.Typer()
+    single.command()(lambda: warnings.warn("this [model] is another one.", UserWarning, stacklevel=1))
+    monkeypatch.setattr("fewstep.cli.app.app", lambda: single([], standalone_mode=False))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        run()
+    assert capsys.readouterr().err == "warning: this [model] is another one.\n"
+
+
+def test_half_precision_is_slow_where_it_is_measured_so(monkeypatch):
+    times = {torch.float32: 1.0, torch.bfloat16: 40.0, torch.float16: 1.5}
+    monkeypatch.setattr(models, "_seconds", times.__getitem__)
+    assert [models.is_slow("cpu", kind) for kind in times] == [False, True, False]
+    assert not models.is_slow("meta", torch.bfloat16)
+
+
+def test_a_line_is_printed_while_nothing_moves(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "PERIOD", 0.01)
+    with progress.bar() as shown:
+        shown.add_task("calibrating", total=None, shown="12 calls")
+        time.sleep(0.1)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines and set(lines) == {"calibrating: 12 calls"}

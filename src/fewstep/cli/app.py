@@ -62,9 +62,10 @@ app = _application()
 
 def run() -> None:
     """Run the application; a mistake in the input is one line on stderr and exit code 2, a warning is a sentence."""
-    warnings.showwarning = _warn
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            app()
     except FewstepError as error:
         _refuse(str(error))
     except RuntimeError as error:

@@ -18,6 +18,9 @@ from fewstep.models.model import Model
 
 __all__ = ["calibrate"]
 
+FEW = 8
+"""Held-out noises below which the gain is said to stand on few."""
+
 
 def calibrate(settings: CalibrateSettings) -> None:
     """Fit a solver's coefficients, and its times if wanted, to a model."""
@@ -49,6 +52,8 @@ def calibrate(settings: CalibrateSettings) -> None:
     recipe.save(settings.out)
     plan, report = recipe.plan, recipe.report
     typer.echo(f"{plan.steps} steps, {plan.nfe} network calls: {report} -> {settings.out}")
+    if report is not None and report.held_out < FEW:
+        typer.echo(f"{report.held_out} of {settings.num} noises were held out: few; take --num {4 * FEW} or more.")
     if report is not None and report.kept == "own":
         typer.echo("The fit was not better than the solver's own rows on the held-out noises: these were kept.")
 

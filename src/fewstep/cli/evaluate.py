@@ -11,9 +11,9 @@ import typer
 from rich.progress import TextColumn, TimeElapsedColumn
 from torch import Tensor
 
-from fewstep import metrics
 from fewstep.cli.settings.evaluate import EvaluateSettings
 from fewstep.cli.settings.options import names
+from fewstep.cli.shared.features import few_images, needed_features
 from fewstep.cli.shared.manifest import versions
 from fewstep.cli.shared.models import check_device
 from fewstep.cli.shared.progress import bar
@@ -33,7 +33,7 @@ def evaluate(settings: EvaluateSettings) -> None:
     """Measure images against a reference."""
     wanted = checked_metrics(names(settings.metrics))
     check_device(settings.device)
-    extractor = metrics.features(settings.features, settings.device)
+    extractor = needed_features(settings.features, str(settings.images), "every metric", settings.device)
     with bar(TextColumn("{task.description}"), TextColumn("{task.completed:.0f}"), TimeElapsedColumn()) as progress:
         task = progress.add_task("images of the reference", total=None)
         watched = replace(extractor, network=partial(_watched, extractor, partial(progress.advance, task)))
@@ -52,6 +52,9 @@ def evaluate(settings: EvaluateSettings) -> None:
         }
         write_json(settings.out, record)
     _show(result, settings.reference, features)
+    few = few_images(result["images"], len(against.moments.mean), "the distance")
+    if few is not None:
+        typer.echo(few)
 
 
 def _watched(extractor: Extractor, advance: Callable[[int], None], images: Tensor) -> Tensor:

@@ -40,7 +40,8 @@ class Classifier(nn.Module):
         if images.ndim != 4 or images.shape[1] != 1 or images.shape[2:] not in ((28, 28), (32, 32)):
             raise InputError(
                 f"images have shape {tuple(images.shape)}: the features 'fashion-mnist' are of grey images, "
-                "[n, 1, 28, 28] or [n, 1, 32, 32]; take other features for others."
+                "[n, 1, 28, 28] or [n, 1, 32, 32]; for others give torchscript:FILE, inception:FILE or dinov2:FOLDER "
+                "(docs/measure.md says how to get them)."
             )
         margin = (images.shape[-1] - PIXELS) // 2
         cropped = images[..., margin : margin + PIXELS, margin : margin + PIXELS]

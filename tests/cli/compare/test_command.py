@@ -23,6 +23,7 @@ from fewstep.errors import InputError
 from fewstep.metrics import features, frechet_distance, from_uint8, reference
 from fewstep.metrics.pixels import to_uint8
 from fewstep.models.model import Model
+from fewstep.recommended import recommended
 
 CALLS = []
 
@@ -64,6 +65,7 @@ def entry(monkeypatch):
 
 
 SMALL = ["compare", "--model", "compared_models:smooth", "--num", 12, "--batch-size", 5, "--exact-steps", 40]
+SMALL += ["--features", "fashion-mnist"]
 
 
 def fewstep(*words) -> None:
@@ -334,13 +336,43 @@ def test_batches_of_the_solution_that_another_size_made_are_made_again(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"nfe": 3}', '{"nfe": 3, "batch_size": 4, "versions": {}}'])
-def test_a_damaged_cell_is_named(text, tmp_path, fails):
+def test_a_damaged_cell_is_measured_anew(text, tmp_path):
     words = ["--solvers", "ddim", "--grids", "karras", "--steps", "3", "--metrics", "error"]
-    compare(tmp_path / "a", *words)
+    whole = compare(tmp_path / "a", *words)
     (cell,) = (tmp_path / "a").glob("cell-*.json")
     cell.write_text(text)
-    printed = fails(*SMALL, *words, "--out", tmp_path / "a")
-    assert cell.name in printed and "is damaged" in printed and "delete it and run the same command again" in printed
+    assert compare(tmp_path / "a", *words)["rows"] == whole["rows"]
+
+
+def test_an_rgb_model_is_measured_by_its_error(tmp_path):
+    """No features are known for it: the defaults measure what can be measured, and say what is left out."""
+    words = ["compare", "--model", "compared_models:coloured", "--num", 2, "--steps", "2", "--exact-steps", 4]
+    done = CliRunner().invoke(app, [*map(str, words), "--out", str(tmp_path / "t")], catch_exceptions=False)
+    assert done.exit_code == 0 and "fd was not measured" in done.output and "docs/measure.md" in done.output
+    assert "error of 2 noises is of few" in done.output and " fd " not in done.output.splitlines()[0]
+    rows = json.loads((tmp_path / "t" / "table.json").read_text())["rows"]
+    rule = recommended(coloured().process, 2)
+    assert (rule.solver, rule.grid) in [(row["solver"], row["grid"]) for row in rows]
+    assert {"karras", "uniform_logsnr"} < {row["grid"] for row in rows} and all("fd" not in row for row in rows)
+    assert (tmp_path / "t" / "table.csv").read_text().splitlines()[0].split(",") == [
+        "solver", "grid", "steps", "nfe", "error", "error_low", "error_high", "command",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["--grids", "karas"], "did you mean 'karras'"),
+        (["--solvers", "unicp"], "did you mean 'unipc'"),
+        (["--grids", "grid.json"], "has 3 steps, not 2"),
+        (["--metrics", "fd", "--features", "none"], "give --features torchscript:FILE"),
+    ],
+)
+def test_mistakes_are_found_before_the_model_is_loaded(words, answer, tmp_path, fails, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "grid.json").write_text(fs.grids.karras(smooth().process, 3).to_json())
+    words = ["compare", "--model", "there:is_none", "--steps", "2", *words]
+    assert answer in fails(*words, "--out", tmp_path / "t")
 
 
 def test_two_processes_measure_what_one_does(tmp_path):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import typer
 
-from fewstep import grids, metrics, solvers
+from fewstep import grids, solvers
 from fewstep.cli.command import spelled
 from fewstep.cli.compare.bench import Bench
 from fewstep.cli.compare.cells import Cell, Commands, Planned, peer_cells, planned_cells, recipe_cells
@@ -17,35 +17,43 @@ from fewstep.cli.compare.draws import Draws
 from fewstep.cli.compare.results import show, write
 from fewstep.cli.compare.solution import Solution
 from fewstep.cli.settings.compare import CompareSettings
+from fewstep.cli.settings.options import names
 from fewstep.cli.shared import manifest
 from fewstep.cli.shared.conditions import conditions_of, parse_seeds, read_prompts
+from fewstep.cli.shared.features import few_images, known_features, needed_features
 from fewstep.cli.shared.models import load_model
 from fewstep.cli.shared.workers import workers
 from fewstep.errors import InputError
 from fewstep.fingerprint import model_fingerprint
 from fewstep.guidance import thresholds
+from fewstep.metrics import Extractor
 from fewstep.metrics.references import reference_hash, reference_summary
+from fewstep.metrics.summary import Summary
 from fewstep.models.model import Model
 from fewstep.recipe import load_recipe
+from fewstep.recommended import recommended
 from fewstep.storage import remove_leftovers
 
 __all__ = ["compare", "split_specs"]
 
 
 FORMAT = "fewstep-comparison/1"
+FEW = 30
+"""Noises below which an error is said to be of few."""
 
 
 def compare(settings: CompareSettings) -> None:
     """Measure every solver on every grid at every number of steps."""
-    wanted = settings.wanted
     seeds, texts = parse_seeds(None, settings.num), read_prompts(settings.prompt, settings.prompts)
     _check(settings)
     worker = workers(settings.device)
+    wanted, extractor = _measured(settings, worker.device)
+    if "fd" in wanted and settings.num < 2:
+        raise InputError(f"--num is {settings.num}: fd needs at least 2 images.")
     model = load_model(settings, settings.guidance, worker.device)
     cells = _cells(model, settings)
     exact = solvers.UniPC(order=3).plan(grids.uniform_logsnr(model.denoiser.process, settings.exact_steps))
     conditions: Any = conditions_of(model, seeds, settings.class_, texts)
-    extractor = metrics.features(settings.features, worker.device) if "fd" in wanted else None
     if extractor is not None and model.denoiser.shape is not None and model.decode is None:
         extractor(torch.zeros(1, *model.denoiser.shape))  # Refuses images that it does not take before any call.
     against = None
@@ -81,15 +89,45 @@ def compare(settings: CompareSettings) -> None:
         table = {"settings": common, "command": command, "versions": manifest.versions(), "rows": rows}
         write(settings.out, table, [bench.pictures(cell) for cell in cells], bench.solution_pictures())
         show(rows)
+        for sentence in _caveats(settings, wanted, against):
+            typer.echo(sentence)
         typer.echo(f"{len(rows)} cells{worker.among} -> {settings.out / 'report.html'}")
     worker.leave()
+
+
+def _measured(settings: CompareSettings, device: str) -> tuple[list[str], Extractor | None]:
+    """Return the metrics that are wanted, and the features of fd: without --metrics fd where features are known.
+
+    Raises:
+        InputError: if fd is asked for and no features are known.
+    """
+    known = known_features(settings.features, settings.model)
+    wanted = ["error"] + ["fd"] * (known is not None) if settings.metrics is None else names(settings.metrics)
+    needed = "fd" in wanted
+    return wanted, needed_features(settings.features, settings.model, "fd", device) if needed else None
+
+
+def _caveats(settings: CompareSettings, wanted: list[str], against: Summary | None) -> list[str]:
+    """Return what a reader of the table should know: what was not measured, and what few samples say."""
+    sentences = []
+    if settings.metrics is None and "fd" not in wanted and settings.features is None:
+        sentences.append(
+            f"fd was not measured, for no features are known for {settings.model!r}: --features and --reference "
+            "choose them (docs/measure.md)."
+        )
+    few = None if against is None else few_images(settings.num, len(against.moments.mean), "fd")
+    if few is not None:
+        sentences.append(few)
+    if "error" in wanted and settings.num < FEW:
+        sentences.append(f"error of {settings.num} noises is of few: look at the intervals, or take {FEW} or more.")
+    return sentences
 
 
 def _check(settings: CompareSettings) -> None:
     """Refuse unknown solvers, grids and recipes before a model is loaded."""
     for spec in split_specs("--solvers", settings.solvers) if settings.solvers else []:
         solvers.named(spec)
-    for spec in split_specs("--grids", settings.grids):
+    for spec in [] if settings.grids is None else split_specs("--grids", settings.grids):
         for steps in settings.counts:
             grids.read(spec, steps)
     for spec in split_specs("--recipes", settings.recipes) if settings.recipes else []:
@@ -98,12 +136,16 @@ def _check(settings: CompareSettings) -> None:
 
 def _cells(model: Model, settings: CompareSettings) -> list[Cell]:
     counts = settings.counts
-    found = planned_cells(
-        model.denoiser,
-        split_specs("--solvers", settings.solvers) if settings.solvers else [],
-        split_specs("--grids", settings.grids),
-        counts,
-    )
+    rules = [recommended(model.denoiser.process, steps, latent=model.decode is not None) for steps in counts]
+    if settings.solvers is None:
+        chosen = list(dict.fromkeys([*(rule.solver for rule in rules), "dpmpp", "ddim"]))
+    else:
+        chosen = split_specs("--solvers", settings.solvers) if settings.solvers else []
+    if settings.grids is None:
+        places = list(dict.fromkeys([*(rule.grid for rule in rules), "karras", "uniform_logsnr"]))
+    else:
+        places = split_specs("--grids", settings.grids)
+    found = planned_cells(model.denoiser, chosen, places, counts)
     found += recipe_cells(model.denoiser, split_specs("--recipes", settings.recipes) if settings.recipes else [])
     found += peer_cells(model.denoiser, split_specs("--peers", settings.peers) if settings.peers else [], counts)
     if not found:
@@ -120,11 +162,12 @@ def _commands(settings: CompareSettings, common: Mapping[str, Any]) -> Commands:
     led_by = {"--prompt": settings.prompt, "--prompts": settings.prompts}
     extra = [str(word) for option, value in led_by.items() if value is not None for word in (option, value)]
     extra += ["--trust-pickle"] if settings.trust_pickle else []
-    measured = ["--num", str(settings.num), "--metrics", ",".join(settings.wanted)]
+    measured = ["--num", str(settings.num), "--metrics", ",".join(common["metrics"])]
+    measured += [] if settings.features is None else ["--features", settings.features]
     return Commands(
         shared=(*words("model", "class", "guidance", "device", "dtype"), *extra),
         generate=tuple(words("seeds")),
-        compare=(*measured, "--features", settings.features, *words("reference", "exact_steps")),
+        compare=(*measured, *words("reference", "exact_steps")),
     )
 
 

@@ -30,9 +30,11 @@ def write(folder: Path, table: dict[str, Any], pictures: list[np.ndarray], solut
 
     def write_csv(part: Path) -> None:
         with part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+            rows = table["rows"]
+            columns = [name for name in COLUMNS if any(name in row for row in rows)]
+            writer = csv.DictWriter(file, columns, extrasaction="ignore")
             writer.writeheader()
-            writer.writerows(table["rows"])
+            writer.writerows(rows)
 
     def write_page(part: Path) -> None:
         part.write_text(comparison_page(table, pictures, solution), "utf-8")
@@ -43,16 +45,18 @@ def write(folder: Path, table: dict[str, Any], pictures: list[np.ndarray], solut
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    """Print the table, the best of each number of network calls in bold."""
-    leaders = {name: best(rows, name) for name in ("error", "fd")}
-    table = Table("solver", "grid", "steps", "nfe", "error", "interval", "fd", box=None)
+    """Print the table, the best of each number of network calls in bold; what no row has is left out."""
+    leaders = {name: best(rows, name) for name in ("error", "fd") if any(name in row for row in rows)}
+    columns = [word for name in leaders for word in ([name, "interval"] if name == "error" else [name])]
+    table = Table("solver", "grid", "steps", "nfe", *columns, box=None)
     for row in rows:
         shown = {
             name: f"[bold]{row[name]:.4g}[/]" if row[name] == leaders[name][row["nfe"]] else f"{row[name]:.4g}"
             for name in leaders
             if name in row
         }
-        interval = f"{row['error_low']:.4g} … {row['error_high']:.4g}" if "error" in row else ""
+        if "error" in row:
+            shown["interval"] = f"{row['error_low']:.4g} … {row['error_high']:.4g}"
         words = (row["solver"], row["grid"], str(row["steps"]), str(row["nfe"]))
-        table.add_row(*words, shown.get("error", ""), interval, shown.get("fd", ""))
+        table.add_row(*words, *(shown.get(name, "") for name in columns))
     Console().print(table)

@@ -28,8 +28,14 @@ class CompareSettings(ConditionSettings, ModelSettings):
     """
 
     out: Annotated[Path, typer.Option(help="A folder for the results; the same command again goes on in it.")]
-    solvers: Annotated[str, typer.Option(help="Solvers, as unipc,dpmpp:order=3,ddim.")] = "unipc,dpmpp,ddim"
-    grids: Annotated[str, typer.Option(help="Grids, as karras,uniform_logsnr.")] = "karras,uniform_logsnr"
+    solvers: Annotated[
+        str | None,
+        typer.Option(help="Solvers, as unipc:order=2,ddim.", show_default="the recommended, dpmpp, ddim"),
+    ] = None
+    grids: Annotated[
+        str | None,
+        typer.Option(help="Grids, as optimized,karras.", show_default="the recommended, karras, uniform_logsnr"),
+    ] = None
     steps: Annotated[str, typer.Option(help="Numbers of steps, as 5,8,10.")] = "5,8,10"
     recipes: Annotated[str, typer.Option(help="Recipes of fewstep calibrate to compare too: a.json,b.json.")] = ""
     peers: Annotated[
@@ -38,28 +44,27 @@ class CompareSettings(ConditionSettings, ModelSettings):
             help="Diffusers' own schedulers to compare too: unipc,dpmpp2,dpmpp3,deis,sa,unipc_karras,dpmpp2_karras."
         ),
     ] = ""
-    metrics: Annotated[str, typer.Option(help="Some of error,fd.")] = "error,fd"
+    metrics: Annotated[
+        str | None, typer.Option(help="Some of error,fd.", show_default="error, and fd where features are known")
+    ] = None
     num: Annotated[int, typer.Option(help="Samples a cell, with the seeds from 0 on.")] = 256
-    features: Annotated[str, typer.Option(help="The features of fd, as in fewstep evaluate.")] = "fashion-mnist"
+    features: Annotated[
+        str | None,
+        typer.Option(help="The features of fd, as in fewstep evaluate, or none.", show_default="the model's, if known"),
+    ] = None
     reference: Annotated[str, typer.Option(help="The images of fd, as in fewstep evaluate.")] = "fashion-mnist"
     exact_steps: Annotated[int, typer.Option(help="Steps of the reference solution of error (UniPC, order 3).")] = 100
     batch_size: BatchSize = 64
 
     def __post_init__(self) -> None:
-        for name in self.wanted or [self.metrics]:
-            if name not in METRICS:
-                raise unknown_name("metric", name, METRICS)
+        if self.metrics is not None:
+            for name in names(self.metrics) or [self.metrics]:
+                if name not in METRICS:
+                    raise unknown_name("metric", name, METRICS)
         at_least(1, num=self.num, batch_size=self.batch_size, exact_steps=self.exact_steps)
         parts = names(self.steps)
         if not parts or not all(part.isdigit() and int(part) > 0 for part in parts):
             raise InputError(f"--steps is {self.steps!r}: give whole numbers of at least 1, as 5,8,10.")
-        if "fd" in self.wanted and self.num < 2:
-            raise InputError(f"--num is {self.num}: fd needs at least 2 images.")
-
-    @property
-    def wanted(self) -> list[str]:
-        """The metrics, one by one."""
-        return names(self.metrics)
 
     @property
     def counts(self) -> list[int]:

@@ -25,9 +25,10 @@ class EvaluateSettings:
     reference: Annotated[
         str, typer.Option(help="What to compare with: an .npz of images or statistics, a folder, or fashion-mnist.")
     ] = "fashion-mnist"
-    features: Annotated[str, typer.Option(help="fashion-mnist, inception:FILE, dinov2:FOLDER or torchscript:FILE.")] = (
-        "fashion-mnist"
-    )
+    features: Annotated[
+        str,
+        typer.Option(help="fashion-mnist (of grey images), inception:FILE, dinov2:FOLDER or torchscript:FILE."),
+    ] = "fashion-mnist"
     metrics: Annotated[str, typer.Option(help="Some of fd,kid,prdc,mmd.")] = "fd"
     batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 256
     device: Device = "cpu"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import warnings
 from pathlib import Path
 
 import torch
@@ -13,8 +15,11 @@ from fewstep.models.loading import load_edm_pickle, load_entry
 from fewstep.models.model import Model
 from fewstep.models.pipelines import is_pipeline, load_pipeline
 
-__all__ = ["check_device", "load_model"]
+__all__ = ["check_device", "is_slow", "load_model"]
 
+SLOWER = 3.0
+"""How many times slower than float32 a type is warned about: where the CPU has instructions for it, it is about as
+quick; where it has none, tens of times slower."""
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -29,6 +34,13 @@ def load_model(settings: ModelSettings, guidance: float = 1.0, device: str | Non
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
     check_device(device)
+    if is_slow(device, getattr(torch, dtype)):
+        warnings.warn(
+            f"this CPU has no instructions for {dtype}, and computes it slower than float32: leave --dtype out, or run "
+            "on a GPU.",
+            UserWarning,
+            stacklevel=2,
+        )
     path, kind = Path(name), getattr(torch, dtype)
     if is_pipeline(path):
         return load_pipeline(path, guidance_scale=guidance, device=device, dtype=kind)
@@ -60,6 +72,24 @@ def load_model(settings: ModelSettings, guidance: float = 1.0, device: str | Non
             "give a folder that save_pretrained wrote; nothing is downloaded by a hub's name."
         )
     return Model(zoo.load(name, guidance_scale=guidance, device=device, dtype=kind))
+
+
+def is_slow(device: str, kind: torch.dtype) -> bool:
+    """Whether half precision costs a CPU several times what float32 does, by a small convolution in both."""
+    if kind is torch.float32 or torch.device(device).type != "cpu":
+        return False
+    return _seconds(kind) > SLOWER * _seconds(torch.float32)
+
+
+def _seconds(kind: torch.dtype) -> float:
+    """Return the shortest of three times that the convolution takes."""
+    images, weights = torch.ones(1, 64, 32, 32, dtype=kind), torch.ones(64, 64, 3, 3, dtype=kind)
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        torch.nn.functional.conv2d(images, weights, padding=1)
+        times.append(time.perf_counter() - began)
+    return min(times)
 
 
 def check_device(device: str) -> None:

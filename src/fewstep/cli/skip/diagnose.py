@@ -9,18 +9,18 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from fewstep import skip
+from fewstep import metrics, skip
 from fewstep.cli.settings.options import names
 from fewstep.cli.settings.skip import DiagnoseSettings
 from fewstep.cli.shared.conditions import read_prompts
+from fewstep.cli.shared.features import known_features
 from fewstep.cli.shared.images import check_writable
 from fewstep.cli.shared.manifest import versions
 from fewstep.cli.shared.models import load_model
 from fewstep.cli.shared.profiles import settings_of, tuned_by
 from fewstep.cli.shared.progress import bar
 from fewstep.cli.skip import figures as skip_figures
-from fewstep.cli.skip.real_images import features_for, real_samples
-from fewstep.models import zoo
+from fewstep.cli.skip.real_images import real_samples
 from fewstep.skip import Profile
 from fewstep.skip_analysis import Diagnosis, RealData, noise_levels
 from fewstep.skip_analysis import diagnose as measured
@@ -38,7 +38,8 @@ def diagnose(settings: DiagnoseSettings) -> None:
     texts, parts = read_prompts(None, settings.prompts), checked_parts(names(settings.diagnostics))
     profile = Profile(settings.bottom, settings.top) if settings.skip is None else skip.named(settings.skip)
     model = load_model(settings)
-    extractor = features_for(settings.features, settings.model, tuple(zoo.MODELS), settings.device)
+    known = known_features(settings.features, settings.model)
+    extractor = None if known is None else metrics.features(known, settings.device)
     if settings.skip is not None:
         tuned_by(profile, model.denoiser).remove()  # It warns of another model.
     num, seed, batch_size = settings.num, settings.seed, settings.batch_size

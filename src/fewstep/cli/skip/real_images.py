@@ -1,4 +1,4 @@
-"""``--data``: real images for a model, with its conditions and features."""
+"""``--data``: real images for a model, with its conditions."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep import metrics
 from fewstep.cli.shared.conditions import class_numbers
 from fewstep.errors import InputError
-from fewstep.metrics import Extractor, from_uint8
+from fewstep.metrics import from_uint8
 from fewstep.models.model import Model
 from fewstep.skip_analysis.images import chosen_images, fitted
 
-__all__ = ["features_for", "real_samples"]
+__all__ = ["real_samples"]
 
 
 def real_samples(
@@ -65,14 +64,3 @@ def _classes(model: Model, labels: np.ndarray | None, class_: str, num: int) -> 
         raise InputError("--class is 'each', which real images have not: write data, none or a class number.")
     numbers = class_numbers(class_, range(num), classes)
     return None if numbers is None else torch.tensor(numbers)
-
-
-def features_for(name: str | None, model: str, known: Sequence[str], device: str) -> Extractor | None:
-    """Return the features of that name; without one the model's own, None for "none" or where there are none.
-
-    Raises:
-        InputError: if there are no such features.
-    """
-    if name == "none" or (name is None and model not in known):
-        return None
-    return metrics.features(model if name is None else name, device)

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from fewstep.cli.settings.skip import SearchSettings
 from fewstep.cli.shared.conditions import read_prompts
+from fewstep.cli.shared.features import needed_features
 from fewstep.cli.shared.manifest import versions
 from fewstep.cli.shared.models import load_model
 from fewstep.cli.shared.profiles import origin
@@ -19,9 +20,6 @@ from fewstep.cli.shared.progress import bar
 from fewstep.cli.shared.sampler import Asked
 from fewstep.cli.skip.figures import draw_search
 from fewstep.cli.skip.objective import Wanted
-from fewstep.cli.skip.real_images import features_for
-from fewstep.errors import InputError
-from fewstep.models import zoo
 from fewstep.skip_analysis import Point, SearchResult
 from fewstep.skip_analysis import search as searched
 from fewstep.skip_analysis.search import evaluations
@@ -35,11 +33,9 @@ def search(settings: SearchSettings) -> None:
     ranges, method, points, metric = settings.ranges, settings.method, settings.points, settings.metric
     total = evaluations(**ranges, method=method, points=points)
     asked, texts = Asked.of(settings), read_prompts(None, settings.prompts)
+    extractor = needed_features(settings.features, settings.model, metric, settings.device)
     model = load_model(settings, settings.guidance)
     sampler = asked.on(model)
-    extractor = features_for(settings.features, settings.model, tuple(zoo.MODELS), settings.device)
-    if extractor is None:
-        raise InputError(f"the features of {settings.model!r} are not known: give --features, of its kind of images.")
     wanted = Wanted(settings, model, sampler.plan, extractor, texts)
     columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[shown]}")
     with bar(*columns) as progress:
