@@ -74,8 +74,9 @@ def run() -> None:
         _refuse(f"{str(error).partition('. ')[0]}: take a smaller batch.")
 
 
-def _warn(message: Warning | str, *_: object, **__: object) -> None:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold yellow]warning:[/] {_plain(str(message))}")
+def _warn(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    if not issubclass(category, (DeprecationWarning, PendingDeprecationWarning)):  # Those are for developers.
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold yellow]warning:[/] {_plain(str(message))}")
 
 
 def _refuse(reason: str) -> NoReturn:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import InputError, unknown_name
+from fewstep.metrics import foreign
 from fewstep.metrics.classifier import load_classifier
 from fewstep.metrics.moments import Moments
 
@@ -114,8 +115,6 @@ def features(name: str, device: torch.device | str = "cpu") -> Extractor:
         with resources.as_file(resources.files("fewstep.metrics") / "fashion_mnist") as folder:
             return embedded(folder, place)
     if kind in ("torchscript", "dinov2", "inception") and path:
-        from fewstep.metrics import foreign
-
         return Extractor(kind, file_hash(Path(path)), getattr(foreign, kind)(Path(path), place), place)
     raise unknown_name("features", name, NAMES)
 

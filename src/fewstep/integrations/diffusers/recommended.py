@@ -1,4 +1,4 @@
-"""What a pipeline's family is best run with."""
+"""The recommended settings of a pipeline."""
 
 from __future__ import annotations
 
@@ -7,42 +7,37 @@ from typing import Any
 
 from diffusers import DiffusionPipeline, SchedulerMixin
 
+from fewstep import recommended as rule
 from fewstep.integrations.diffusers.formulation import EDMFormulation, FlowFormulation
 from fewstep.integrations.diffusers.origin import config_of
 from fewstep.integrations.diffusers.scheduler import FewStepScheduler
+from fewstep.processes.spec import parse
 
 __all__ = ["recommended"]
 
 DECODERS = ("vae", "vqvae", "movq", "vqgan")
-"""What a pipeline over latents has one of."""
-
-
-FEW = 10
-"""Below so many steps third order overshoots (docs/choosing.md)."""
+"""The names of decoders, one of which a pipeline over latents has."""
 
 
 def recommended(scheduler: SchedulerMixin, pipe: DiffusionPipeline, steps: int | None = None) -> dict[str, Any]:
-    """Return the settings for the family of a pipeline whose own scheduler is ``scheduler``, in so many steps.
+    """Return the settings for a pipeline whose given scheduler is ``scheduler``, as ``fewstep.recommended`` has them.
 
-    ===========================  =====================================================================
-    family                       settings
-    ===========================  =====================================================================
-    flow (SD3, Flux, Wan, …)     UniPC of order 2 on the pipeline's own, shifted levels
-    latent VP (SD, SDXL, DiT …)  UniPC of order 2 on optimised steps with p = 2
-    pixel-space VP (DDPM)        UniPC of order 3, or 2 below 10 steps, on optimised steps with p = 1
-    EDM (Playground 2.5, SVD)    UniPC of order 2 on Karras et al.'s levels
-    ===========================  =====================================================================
-
-    A ``FewStepScheduler`` that is there already keeps its settings.
+    A flow or an EDM network keeps the levels that the pipeline brings ("simple"): even before the pipeline's own shift,
+    or Karras et al.'s, which is what the rule says of them, with the pipeline's ends. A ``FewStepScheduler`` keeps its
+    settings.
     """
     if isinstance(scheduler, FewStepScheduler):
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         formulation = FewStepScheduler.from_config(config_of(scheduler)).formulation
+    latent = any(getattr(pipe, name, None) is not None for name in DECODERS)
+    choice = rule.recommended(formulation.process, steps, latent=latent)
+    solver, of_solver = parse(choice.solver)
+    settings = {"solver": solver, "solver_order": of_solver["order"]}
     if isinstance(formulation, (EDMFormulation, FlowFormulation)):
-        return {"solver": "unipc", "solver_order": 2, "grid": "simple"}
-    if all(getattr(pipe, name, None) is None for name in DECODERS):
-        order = 2 if steps is not None and steps < FEW else 3
-        return {"solver": "unipc", "solver_order": order, "grid": "optimized", "error_power": 1.0}
-    return {"solver": "unipc", "solver_order": 2, "grid": "optimized", "error_power": 2.0}
+        return {**settings, "grid": "simple"}
+    grid, of_grid = parse(choice.grid)
+    if grid == "optimized":
+        return {**settings, "grid": grid, "error_power": float(of_grid.get("error_power", 1.0))}
+    return {**settings, "grid": choice.grid}
