@@ -151,3 +151,22 @@ def test_wrappers_keep_what_the_model_knows():
 def test_mistakes_are_answered(make):
     with pytest.raises(InputError):
         make()
+
+
+def test_a_denoiser_tells_what_it_is():
+    network = torch.nn.Linear(3, 5)
+    denoiser = fs.Denoiser(network, fs.processes.EDM(), "edm", shape=(3,), num_classes=10)
+    process = "EDM(sigma_min=0.002, sigma_max=80.0)"
+    own = f"Denoiser(Linear, {process}, 'edm', shape=(3,), num_classes=10, 20 parameters, float32, cpu)"
+    assert str(denoiser) == repr(fs.Denoiser(torch.nn.DataParallel(network), **_settings(denoiser))) == own
+    guided = fs.guidance.StaticThreshold(fs.guidance.ClassifierFree(denoiser, 2.5, 10), 1.5)
+    assert str(guided) == f"StaticThreshold(limit=1.5) of ClassifierFree(guidance_scale=2.5) of {own}"
+
+    def network_function(x, t):
+        return x
+
+    assert str(fs.Denoiser(network_function, fs.processes.EDM())) == f"Denoiser(network_function, {process}, 'epsilon')"
+
+
+def _settings(denoiser):
+    return {name: getattr(denoiser, name) for name in ("process", "prediction", "shape", "num_classes")}

@@ -93,3 +93,15 @@ def test_damaged_json_is_refused(text):
 def test_the_process_must_be_one():
     with pytest.raises(InputError, match="VPLinear"):
         fs.TimeGrid("vp-linear", [1.0, 0.5])
+
+
+def test_it_can_be_read():
+    grid = fs.grids.karras(fs.processes.EDM(), 5)
+    first, *rows = str(grid).splitlines()
+    assert first == "5 steps of EDM(sigma_min=0.002, sigma_max=80.0), to the noise-free end"
+    assert [row.split()[0] for row in rows] == ["time", "σ/α", "λ"] and {len(row.split()) for row in rows} == {7}
+    assert rows[0].split()[1:] == [f"{t:.4g}" for t in grid.times.tolist()]
+    long = str(fs.grids.karras(fs.processes.EDM(), 100)).splitlines()
+    assert len(long) == 4 and all(len(line) <= 120 for line in long)
+    batch = fs.TimeGrid(fs.processes.EDM(), grid.times.repeat(3, 1))
+    assert str(batch) == "a batch of (3,) grids of 5 steps of EDM(sigma_min=0.002, sigma_max=80.0)"

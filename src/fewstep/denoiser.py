@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fewstep.checks import checked_shape, real, shown, whole
 from fewstep.errors import InputError, unknown_name
 from fewstep.processes import Process, VPDiscrete
-from fewstep.unwrap import layers
+from fewstep.unwrap import layers, network_of
 
 __all__ = [
     "PREDICTIONS",
@@ -245,6 +245,20 @@ class Denoiser(DataPredictor):
             raise InputError(
                 f"integer_times is for processes with training steps (fs.processes.VPDiscrete), not for {process!r}."
             )
+
+    def __repr__(self) -> str:
+        """Tell the network, what it predicts and for which process, and its size where it has one."""
+        network = network_of(self.network)
+        name = type(network).__name__ if isinstance(network, nn.Module) else getattr(network, "__name__", repr(network))
+        settings = [name, repr(self.process), repr(self.prediction)]
+        settings += [
+            f"{key}={getattr(self, key)}" for key in ("shape", "num_classes") if getattr(self, key) is not None
+        ]
+        parameters = list(network.parameters()) if isinstance(network, nn.Module) else []
+        if parameters:
+            count, first = sum(parameter.numel() for parameter in parameters), parameters[0]
+            settings.append(f"{count:,} parameters, {str(first.dtype).removeprefix('torch.')}, {first.device}")
+        return f"Denoiser({', '.join(settings)})"
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Condition = None) -> Tensor:
         """Return D(x_t, t), in ``x_t``'s dtype."""

@@ -34,6 +34,15 @@ class Wrapped(DataPredictor):
         """Where the inner network lives."""
         return self.inner.device
 
+    @property
+    def settings(self) -> str:
+        """The class and its numbers as text, such as "StaticThreshold(limit=1)"."""
+        numbers = [f"{name}={value:g}" for name, value in vars(self).items() if isinstance(value, float)]
+        return f"{type(self).__name__}({', '.join(numbers)})"
+
+    def __repr__(self) -> str:
+        return f"{self.settings} of {self.inner!r}"
+
 
 class ClassifierFree(Wrapped):
     r"""D = D_null + guidance_scale·(D_cond − D_null): classifier-free guidance in the data prediction.
@@ -151,12 +160,7 @@ class DynamicThreshold(Wrapped):
 
 def thresholds(denoiser: DataPredictor) -> list[str]:
     """Return the thresholding around the network as text, such as ["StaticThreshold(limit=1)"]."""
-    found = []
-    for layer in layers(denoiser):
-        if isinstance(layer, (StaticThreshold, DynamicThreshold)):
-            settings = [f"{name}={value:g}" for name, value in vars(layer).items() if isinstance(value, float)]
-            found.append(f"{type(layer).__name__}({', '.join(settings)})")
-    return found
+    return [layer.settings for layer in layers(denoiser) if isinstance(layer, (StaticThreshold, DynamicThreshold))]
 
 
 def dynamically_thresholded(prediction: Tensor, quantile: float | Tensor, limit: float) -> Tensor:

@@ -17,6 +17,8 @@ from fewstep.storage import Plain, Schema, Stored, json_text, parsed
 __all__ = ["StoredTimes", "TimeGrid"]
 
 FORMAT = "fewstep-grid/1"
+SHOWN = 11
+"""How many times are printed at most."""
 CLOSEST = 1e-10
 """How far apart, relative to λ and to 1, the λ of neighbours must be."""
 StoredTimes = list[float] | list[list[float]] | list[list[list[float]]]
@@ -140,6 +142,19 @@ class TimeGrid(Stored):
 
     def __repr__(self) -> str:
         return f"TimeGrid({self.process!r}, {[float(f'{t:.6g}') for t in self.times.flatten()]})"
+
+    def __str__(self) -> str:
+        if self.times.ndim > 1:
+            return f"a batch of {tuple(self.times.shape[:-1])} grids of {self.steps} steps of {self.process!r}"
+        ends = ["from pure noise"] * self.starts_at_pure_noise + ["to the noise-free end"] * self.ends_at_zero
+        lines = [f"{self.steps} step{'s' * (self.steps > 1)} of {', '.join([repr(self.process), *ends])}"]
+        columns = [("time", self.times), ("σ/α", (-self.half_logsnr).exp()), ("λ", self.half_logsnr)]
+        for name, values in columns:
+            cells = [f"{value:.4g}" for value in values.tolist()]
+            if len(cells) > SHOWN:
+                cells = [*cells[: SHOWN - 4], "…", *cells[-3:]]
+            lines.append(f"{name:<5}" + "".join(f"{cell:>10}" for cell in cells))
+        return "\n".join(lines)
 
 
 def _checked(process: Process, given: Any) -> Tensor:
