@@ -85,7 +85,7 @@ def drawn(folder, pipe, conditions=None, guidance=1.0, seed=3):
     """Save the pipeline, and return the image that fewstep makes of it with DDIM on diffusers' timesteps."""
     pipe.save_pretrained(folder)
     assert is_pipeline(folder)
-    model = load_pipeline(folder, guidance_scale=guidance)
+    model = load_pipeline(folder).guided(guidance)
     pipe.scheduler.set_timesteps(STEPS)
     times = [(int(t) + 1) / 1000 for t in pipe.scheduler.timesteps]
     plan = fs.DDIM().plan(fs.TimeGrid(model.denoiser.process, [*times, 0.0]))
@@ -229,7 +229,7 @@ def test_mistakes_are_answered(tmp_path):
     pipe = unconditional("epsilon")
     pipe.save_pretrained(tmp_path)
     with pytest.raises(InputError, match="no null condition"):
-        load_pipeline(tmp_path, guidance_scale=2.0)
+        load_pipeline(tmp_path).guided(2.0)
     weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:50])
     with pytest.raises(InputError, match="cannot be loaded"):

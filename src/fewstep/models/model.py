@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fewstep.denoiser import DataPredictor
+from fewstep.denoiser import Condition, DataPredictor
 from fewstep.errors import InputError, NonFiniteStateError
 from fewstep.executor import Callback, execute
+from fewstep.guidance import ClassifierFree
 from fewstep.plan import Plan
 from fewstep.sampling import initial_state
 
@@ -26,11 +27,12 @@ class Model:
     """A denoiser of known sample shape, with its way to images.
 
     Attributes:
-        denoiser: the data prediction; guidance, if any, is part of it.
+        denoiser: the data prediction; guidance, if any, is part of it (see ``guided``).
         decode: samples of the process to images [n, C, H, W] in [−1, 1]; None if they are images already.
         embed: prompts to the denoiser's condition; None for a model that takes no prompts.
         parts: the networks besides the denoiser's own that the images depend on.
         encode: images to samples of the process, the inverse of ``decode``; None if they are the same or it is unknown.
+        null_cond: the condition that means "none", for guidance; None if there is none that is known.
     """
 
     denoiser: DataPredictor
@@ -38,6 +40,22 @@ class Model:
     embed: Callable[[Sequence[str]], Mapping[str, Any]] | None = None
     parts: tuple[nn.Module, ...] = ()
     encode: Callable[[Tensor], Tensor] | None = None
+    null_cond: Condition | int = None
+
+    def guided(self, guidance_scale: float) -> Model:
+        """Return the model under classifier-free guidance (``fs.guidance.ClassifierFree``); a scale of 1 is none.
+
+        Raises:
+            InputError: if the scale is not finite, or the model has no null condition that is known.
+        """
+        if guidance_scale == 1.0:
+            return self
+        if self.null_cond is None:
+            raise InputError(
+                f"guidance_scale is {guidance_scale:g}: this model has no null condition that is known; leave it, or "
+                "guide the model in the function that makes it."
+            )
+        return replace(self, denoiser=ClassifierFree(self.denoiser, guidance_scale, self.null_cond))
 
     @torch.no_grad()
     def draw(

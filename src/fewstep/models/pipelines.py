@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fewstep.denoiser import Condition, DataPredictor, Denoiser
 from fewstep.errors import InputError, MissingPackageError
-from fewstep.guidance import ClassifierFree, DynamicThreshold, StaticThreshold
+from fewstep.guidance import DynamicThreshold, StaticThreshold
 from fewstep.models.folder import check_folder
 from fewstep.models.model import Model
 
@@ -28,9 +28,7 @@ def is_pipeline(path: Path) -> bool:
     return (path / "model_index.json").is_file()
 
 
-def load_pipeline(
-    path: Path, *, guidance_scale: float = 1.0, device: str = "cpu", dtype: torch.dtype = torch.float32
-) -> Model:
+def load_pipeline(path: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Model:
     """Return a pipeline as a model: unconditional, of classes, or of prompts as Stable Diffusion 1 and 2.
 
     Only safetensors are read and no code of the folder is run. The process, the prediction and the clipping of x0
@@ -38,7 +36,6 @@ def load_pipeline(
 
     Args:
         path: the folder.
-        guidance_scale: classifier-free guidance, 1 for none.
         device: where the pipeline lives.
         dtype: the type of its parameters; the state stays float32.
 
@@ -60,15 +57,9 @@ def load_pipeline(
     embed = _embedding(pipeline) if hasattr(pipeline, "encode_prompt") else None
     if embed is not None:
         null = embed([""])
-    if guidance_scale != 1.0:
-        if null is None:
-            raise InputError(
-                f"guidance_scale is {guidance_scale:g}, but this pipeline has no null condition: leave it."
-            )
-        denoiser = ClassifierFree(denoiser, guidance_scale, null)
     parts = [getattr(pipeline, name, None) for name in ("vae", "vqvae", "text_encoder")]
     decode, encode = _coder(pipeline)
-    return Model(denoiser, decode, embed, tuple(part for part in parts if part is not None), encode)
+    return Model(denoiser, decode, embed, tuple(part for part in parts if part is not None), encode, null)
 
 
 def _loaded(path: Path, dtype: torch.dtype) -> Any:

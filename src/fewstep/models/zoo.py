@@ -9,10 +9,10 @@ import torch
 
 from fewstep.denoiser import DataPredictor, Denoiser
 from fewstep.errors import MissingPackageError, unknown_name
-from fewstep.guidance import ClassifierFree
+from fewstep.models.model import Model
 from fewstep.processes import VPDiscrete
 
-__all__ = ["MODELS", "load"]
+__all__ = ["MODELS", "load", "model"]
 
 MODELS = {"fashion-mnist": "ten classes of clothes, 1×32×32 pixels in [−1, 1]; class-conditional, v-prediction"}
 NULL_CLASS = 10
@@ -28,7 +28,7 @@ def load(
 
     Args:
         name: "fashion-mnist".
-        guidance_scale: classifier-free guidance, 1 for none.
+        guidance_scale: classifier-free guidance, 1 for none (see ``Model.guided``).
         device: where the network lives.
         dtype: the type of the network's parameters; the state stays float32.
 
@@ -36,6 +36,11 @@ def load(
         InputError: if there is no such model.
         MissingPackageError: if diffusers, whose ``UNet2DModel`` the network is, is not installed.
     """
+    return model(name, device=device, dtype=dtype).guided(guidance_scale).denoiser
+
+
+def model(name: str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Model:
+    """Return an embedded model with its null class; arguments and errors are those of ``load``."""
     if name not in MODELS:
         raise unknown_name("model", name, MODELS)
     if find_spec("diffusers") is None:
@@ -46,5 +51,6 @@ def load(
     with resources.as_file(folder) as path:
         network = UNet2DModel.from_pretrained(path, torch_dtype=dtype)
     network = network.to(device).eval().requires_grad_(False)
-    model = Denoiser(network, VPDiscrete.from_betas(), "v", shape=(1, 32, 32), num_classes=10, default_cond=NULL_CLASS)
-    return model if guidance_scale == 1.0 else ClassifierFree(model, guidance_scale, NULL_CLASS)
+    process, shape = VPDiscrete.from_betas(), (1, 32, 32)
+    denoiser = Denoiser(network, process, "v", shape=shape, num_classes=10, default_cond=NULL_CLASS)
+    return Model(denoiser, null_cond=NULL_CLASS)

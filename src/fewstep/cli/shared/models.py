@@ -43,7 +43,7 @@ def load_model(settings: ModelSettings, guidance: float = 1.0, device: str | Non
         )
     path, kind = Path(name), getattr(torch, dtype)
     if is_pipeline(path):
-        return load_pipeline(path, guidance_scale=guidance, device=device, dtype=kind)
+        return load_pipeline(path, device=device, dtype=kind).guided(guidance)
     if path.is_dir():
         raise InputError(f"--model is the folder {name!r}, which has no model_index.json: give a diffusers pipeline.")
     is_pickle, is_entry = path.suffix in (".pkl", ".pickle", ".pt", ".pth"), ":" in name
@@ -71,7 +71,7 @@ def load_model(settings: ModelSettings, guidance: float = 1.0, device: str | Non
             f"--model is {name!r}, which is neither an embedded model ({', '.join(zoo.MODELS)}) nor a folder here: "
             "give a folder that save_pretrained wrote; nothing is downloaded by a hub's name."
         )
-    return Model(zoo.load(name, guidance_scale=guidance, device=device, dtype=kind))
+    return zoo.model(name, device=device, dtype=kind).guided(guidance)
 
 
 def is_slow(device: str, kind: torch.dtype) -> bool:
