@@ -6,6 +6,7 @@ import json
 import warnings
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
@@ -190,13 +191,72 @@ def test_schedulers_of_other_processes_are_refused(name, saved, tmp_path):
         FewStepScheduler.from_config(config)
 
 
-def test_stable_audios_scheduler_is_refused():
-    """Its network is fed atan(σ)·2/π; the settings are EDM's. diffusers makes one only where torchsde is installed."""
-    settings = {"sigma_data": 1.0, "sigma_min": 0.3, "sigma_max": 500, "solver_order": 2, "solver_type": "midpoint",
+STABLE_AUDIO = {"sigma_data": 1.0, "sigma_min": 0.3, "sigma_max": 500, "solver_order": 2, "solver_type": "midpoint",
                 "prediction_type": "v_prediction", "sigma_schedule": "exponential", "rho": 7.0}  # fmt: skip
-    for name in ({"_class_name": "CosineDPMSolverMultistepScheduler"}, {"_use_default_values": ["rho"]}):
-        with pytest.raises(InputError, match="CosineDPMSolverMultistepScheduler belongs to a process"):
-            FewStepScheduler.from_config({**settings, **name})
+
+
+@pytest.mark.parametrize(
+    "name", [{"_class_name": "CosineDPMSolverMultistepScheduler"}, {"_use_default_values": ["rho"]}]
+)
+def test_stable_audios_network_is_fed_the_arc_tangent(name):
+    """diffusers makes its scheduler only where torchsde is installed: the formulas are its documentation's."""
+    ours = FewStepScheduler.from_config({**STABLE_AUDIO, **name})
+    ours.set_timesteps(5)
+    levels = torch.logspace(np.log10(500), np.log10(0.3), 5, dtype=torch.float64)
+    torch.testing.assert_close(ours.sigmas[:-1].double(), levels, rtol=1e-6, atol=0)
+    torch.testing.assert_close(ours.timesteps.double(), levels.atan() * 2 / torch.pi, rtol=1e-6, atol=0)
+    assert ours.init_noise_sigma == pytest.approx((500**2 + 1) ** 0.5)
+    x, output = torch.randn(1, 2, 8), torch.randn(1, 2, 8)
+    skip, out = 1.0 / (500**2 + 1), -500 / (500**2 + 1) ** 0.5
+    d = skip * x + out * output
+    expected = levels[1] / levels[0] * x + (1 - levels[1] / levels[0]) * d
+    first = FewStepScheduler.from_config({**STABLE_AUDIO, **name}, solver="euler")
+    first.set_timesteps(5)
+    made = first.step(output, first.timesteps[0], x).prev_sample
+    torch.testing.assert_close(made, expected.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_exponential_betas_are_shap_es():
+    theirs = diffusers.HeunDiscreteScheduler(num_train_timesteps=1024, beta_schedule="exp", prediction_type="sample")
+    ours = FewStepScheduler.from_config(theirs.config)
+    torch.testing.assert_close(ours.alphas_cumprod, theirs.alphas_cumprod, rtol=1e-4, atol=1e-7)
+
+
+def test_a_flow_between_given_levels_is_unipcs():
+    """Cosmos' settings: Karras' levels of σ/α on a flow."""
+    settings = {"use_karras_sigmas": True, "use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+    theirs = diffusers.UniPCMultistepScheduler(**settings, sigma_max=200.0, sigma_min=0.01)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        ours = FewStepScheduler.from_config(theirs.config)
+    for num in (4, 7):
+        ours.set_timesteps(num)
+        theirs.set_timesteps(num)
+        torch.testing.assert_close(ours.sigmas, theirs.sigmas, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("flow_shift", 8.0),
+        ("final_sigmas_type", "sigma_min"),
+        ("grid", "karras"),
+        ("solver", "dpmpp"),
+        ("solver_order", 1),
+    ],
+)
+def test_what_is_assigned_to_the_config_is_followed(name, value):
+    """As every scheduler of diffusers does: people write pipe.scheduler.config.flow_shift = 8."""
+    flow = {"prediction_type": "flow_prediction", "flow_shift": 3.0}
+    changed, given = FewStepScheduler(**flow), FewStepScheduler(**{**flow, name: value})
+    setattr(changed.config, name, value)
+    for scheduler in (changed, given):
+        scheduler.set_timesteps(5)
+    torch.testing.assert_close(changed.sigmas, given.sigmas, rtol=0, atol=0)
+    assert changed.solver == given.solver
+    changed.config.solver = "nothing"
+    with pytest.raises(InputError, match="nothing"):
+        changed.set_timesteps(5)
 
 
 def test_a_class_that_is_not_known_is_judged_by_its_settings():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import warnings
 
 import numpy as np
@@ -312,3 +314,51 @@ def test_nothing_is_warned_about_in_ordinary_use():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         denoise(FewStepScheduler(grid="karras"), noise(1, 4, 8, 8), 4)
+
+
+@pytest.mark.parametrize("settings", [{}, {"solver": "sa"}, {"clip_sample": True}, {"thresholding": True}], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_scheduler_pickled_in_the_middle_of_a_run_goes_on_alike(settings, dtype):
+    scheduler = FewStepScheduler(**settings, solver_order=3)
+    scheduler.set_timesteps(6)
+    x = noise(1, 4, 8, 8).to(dtype)
+    for t in scheduler.timesteps[:3]:
+        x = scheduler.step(0.3 * x, t, x).prev_sample
+    copies = [scheduler, pickle.loads(pickle.dumps(scheduler)), copy.deepcopy(scheduler)]
+    ends = []
+    for one in copies:
+        state = x.clone()
+        for t in one.timesteps[3:]:
+            state = one.step(0.3 * state, t, state).prev_sample
+        ends.append(state)
+    assert torch.equal(ends[0], ends[1]) and torch.equal(ends[0], ends[2])
+
+
+@pytest.mark.parametrize(
+    ("settings", "beyond", "within"),
+    [
+        ({}, [1500, -5], [0, 999]),
+        ({"prediction_type": "flow_prediction"}, [1500, -1], [0, 1000]),
+        ({"sigma_data": 0.5}, [1e4], [0.25]),
+    ],
+    ids=str,
+)
+def test_noise_is_added_within_the_trained_range_alone(settings, beyond, within):
+    scheduler, x = FewStepScheduler(**settings), torch.ones(1, 1, 2, 2)
+    for timestep in beyond:
+        with pytest.raises(fs.errors.InputError, match="the network was trained on"):
+            scheduler.add_noise(x, x, torch.tensor([timestep]))
+    for timestep in within:
+        assert bool(torch.isfinite(scheduler.add_noise(x, x, torch.tensor([timestep]))).all())
+
+
+def test_a_single_step_gives_x0_in_the_second_place():
+    """PixArt's pipeline reads it there, as of the schedulers that have it."""
+    scheduler, x = FewStepScheduler(final_sigmas_type="sigma_min"), noise(1, 4, 8, 8)
+    scheduler.set_timesteps(1)
+    output = 0.3 * x
+    made = scheduler.step(output, scheduler.timesteps[0], x, return_dict=False)
+    alpha = float(scheduler.alphas_cumprod[999]) ** 0.5
+    close(made[1], (x - (1 - alpha**2) ** 0.5 * output) / alpha, 1e-4)
+    scheduler.set_timesteps(2)
+    assert len(scheduler.step(output, scheduler.timesteps[0], x, return_dict=False)) == 1

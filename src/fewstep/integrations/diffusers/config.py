@@ -70,7 +70,7 @@ def adopted(config: Mapping[str, Any], overrides: Mapping[str, Any], own: Mappin
     taken: Config = {key: config[key] for key in FOR_PIPELINES if key in config}
     kept = PROCESS if "solver" in config else (*PROCESS, *CLIPPING)
     taken |= {key: config[key] for key in kept if key in config and key not in given and config[key] != own[key]}
-    taken |= _flow(config, given) or _edm(config, given)
+    taken |= _flow(config, given) or _edm(config, given, origin)
     if "predictor_order" in given and "solver_order" not in given:
         taken["solver_order"] = config["predictor_order"]
     if "noise_sampler_seed" in given and config["noise_sampler_seed"] is not None:
@@ -80,6 +80,9 @@ def adopted(config: Mapping[str, Any], overrides: Mapping[str, Any], own: Mappin
     foreign |= {key for key, value in config.items() if callable(value)}
     understood = set(taken) if config.get("sigma_data") is None else {*taken, *EDM}
     understood |= {"timestep_type"} if _continuous(config) else set()
+    understood |= (
+        {"sigma_min", "sigma_max"} if config.get("use_flow_sigmas") and config.get("use_karras_sigmas") else set()
+    )
     for key in sorted(given - understood):
         _warn(key, config[key], own)
     result = {"_class_name": origin, **config, **taken}
@@ -95,12 +98,13 @@ def _flow(config: Mapping[str, Any], given: set[str]) -> Config:
     return flow if "flow_shift" in given else {**flow, "flow_shift": config["shift"]}
 
 
-def _edm(config: Mapping[str, Any], given: set[str]) -> Config:
+def _edm(config: Mapping[str, Any], given: set[str], origin: str) -> Config:
     """Return the settings of EDM's schedulers, and of an Euler one with continuous time as EDM with σ_d = 1."""
     if given & {"beta_start", "beta_end", "beta_schedule", "trained_betas"} - _continuous(config):
         return {}
     if config.get("sigma_data") is not None:
-        return {key: config[key] for key in EDM if key in config}
+        conditioning = {"noise_conditioning": "atan"} if origin.startswith("Cosine") else {}
+        return {key: config[key] for key in EDM if key in config} | conditioning
     if _continuous(config):
         return {"sigma_data": 1.0, **{key: config[key] for key in EDM if key in config}}
     return {}

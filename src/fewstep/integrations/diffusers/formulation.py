@@ -122,24 +122,28 @@ class FlowFormulation(Formulation):
 
 
 class EDMFormulation(Formulation):
-    """EDM's preconditioned network: fed ¼·log σ and the scaled input, sigma is σ.
+    """EDM's preconditioned network: fed ¼·log σ (or 2·atan(σ)/π, "atan") and the scaled input, sigma is σ.
 
     With c_in = (σ² + σ_d²)^{−1/2}: x0 = σ_d²·c_in²·x ± σ·σ_d·c_in·(output), minus for "v_prediction".
     """
 
-    def __init__(self, process: EDM, prediction: str, sigma_data: float) -> None:
+    def __init__(self, process: EDM, prediction: str, sigma_data: float, noise_conditioning: str = "log") -> None:
+        if noise_conditioning not in ("log", "atan"):
+            raise unknown_name("noise_conditioning", noise_conditioning, ("log", "atan"))
         if prediction not in ("epsilon", "v"):
             raise InputError("prediction_type of an EDM network is 'epsilon' or 'v_prediction'.")
         self.process, self.prediction, self.sigma_data = process, prediction, sigma_data
+        self.noise_conditioning = noise_conditioning
         self.init_noise_sigma = math.sqrt(process.t_max**2 + 1.0)
 
     def network_time(self, t: Tensor) -> Tensor:
-        """Return ¼·log σ."""
-        return 0.25 * t.log()
+        """Return ¼·log σ, or 2·atan(σ)/π."""
+        return 0.25 * t.log() if self.noise_conditioning == "log" else t.atan() * (2.0 / math.pi)
 
     def time(self, timestep: Tensor) -> Tensor:
-        """Return σ = e^{4·timestep}."""
-        return torch.exp(4.0 * timestep.to(torch.float64))
+        """Return σ = e^{4·timestep}, or tan(π·timestep/2)."""
+        timestep = timestep.to(torch.float64)
+        return torch.exp(4.0 * timestep) if self.noise_conditioning == "log" else torch.tan(timestep * (math.pi / 2.0))
 
     def level(self, t: Tensor) -> Tensor:
         """Return σ."""
@@ -173,6 +177,7 @@ def betas_of(config: Mapping[str, Any]) -> Tensor:
     schedules = {
         "linear": lambda: torch.linspace(low, high, num, dtype=torch.float64),
         "scaled_linear": lambda: torch.linspace(low**0.5, high**0.5, num, dtype=torch.float64) ** 2,
+        "exp": lambda: _from_alpha_bar(torch.exp(-12.0 * u)),
         "sigmoid": lambda: low + (high - low) * torch.linspace(-6.0, 6.0, num, dtype=torch.float64).sigmoid(),
         "squaredcos_cap_v2": lambda: _from_alpha_bar(torch.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2),
     }
@@ -216,7 +221,7 @@ def formulation_of(config: Mapping[str, Any], alphas_cumprod: Tensor, mu: float 
         )
     if config["sigma_data"] is not None:
         process = EDM(config["sigma_min"] or 0.002, config["sigma_max"] or 80.0)
-        return EDMFormulation(process, prediction, config["sigma_data"])
+        return EDMFormulation(process, prediction, config["sigma_data"], config["noise_conditioning"])
     if is_flow:
         flow = RectifiedFlow(_shift(config, mu))
         return FlowFormulation(flow, prediction, config["num_train_timesteps"], config["invert_sigmas"])
@@ -235,7 +240,10 @@ def _shift(config: Mapping[str, Any], mu: float | None) -> float:
     if not config["use_dynamic_shifting"]:
         return config["flow_shift"]
     if mu is None:
-        raise InputError("use_dynamic_shifting=True needs mu: pass set_timesteps(..., mu=...), or set flow_shift.")
+        raise InputError(
+            "use_dynamic_shifting=True needs mu, which this pipeline does not pass: call set_timesteps(..., mu=...), "
+            "or write use_dynamic_shifting=False and flow_shift=3.0."
+        )
     kinds = {"exponential": math.exp, "linear": float}
     if config["time_shift_type"] not in kinds:
         raise unknown_name("time_shift_type", config["time_shift_type"], kinds)

@@ -33,11 +33,19 @@ def limit_of(config: Mapping[str, Any]) -> Limit | None:
         limit = config["clip_sample_range"]
         if not limit > 0:
             raise InputError(f"clip_sample_range is {limit!r}: give a number above 0.")
-        return lambda sample: partial(torch.clamp, min=-limit, max=limit)
+        return partial(_clamping, limit)
     return None
+
+
+def _clamping(limit: float, sample: Tensor) -> Callable[[Tensor], Tensor]:
+    return partial(torch.clamp, min=-limit, max=limit)
 
 
 def _thresholding(ratio: float, limit: float, sample: Tensor) -> Callable[[Tensor], Tensor]:
     dtype = torch.promote_types(sample.dtype, torch.float32)
     quantile = torch.tensor(ratio, device=sample.device, dtype=dtype)
-    return lambda x0: dynamically_thresholded(x0.to(dtype), quantile, limit)
+    return partial(_thresholded, quantile, limit)
+
+
+def _thresholded(quantile: Tensor, limit: float, x0: Tensor) -> Tensor:
+    return dynamically_thresholded(x0.to(quantile.dtype), quantile, limit)

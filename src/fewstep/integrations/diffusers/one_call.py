@@ -46,11 +46,12 @@ class OneCall(FewStepScheduler):
         mu: float | None = None,
     ) -> None:
         """Make the one step; ``mu``, under dynamic shifting, is all that is read of what is given."""
-        formulation = formulation_of(self.config, self._alphas_cumprod, mu)
+        self._follow_config()
+        formulation = formulation_of(self._settings, self._alphas_cumprod, mu)
         t = torch.tensor(formulation.process.t_max, dtype=torch.float64) if self.at is None else self.at
         stays = float(t) == 0.0
         grid = TimeGrid(formulation.process, [formulation.process.t_max if stays else float(t), 0.0])
-        fed = as_fed(formulation, self.config, formulation.network_time(grid.times[:-1]))
+        fed = as_fed(formulation, self._settings, formulation.network_time(grid.times[:-1]))
         self._formulation, self._timetable = formulation, Timetable(formulation, grid, fed)
         scale = formulation.input_scale(grid.times[:-1])
         self._input_scale = None if scale is None else scale.to(torch.float32).to(device)

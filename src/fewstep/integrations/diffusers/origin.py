@@ -16,6 +16,7 @@ __all__ = ["class_of_config", "config_of"]
 READ = frozenset(e.name for e in KarrasDiffusionSchedulers) | {
     "CogVideoXDDIMScheduler",
     "CogVideoXDPMScheduler",
+    "CosineDPMSolverMultistepScheduler",
     "DDIMInverseScheduler",
     "DDIMParallelScheduler",
     "DDPMParallelScheduler",

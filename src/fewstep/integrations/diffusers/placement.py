@@ -186,7 +186,17 @@ def _uniform_logsnr(formulation: Formulation, config: Mapping[str, Any], num: in
 
 
 def _karras(formulation: Formulation, config: Mapping[str, Any], num: int, solver: Solver) -> TimeGrid:
+    if isinstance(formulation, FlowFormulation) and config["sigma_min"] and config["sigma_max"]:
+        return _karras_flow(formulation, config, num)
     return grids.karras(formulation.process, num, rho=config["rho"], end=_end(config, formulation))
+
+
+def _karras_flow(formulation: FlowFormulation, config: Mapping[str, Any], num: int) -> TimeGrid:
+    """Return what diffusers' UniPC takes for a flow between sigma_max and sigma_min, levels of σ/α (Cosmos 2.5)."""
+    root = 1.0 / config["rho"]
+    high, low = config["sigma_max"] ** root, config["sigma_min"] ** root
+    levels = torch.linspace(high, low, num, dtype=torch.float64) ** config["rho"]
+    return custom_grid(formulation, config, levels / (levels + 1.0))
 
 
 def _optimized(formulation: Formulation, config: Mapping[str, Any], num: int, solver: Solver) -> TimeGrid:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
     timesteps: Tensor
     sigmas: Tensor
     num_inference_steps: int | None
+    _settings: Mapping[str, Any]
     _alphas_cumprod: Tensor
     _formulation: Formulation
     _solver: Solver
@@ -117,8 +119,9 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
             InputError: if nothing is given, lists repeat a level or do not agree, ``mu`` is missing, or the solver's
                 plan does not call the network once a step.
         """
-        formulation = formulation_of(self.config, self._alphas_cumprod, mu)
-        table = timetable_of(formulation, self.config, self._solver, num_inference_steps, timesteps, sigmas)
+        self._follow_config()
+        formulation = formulation_of(self._settings, self._alphas_cumprod, mu)
+        table = timetable_of(formulation, self._settings, self._solver, num_inference_steps, timesteps, sigmas)
         plan = self._solver.plan(table.grid)
         folded(plan)  # A plan that cannot be stepped is refused here, not in the first step.
         self._timetable, self._formulation, self._plan = table, formulation, plan
@@ -127,6 +130,19 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
         self.timesteps, self.sigmas = table.timesteps.to(device), table.sigmas
         self.num_inference_steps = len(table.timesteps)
         self._restart()
+
+    def _current(self) -> dict[str, Any]:
+        """Return the settings as attributes of ``config`` have them, where people change them."""
+        return {name: getattr(self.config, name) for name in self.config}
+
+    def _follow_config(self) -> None:
+        """Take over what was assigned to an attribute of ``config``, as the schedulers of diffusers do."""
+        settings = self._current()
+        if settings != self._settings:
+            self._follow(settings)
+
+    def _follow(self, settings: Mapping[str, Any]) -> None:
+        raise NotImplementedError
 
     def _restart(self) -> None:
         self._step_index = self._begin_index = self._stepper = None
@@ -158,7 +174,7 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
         eta: float = 0.0,
         use_clipped_model_output: bool | None = None,
         per_token_timesteps: Tensor | None = None,
-    ) -> SchedulerOutput | tuple[Tensor]:
+    ) -> SchedulerOutput | tuple[Tensor, ...]:
         """Return the sample at the end of this step.
 
         Args:
@@ -183,7 +199,20 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
             given = "use_clipped_model_output=True" if use_clipped_model_output else "per_token_timesteps"
             raise InputError(f"{given} is not supported: leave it out, or keep the pipeline's own scheduler.")
         following = self._stepped(model_output, timestep, sample, generator)
-        return SchedulerOutput(prev_sample=following) if return_dict else (following,)
+        if return_dict:
+            return SchedulerOutput(prev_sample=following)
+        # Pipelines of one step read x0 in the second place.
+        return (following,) if len(self.timesteps) > 1 else (following, self._x0(model_output, sample))
+
+    @torch.no_grad()
+    def _x0(self, model_output: Tensor, sample: Tensor) -> Tensor:
+        """Return x0 of a run's first step."""
+        assert self._timetable is not None
+        state, output = self._formulation.x0_from(self._timetable.grid.times[0]).tolist()
+        if model_output.shape != sample.shape:
+            model_output = without_variance(model_output, sample)
+        x0 = state * sample.to(torch.float32) + output * model_output
+        return (x0 if self._limit is None else self._limit(sample)(x0)).to(sample.dtype)
 
     @torch.compiler.disable
     @torch.no_grad()
@@ -242,7 +271,11 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
         return Stepper(plan, x0_from, sample, limit)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Return α·x + σ·ε at the times at which the network is fed ``timesteps``, one for each sample or for all."""
+        """Return α·x + σ·ε at the times at which the network is fed ``timesteps``, one for each sample or for all.
+
+        Raises:
+            InputError: if a timestep lies beyond those that the network was trained on.
+        """
         timesteps = timesteps if isinstance(timesteps, Tensor) else torch.as_tensor(timesteps, device="cpu")
         timesteps = timesteps.reshape(-1)
         if timesteps.device.type == "mps":
@@ -252,9 +285,24 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
         else:
             t = self._timetable.times_of(timesteps)
         process, shape = self._formulation.process, (-1, *[1] * (original_samples.ndim - 1))
+        self._check_trained(timesteps, t)
         alpha, sigma = (x.to(torch.float32).to(original_samples.device) for x in (process.alpha(t), process.sigma(t)))
         noisy = alpha.view(shape) * original_samples + sigma.view(shape) * noise
         return noisy.to(original_samples.dtype)
+
+    def _check_trained(self, timesteps: Tensor, t: Tensor) -> None:
+        """Refuse timesteps on the host beyond those that the network was trained on; a device is not waited for."""
+        if torch.compiler.is_compiling() or t.device.type != "cpu":
+            return
+        process = self._formulation.process
+        if not bool((torch.isfinite(t) & (t >= 0.0) & (t <= process.t_limit * (1 + 1e-6))).all()):
+            ends = torch.tensor([process.t_min, process.t_max], dtype=torch.float64)
+            low, high = sorted(self._formulation.network_time(ends).tolist())
+            shown = ", ".join(f"{value:g}" for value in timesteps.flatten()[:8].tolist())
+            raise InputError(
+                f"timesteps are {shown}: the network was trained on {low:.6g} to {high:.6g}; give some of "
+                "scheduler.timesteps."
+            )
 
     def scale_noise(self, sample: Tensor, timestep: float | Tensor, noise: Tensor) -> Tensor:
         """Return ``add_noise(sample, noise, timestep)``: what flow pipelines call."""

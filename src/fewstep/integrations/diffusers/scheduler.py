@@ -78,7 +78,8 @@ class FewStepScheduler(ScheduledRun):
             dynamic shifting takes ``mu`` from the pipeline.
         recipe: a recipe or its JSON object, which then decides solver and grid; see ``from_recipe``.
         sigma_data, sigma_min, sigma_max, sigma_schedule, rho: an EDM-preconditioned network, if ``sigma_data`` is
-            given, and its levels.
+            given, and its levels. Of a flow sigma_min and sigma_max are the ends of Karras' levels in σ/α.
+        noise_conditioning: what an EDM network is fed: "log", ¼·log σ, or "atan", 2·atan(σ)/π (Stable Audio).
 
     Raises:
         InputError: if a setting is unknown or out of its range.
@@ -136,26 +137,32 @@ class FewStepScheduler(ScheduledRun):
         sigma_max: float | None = None,
         sigma_schedule: str = "karras",
         rho: float = 7.0,
+        noise_conditioning: str = "log",
         recipe: Recipe | Mapping[str, Any] | None = None,
     ) -> None:
         held = recipe if recipe is None or isinstance(recipe, Recipe) else Recipe.from_dict(recipe)
         check_kinds(self.config, FewStepScheduler.__init__)
         self._settle(held)
-        check_placement(self.config)
         checked_seeds([seed])
-        alphas_cumprod = alphas_cumprod_of(self.config)
-        self.alphas_cumprod = alphas_cumprod.to(torch.float32)
-        self.alphas = (alphas_cumprod / torch.cat([torch.ones(1), alphas_cumprod[:-1]])).to(torch.float32)
-        self.betas = 1.0 - self.alphas
-        self._alphas_cumprod = alphas_cumprod
-        self._formulation = formulation_of(self.config, alphas_cumprod, mu=1.0)
-        self._solver = solver_of(self.config) if held is None else RecipeSolver(held)
-        self._limit = limit_of(self.config)
+        self._held = held
+        self._follow(self._current())
+        self._formulation = formulation_of(self._settings, self._alphas_cumprod, mu=1.0)
         self.init_noise_sigma = self._formulation.init_noise_sigma
         self.num_inference_steps: int | None = None
         self.timesteps = training_timesteps(self._formulation)
         self.sigmas = self._formulation.level(self._formulation.time(self.timesteps)).to(torch.float32)
         self._restart()
+
+    def _follow(self, settings: Mapping[str, Any]) -> None:
+        """Take these settings for the runs to come."""
+        check_placement(settings)
+        alphas_cumprod = alphas_cumprod_of(settings)
+        solver = solver_of(settings) if self._held is None else RecipeSolver(self._held)
+        self._settings, self._solver, self._limit = settings, solver, limit_of(settings)
+        self._alphas_cumprod = alphas_cumprod
+        self.alphas_cumprod = alphas_cumprod.to(torch.float32)
+        self.alphas = (alphas_cumprod / torch.cat([torch.ones(1), alphas_cumprod[:-1]])).to(torch.float32)
+        self.betas = 1.0 - self.alphas
 
     def _settle(self, recipe: Recipe | None) -> None:
         """Bring settings that may be written in several ways into one that JSON knows."""

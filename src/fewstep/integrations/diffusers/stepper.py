@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ from torch import Tensor
 from fewstep.plan import Plan
 
 __all__ = ["Stepper"]
+
+VIEWS = ("_read", "_ring", "_remainder", "_noise")
 
 
 class Stepper:
@@ -41,14 +44,29 @@ class Stepper:
         shares = plan.history_weights[:, :1] * maps
         shares[:, 0] += plan.state_weight
         columns = _columns(plan, factor, rounds)
-        buffer = torch.zeros(columns.shape[1], sample.numel(), device=sample.device, dtype=dtype)
-        rows = [row.view(sample.shape) for row in buffer]
-        self._read, self._columns = buffer.t(), columns.to(sample.device, dtype)
+        self._columns = columns.to(sample.device, dtype)
+        self._buffer = torch.zeros(columns.shape[1], sample.numel(), device=sample.device, dtype=dtype)
+        self._layout = (ring, rounds, plan.stochastic)
+        self._view()
         self._shares, self._x0_from = shares.to(sample.device, dtype), x0_from.to(sample.device, dtype)
         self._gain, self._by_output = (maps[:, 1] / factor).to(sample.device, dtype), by_output.tolist()
-        self._ring, self._noise = rows[:ring], rows[-1] if plan.stochastic else None
-        self._remainder = rows[ring] if rounds else None
         self._limit, self._noisy, self._factor = limit, (plan.noise_scale != 0).tolist(), factor.tolist()
+
+    def _view(self) -> None:
+        """Make the views of the buffer: the ring, the remainder and the noise."""
+        ring, rounds, noisy = self._layout
+        rows = [row.view(self.shape) for row in self._buffer]
+        self._read, self._ring = self._buffer.t(), rows[:ring]
+        self._remainder, self._noise = rows[ring] if rounds else None, rows[-1] if noisy else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: the buffer once, without its views, which would become buffers of their own."""
+        return {name: value for name, value in vars(self).items() if name not in VIEWS}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take a pickled state, and make the views anew."""
+        vars(self).update(state)
+        self._view()
 
     def step(self, n: int, model_output: Tensor, sample: Tensor, draw: Callable[[Tensor], None]) -> Tensor:
         """Return the sample after step ``n``; ``draw`` fills a tensor with noise, where the step adds any."""

@@ -89,7 +89,7 @@ def timetable_of(
     if len(counts) != 1:
         shown = f"num_inference_steps={num}, {_length(fed)} timesteps, {_length(levels)} sigmas"
         raise InputError(f"{shown}: give a number of steps, timesteps, or sigmas; what is given must agree.")
-    if levels is not None and config["grid"] != "simple" and is_pipelines_own(levels):
+    if levels is not None and fed is None and config["grid"] != "simple" and is_pipelines_own(levels):
         levels = None
     if levels is not None:
         _warn_if_placed(formulation, config, levels)
