@@ -133,7 +133,7 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
 
     def _current(self) -> dict[str, Any]:
         """Return the settings as attributes of ``config`` have them, where people change them."""
-        return {name: getattr(self.config, name) for name in self.config}
+        return {name: getattr(self.config, name, value) for name, value in self.config.items()}
 
     def _follow_config(self) -> None:
         """Take over what was assigned to an attribute of ``config``, as the schedulers of diffusers do."""
@@ -226,7 +226,7 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
         if index >= len(self.timesteps):
             raise InputError(
                 f"step was called once more than the {len(self.timesteps)} steps of this run: call set_timesteps "
-                "before another one."
+                "before another one; two threads need a pipeline each."
             )
         if self._stepper is None:
             self._begun = index
@@ -237,7 +237,8 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
         if sample.shape != stepper.shape or sample.device != stepper.device:
             raise InputError(
                 f"the sample is {tuple(sample.shape)} on {sample.device}, the run began with "
-                f"{tuple(stepper.shape)} on {stepper.device}: call set_timesteps before another run."
+                f"{tuple(stepper.shape)} on {stepper.device}: call set_timesteps before another run; two threads need "
+                "a pipeline each."
             )
         if model_output.shape != sample.shape:
             model_output = without_variance(model_output, sample)

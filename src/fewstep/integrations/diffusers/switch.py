@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import diffusers
 from diffusers import DiffusionPipeline
 from torch import nn
 
 from fewstep.errors import InputError
 from fewstep.fingerprint import network_fingerprint, warn_if_other_fingerprint
 from fewstep.integrations.diffusers.formulation import EDMFormulation
+from fewstep.integrations.diffusers.known_pipelines import check_replaceable, needed_settings
 from fewstep.integrations.diffusers.last_call import Summary
 from fewstep.integrations.diffusers.origin import config_of
 from fewstep.integrations.diffusers.recipe import agree
@@ -26,6 +28,9 @@ from fewstep.time_grid import TimeGrid
 
 __all__ = ["disable", "enable", "summary"]
 
+PIPELINES = tuple(
+    getattr(diffusers, name) for name in ("DiffusionPipeline", "ModularPipeline") if hasattr(diffusers, name)
+)
 NETWORKS = ("unet", "transformer", "transformer_2", "controlnet", "prior", "decoder")
 COUNT = "num_inference_steps"
 
@@ -41,6 +46,10 @@ class _Enabled:
     parts: list[DiffusionPipeline] = field(default_factory=list)
     watch: Stopwatch | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled; what the last call did is not."""
+        return {**vars(self), "watch": None}
+
 
 def enable(
     pipe: DiffusionPipeline,
@@ -55,7 +64,9 @@ def enable(
     """Put a ``FewStepScheduler`` into ``pipe``, with the settings recommended for its family, and return ``pipe``.
 
     Only the scheduler and the default number of steps change; LoRA, caches, ControlNets, offloading and
-    ``torch.compile`` of the network go on as they are. Enabling again replaces the settings.
+    ``torch.compile`` of the network go on as they are. Enabling again replaces the settings. The scheduler is saved
+    with the pipeline by ``save_pretrained``; ``steps`` and ``skip`` are not. A call can be given a default only by its
+    class, so the pipeline's class is one made here, of the same name, until ``fs.disable``; it can be pickled.
 
     Args:
         pipe: a diffusers pipeline.
@@ -68,11 +79,12 @@ def enable(
         **settings: further settings of ``FewStepScheduler``, by its names.
 
     Raises:
-        InputError: if ``pipe`` is no pipeline with a scheduler, or a setting is unknown or out of its range; the
-            pipeline is then as it was.
+        InputError: if ``pipe`` is no pipeline with a scheduler, or one that computes around its scheduler, or a setting
+            is unknown or out of its range; the pipeline is then as it was.
     """
-    if not isinstance(pipe, DiffusionPipeline) or getattr(pipe, "scheduler", None) is None:
+    if not isinstance(pipe, PIPELINES) or getattr(pipe, "scheduler", None) is None:
         raise InputError(f"pipe is {type(pipe).__name__}: give a diffusers pipeline that has a scheduler.")
+    check_replaceable(pipe)
     before = _state(pipe)
     original = pipe.scheduler if before is None else before.scheduler
     base = type(pipe) if before is None else before.pipeline_class
@@ -91,16 +103,25 @@ def enable(
         settings["grid"] = grid
     if solver is not None:
         settings["solver"] = solver
-    if steps is not None and COUNT not in inspect.signature(base.__call__).parameters:
+    if steps is not None and not _takes_count(pipe, base):
         raise InputError(f"{base.__name__} takes no {COUNT}: leave steps out.")
     if isinstance(steps, str):
         raise InputError(f"steps is {steps!r}: here it is the number of steps; write grid={steps!r}.")
     if steps is not None and (isinstance(steps, bool) or int(steps) != steps or steps < 1):
         raise InputError(f"steps is {steps!r}: give a whole number of at least 1.")
-    scheduler = FewStepScheduler.from_config(config, **{**recommended(original, pipe, steps), **settings})
+    scheduler = FewStepScheduler.from_config(
+        config, **{**recommended(original, pipe, steps), **needed_settings(pipe), **settings}
+    )
     if isinstance(grid, TimeGrid) and not agree(scheduler.formulation.process, grid.process, grid.times):
         raise InputError(f"the grid is of {grid.process!r}, the pipeline of {scheduler.formulation.process!r}.")
     return _put(pipe, scheduler, None if steps is None else int(steps), skip)
+
+
+def _takes_count(pipe: Any, base: type) -> bool:
+    """Return whether the pipeline's call takes a number of steps; a modular one's blocks say so."""
+    blocks = getattr(pipe, "blocks", None)
+    inputs = [] if blocks is None else [value.name for value in blocks.inputs]
+    return COUNT in inspect.signature(base.__call__).parameters or COUNT in inputs
 
 
 def _put(
@@ -194,11 +215,24 @@ def _watched(base: type) -> type:
         state = _state(self)
         if state is None:
             return base.__call__(self, *args, **kwargs)
-        if state.steps is not None and COUNT not in signature.bind_partial(self, *args, **kwargs).arguments:
+        given = {*kwargs, *signature.bind_partial(self, *args, **kwargs).arguments}
+        if state.steps is not None and COUNT not in given:
             kwargs[COUNT] = state.steps
         with Stopwatch(_networks(self)) as state.watch:
             return base.__call__(self, *args, **kwargs)
 
-    watched = type(base.__name__, (base,), {"__call__": call, "__module__": base.__module__, "__doc__": base.__doc__})
+    def reduce(self: Any, protocol: Any) -> Any:
+        return _unpickled, (base, vars(self))
+
+    added = {"__call__": call, "__reduce_ex__": reduce, "__module__": base.__module__, "__doc__": base.__doc__}
+    watched = type(base.__name__, (base,), added)
     watched.__qualname__ = base.__qualname__
     return watched
+
+
+def _unpickled(base: Any, state: dict[str, Any]) -> Any:
+    """Return an enabled pipeline from its pickle: its class is made at run time."""
+    pipe = base.__new__(base)
+    vars(pipe).update(state)
+    pipe.__class__ = _watched(base)
+    return pipe
