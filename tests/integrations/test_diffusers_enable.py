@@ -272,6 +272,24 @@ def test_a_profile_changed_during_a_run_compiles_nothing_anew(monkeypatch):
     tiny.run(pipe, call, steps=2, callback_on_step_end=change)
 
 
+def test_one_spelling_of_solver_grid_and_skip(tmp_path):
+    """Names, names with settings, objects and files give the same samples."""
+    pipe, call = tiny.stable_diffusion()
+    grid = fs.grids.quadratic_time(fs.enable(pipe).scheduler.formulation.process, 4)
+    (tmp_path / "grid.json").write_text(grid.to_json())
+    fs.skip.Profile(0.7).save(tmp_path / "skip.json")
+    spellings = [
+        {"solver": fs.UniPC(3), "grid": grid, "skip": 0.7},
+        {"solver": "unipc:order=3", "grid": "quadratic_time", "skip": "0.7", "steps": 4},
+        {"solver": "unipc:order=3", "grid": str(tmp_path / "grid.json"), "skip": str(tmp_path / "skip.json")},
+        {"solver": "unipc", "solver_order": 3, "grid": tmp_path / "grid.json", "skip": fs.skip.Profile(0.7)},
+    ]
+    made = [tiny.run(fs.enable(pipe, **spelling), call, steps=4) for spelling in spellings]
+    for one in made[1:]:
+        torch.testing.assert_close(one, made[0], rtol=0, atol=1e-6)
+    fs.disable(pipe)
+
+
 def test_what_is_wrong_leaves_the_pipeline_alone():
     pipe, _ = tiny.dit()
     scheduler, pipeline_class = pipe.scheduler, type(pipe)
@@ -280,7 +298,11 @@ def test_what_is_wrong_leaves_the_pipeline_alone():
         ({"gird": "karras"}, "unknown setting 'gird'"),
         ({"steps": 0}, "steps is 0"),
         ({"steps": "optimized"}, "write grid='optimized'"),
-        ({"solver": fs.UniPC(2)}, "solver='unipc', solver_order=2"),
+        ({"solver": fs.SASolver(tau=lambda point: 1.0)}, "tau of sa is .* cannot be saved in words"),
+        ({"grid": fs.grids.karras(fs.processes.VPDiscrete.from_betas(), 6), "steps": 8}, "has 6 steps, not 8"),
+        ({"grid": "missing.json"}, "missing.json"),
+        ({"skip": "missing.json"}, "missing.json"),
+        ({"skip": "botom=0.7"}, "did you mean 'bottom'"),
         ({"skip": 0.5}, "skip"),
     ]
     for settings, said in wrong:

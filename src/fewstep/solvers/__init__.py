@@ -9,7 +9,7 @@ from fewstep.solvers.deis import DEIS
 from fewstep.solvers.dpmpp import DPMSolverPP
 from fewstep.solvers.ipndm import IPNDM
 from fewstep.solvers.multistep import MultistepSolver, Schedule
-from fewstep.solvers.registry import named
+from fewstep.solvers.registry import named, spelled
 from fewstep.solvers.sa import SASolver
 from fewstep.solvers.single import DDIM, Euler, Heun
 from fewstep.solvers.unipc import UniPC
@@ -28,6 +28,7 @@ __all__ = [
     "Solver",
     "UniPC",
     "named",
+    "spelled",
     "tau",
 ]
 

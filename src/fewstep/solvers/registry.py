@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass
+
 from fewstep.errors import InputError
 from fewstep.processes.spec import build, parse
 from fewstep.solvers import tau as taus
 from fewstep.solvers.base import NAMES, Solver
 
-__all__ = ["named"]
+__all__ = ["named", "spelled"]
 
 
 def named(spec: str | Solver) -> Solver:
@@ -27,6 +29,35 @@ def named(spec: str | Solver) -> Solver:
     if isinstance(tau, str) and "@" in tau:
         settings["tau"] = _window(tau)
     return build("solver", name, NAMES, settings)
+
+
+def spelled(solver: str | Solver) -> str:
+    """Return a solver as ``named`` takes it: ``named(spelled(solver)) == solver``.
+
+    One with settings is written with at least one of them, so that nothing is taken from elsewhere.
+
+    Raises:
+        InputError: if it has no name, or a setting that cannot be written in words, such as a function as τ.
+    """
+    if isinstance(solver, str):
+        return solver
+    solver = named(solver)
+    name = getattr(type(solver), "name", "")
+    if not name or not is_dataclass(solver):
+        raise InputError(
+            f"the solver {solver!r} has no name that could be saved: give its class one, name = 'my-solver'."
+        )
+    settings = {field.name: getattr(solver, field.name) for field in fields(solver)}
+    values = {field.name: settings[field.name] for field in fields(solver) if settings[field.name] != field.default}
+    values = values or dict(list(settings.items())[:1])
+    for key, value in values.items():
+        if isinstance(value, taus.Tau) and type(value).__str__ is not object.__str__:
+            values[key] = str(value)
+        elif not isinstance(value, (int, float, str)):
+            raise InputError(
+                f"{key} of {name} is {value!r}, which cannot be saved in words: give a number or a window."
+            )
+    return ":".join(filter(None, (name, ",".join(f"{key}={value}" for key, value in values.items()))))
 
 
 def _window(text: str) -> taus.Tau:

@@ -27,7 +27,7 @@ class GridPoint:
 
 
 class Tau(ABC):
-    """τ ≥ 0 of each step: 0 is the ODE, 1 the standard reverse SDE."""
+    """τ ≥ 0 of each step: 0 is the ODE, 1 the standard reverse SDE; ``str`` is how a solver's settings write it."""
 
     @abstractmethod
     def at(self, grid: TimeGrid) -> Tensor:
@@ -41,6 +41,9 @@ class _Constant(Tau):
     def at(self, grid: TimeGrid) -> Tensor:
         return torch.full_like(grid.times[..., 1:], self.value)
 
+    def __str__(self) -> str:
+        return repr(self.value)
+
 
 @dataclass(frozen=True)
 class _Window(Tau):
@@ -52,6 +55,9 @@ class _Window(Tau):
         ratio = (grid.sigma / grid.alpha)[..., 1:]
         inside = (ratio >= self.low) & (ratio <= self.high)
         return self.value * inside.to(torch.float64)
+
+    def __str__(self) -> str:
+        return f"{self.value!r}@{self.low!r}:{self.high!r}"
 
 
 @dataclass(frozen=True)

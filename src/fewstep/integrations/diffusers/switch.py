@@ -12,18 +12,22 @@ import diffusers
 from diffusers import DiffusionPipeline
 from torch import nn
 
+from fewstep import grids
 from fewstep.errors import InputError
 from fewstep.fingerprint import network_fingerprint, warn_if_other_fingerprint
 from fewstep.integrations.diffusers.formulation import EDMFormulation
 from fewstep.integrations.diffusers.known_pipelines import check_replaceable, needed_settings
 from fewstep.integrations.diffusers.last_call import Summary
 from fewstep.integrations.diffusers.origin import config_of
+from fewstep.integrations.diffusers.placement import STEPS as PLACEMENTS
 from fewstep.integrations.diffusers.recipe import agree
 from fewstep.integrations.diffusers.recommended import recommended
 from fewstep.integrations.diffusers.scheduler import FewStepScheduler
 from fewstep.integrations.diffusers.stopwatch import Stopwatch
 from fewstep.recipe import Recipe, load_recipe
 from fewstep.skip import Profile, Tuned, tuned
+from fewstep.skip import named as named_profile
+from fewstep.solvers import Solver, spelled
 from fewstep.time_grid import TimeGrid
 
 __all__ = ["disable", "enable", "summary"]
@@ -55,9 +59,9 @@ def enable(
     pipe: DiffusionPipeline,
     steps: int | None = None,
     *,
-    solver: str | None = None,
-    grid: str | TimeGrid | None = None,
-    skip: float | Profile | None = None,
+    solver: str | Solver | None = None,
+    grid: str | Path | TimeGrid | None = None,
+    skip: float | str | Path | Profile | None = None,
     recipe: Recipe | Path | str | None = None,
     **settings: Any,
 ) -> DiffusionPipeline:
@@ -71,9 +75,11 @@ def enable(
     Args:
         pipe: a diffusers pipeline.
         steps: the number of steps of calls that do not give ``num_inference_steps``; None: the pipeline's own.
-        solver: the setting ``solver`` of ``FewStepScheduler``.
-        grid: its setting ``grid``, or a ``TimeGrid`` of the pipeline's process.
-        skip: Skip-Tuning of the network: ρ of its deepest skip, or a profile.
+        solver: a name, "unipc", with settings, "unipc:order=2", or a solver, ``fs.UniPC(2)``.
+        grid: a name, "karras", with settings, "karras:rho=5", a ``.json`` file, or a ``TimeGrid`` of the pipeline's
+            process.
+        skip: Skip-Tuning of the network: ρ of its deepest skip, settings, "bottom=0.7,top=0.95", a ``.json`` file, or
+            a profile.
         recipe: a recipe of ``fs.calibrate`` or ``fewstep calibrate``, or its file, in place of ``steps``, ``solver``
             and ``grid``; a warning tells of a pipeline whose network is not the one that it was calibrated on.
         **settings: further settings of ``FewStepScheduler``, by its names.
@@ -96,13 +102,13 @@ def enable(
         scheduler = FewStepScheduler.from_recipe(recipe, config, **settings)
         _warn_if_other_model(pipe, scheduler, recipe)
         return _put(pipe, scheduler, recipe.plan.steps, skip)
-    if isinstance(grid, TimeGrid):
-        steps = grid.steps if steps is None else steps
-        settings["grid"] = grid.times.tolist()
-    elif grid is not None:
-        settings["grid"] = grid
+    given = None
+    if grid is not None:
+        given = None if isinstance(grid, str) and grid in PLACEMENTS else grids.read(grid, steps)
+        settings["grid"] = grid if given is None else given.times.tolist()
+        steps = steps if given is None else given.steps
     if solver is not None:
-        settings["solver"] = solver
+        settings["solver"] = spelled(solver)
     if steps is not None and not _takes_count(pipe, base):
         raise InputError(f"{base.__name__} takes no {COUNT}: leave steps out.")
     if isinstance(steps, str):
@@ -112,8 +118,8 @@ def enable(
     scheduler = FewStepScheduler.from_config(
         config, **{**recommended(original, pipe, steps), **needed_settings(pipe), **settings}
     )
-    if isinstance(grid, TimeGrid) and not agree(scheduler.formulation.process, grid.process, grid.times):
-        raise InputError(f"the grid is of {grid.process!r}, the pipeline of {scheduler.formulation.process!r}.")
+    if given is not None and not agree(scheduler.formulation.process, given.process, given.times):
+        raise InputError(f"the grid is of {given.process!r}, the pipeline of {scheduler.formulation.process!r}.")
     return _put(pipe, scheduler, None if steps is None else int(steps), skip)
 
 
@@ -125,7 +131,7 @@ def _takes_count(pipe: Any, base: type) -> bool:
 
 
 def _put(
-    pipe: DiffusionPipeline, scheduler: FewStepScheduler, steps: int | None, skip: float | Profile | None
+    pipe: DiffusionPipeline, scheduler: FewStepScheduler, steps: int | None, skip: float | str | Path | Profile | None
 ) -> DiffusionPipeline:
     """Return ``pipe`` with the scheduler in it, its network tuned, and its calls watched."""
     skips = [] if skip is None else _tuned(pipe, skip, scheduler)
@@ -183,10 +189,10 @@ def _networks(pipe: DiffusionPipeline) -> dict[str, nn.Module]:
     return {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
 
 
-def _tuned(pipe: DiffusionPipeline, skip: float | Profile, scheduler: FewStepScheduler) -> list[Tuned]:
+def _tuned(pipe: DiffusionPipeline, skip: float | str | Path | Profile, scheduler: FewStepScheduler) -> list[Tuned]:
     """Return the handles of the tuned networks; none stays tuned if one cannot be."""
     handles: list[Tuned] = []
-    formulation, profile = scheduler.formulation, skip if isinstance(skip, Profile) else Profile(skip)
+    formulation, profile = scheduler.formulation, named_profile(skip)
     try:
         for name, network in _networks(pipe).items():
             if name != "controlnet":
