@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.rounding import by_rows, effect
 from support.solvers import SOLVERS
 
 import fewstep as fs
@@ -36,11 +37,13 @@ def test_weights_are_what_the_executor_does(process, solver, steps, end):
     got = fs.execute(plan, lambda x, t: next(calls), x_T)
     gain, weights = plan.unrolled()
     wanted = gain * x_T + torch.einsum("i,ibc->bc", weights, frozen)
-    amplified = 1e-13 * (1.0 + float(plan.history_weights.abs().max())) ** 2
-    if plan.prediction == "epsilon":  # ε̂ = (x − α·D)/σ: the state's rounding is divided by σ
-        amplified /= float(process.sigma(plan.call_times).min())
-    assert torch.allclose(got, wanted, rtol=1e-9, atol=max(1e-9, amplified))
     assert next(calls, None) is None
+
+    def plainly(rounded):
+        again = iter(frozen)
+        return by_rows(plan, lambda x, t: next(again), x_T, rounded=rounded)
+
+    torch.testing.assert_close(got, wanted, rtol=0, atol=effect(plainly))
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=repr)

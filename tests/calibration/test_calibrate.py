@@ -6,10 +6,12 @@ import weakref
 import pytest
 import torch
 from support.exact import Gaussian, GaussianMixture
+from support.rounding import ridge_rounding
 
 import fewstep as fs
 from fewstep.calibration.network import CountedNetwork
 from fewstep.calibration.reference import Reference
+from fewstep.calibration.rows import RIDGES
 from fewstep.denoiser import network_device
 from fewstep.errors import InputError, NonFiniteStateError
 from fewstep.guidance import ClassifierFree
@@ -58,7 +60,7 @@ def test_an_affine_model_is_sampled_to_rounding(process, objective):
     grid = fs.grids.uniform_logsnr(process, 5, end="zero")
     recipe = fs.calibrate(denoiser, fs.UniPC(2), grid, noises(grid), objective=objective)
     assert recipe.report.before > 1e-3
-    assert recipe.report.after < 1e-11
+    assert recipe.report.after < grid.steps * ridge_rounding(1 + 4, RIDGES[0]) * recipe.report.before
     # The reference is the model's own solution: 100 steps of order 3.
     mean, variance = model.moments(float(grid.times[0]))
     x_T = noises(grid, 8)
@@ -100,9 +102,10 @@ def test_where_the_fit_is_worse_the_solvers_own_plan_comes_back():
 def test_a_search_beats_every_grid_that_it_starts_from():
     grid = fs.grids.uniform_logsnr(PROCESS, 5, end="zero")
     model = GaussianMixture.example(PROCESS)
-    x_T = noises(grid, 256)
-    alone = fs.calibrate(model, fs.UniPC(2), grid, x_T, num=256, batch_size=256)
-    recipe = fs.calibrate(model, fs.UniPC(2), grid, x_T, num=256, batch_size=256, search=True, budget=100_000)
+    x_T = noises(grid, 128)
+    settings = {"num": 128, "batch_size": 128, "reference_steps": 60}
+    alone = fs.calibrate(model, fs.UniPC(2), grid, x_T, **settings)
+    recipe = fs.calibrate(model, fs.UniPC(2), grid, x_T, **settings, search=True, budget=25_000)
     assert recipe.report.after < 0.7 * alone.report.after
     assert recipe.plan.times[0] == grid.times[0] and recipe.plan.times[-1] == 0.0 and recipe.plan.steps == 5
     names = [name for name, _ in recipe.report.tried]
@@ -112,7 +115,8 @@ def test_a_search_beats_every_grid_that_it_starts_from():
 
 def test_a_search_between_fixed_ends_keeps_them():
     grid = fs.grids.uniform_time(PROCESS, 4)
-    recipe = fs.calibrate(GaussianMixture.example(PROCESS), fs.UniPC(2), grid, noises(grid), search=True, budget=20_000)
+    settings = {"search": True, "budget": 4_000, "reference_steps": 40}
+    recipe = fs.calibrate(GaussianMixture.example(PROCESS), fs.UniPC(2), grid, noises(grid), **settings)
     assert recipe.plan.times[0] == grid.times[0] and recipe.plan.times[-1] == grid.times[-1] and recipe.plan.steps == 4
     assert recipe.report.gain > 1.0
 
@@ -133,7 +137,7 @@ def test_calls_are_those_of_reference_and_rows():
     assert recipe.report.num == 64 and recipe.report.held_out == 16
 
 
-@pytest.mark.parametrize("settings", [{}, {"search": True, "budget": 9000}], ids=["given grid", "search"])
+@pytest.mark.parametrize("settings", [{}, {"search": True, "budget": 3000}], ids=["given grid", "search"])
 def test_the_batch_size_changes_nothing(settings):
     plans = [
         fs.calibrate(

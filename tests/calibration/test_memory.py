@@ -14,7 +14,7 @@ import re, sys, torch
 import fewstep as fs
 
 class Predictor(fs.DataPredictor):
-    process, shape, num_classes = fs.processes.VPLinear(), (64, 1024), None
+    process, shape, num_classes = fs.processes.VPLinear(), (16, 1024), None
     def __call__(self, x_t, t, cond=None):
         return 0.5 * torch.tanh(x_t)
 
@@ -39,4 +39,4 @@ def test_memory_does_not_grow_with_the_noises():
     at_once = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # What is freed goes back to the system at once.
     words = [sys.executable, "-c", PROGRAM, "160"]
     made = subprocess.run(words, capture_output=True, text=True, check=True, env=at_once)
-    assert int(made.stdout) < 10  # MiB; a state of 160 noises takes 40, and a dozen of them are kept.
+    assert int(made.stdout) < 10  # MiB; a state of 160 noises takes 10, and a dozen of them are kept.

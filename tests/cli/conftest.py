@@ -1,11 +1,12 @@
-"""What the tests of commands share: a command that must fail."""
+"""What the tests of commands share: a command that must fail, a model, one thread."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
+import torch
 
 from fewstep.cli.app import run
 
@@ -30,3 +31,12 @@ def fails(monkeypatch, capsys) -> Callable[..., str]:
 def entry() -> str:
     """``module:function`` of a small denoiser with a closed form."""
     return "support.generating:tiny"
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread, as runs in processes of their own have: the last bits depend on the number."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

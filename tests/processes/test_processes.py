@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mpmath import mp, mpf
+from support.rounding import rounding, spread
 
 import fewstep as fs
 from fewstep.errors import InputError
@@ -32,8 +33,9 @@ each = pytest.mark.parametrize("process", ALL, ids=repr)
 @each
 def test_time_inverts_half_logsnr(process):
     t = torch.linspace(process.t_min, process.t_max, 2001, dtype=torch.float64)
-    back = process.time(process.half_logsnr(t))
-    assert float(((back - t).abs() / t).max()) < 1e-10
+    half_logsnr = process.half_logsnr(t)
+    off = spread(process.time, half_logsnr, rounding(16) * (1.0 + half_logsnr.abs()))
+    assert bool(((process.time(half_logsnr) - t).abs() <= off + rounding(16) * t).all())
 
 
 @each
@@ -42,7 +44,8 @@ def test_half_logsnr_inverts_time(process, half_logsnr):
     t = process.time(half_logsnr)
     if float(t) > process.t_limit:
         return
-    assert float(process.half_logsnr(t)) == pytest.approx(half_logsnr, rel=1e-10, abs=1e-10)
+    off = spread(process.half_logsnr, t, rounding(16) * t) + rounding(16) * (1.0 + abs(half_logsnr))
+    assert abs(float(process.half_logsnr(t)) - half_logsnr) <= float(off)
 
 
 @each
@@ -94,7 +97,8 @@ def test_discrete_meets_its_training_values():
     process = VPDiscrete.from_betas()
     index = torch.arange(1000)
     t = (index + 1) / 1000.0
-    assert torch.allclose(process.alpha(t) ** 2, process.alphas_cumprod, rtol=1e-6)
+    # t is a float32 here, and log ᾱ falls by N·β ≤ 20 per unit of t.
+    assert torch.allclose(process.alpha(t) ** 2, process.alphas_cumprod, rtol=rounding(1, 20.0, torch.float32))
     assert torch.allclose(process.network_time(t.double()), index.double(), atol=1e-4)
 
 
@@ -129,7 +133,7 @@ def test_discrete_copies_its_knots_to_a_device_once(monkeypatch):
 def test_flow_shift_bends_the_clock_only():
     plain, shifted = RectifiedFlow(), RectifiedFlow(shift=3.0)
     assert float(shifted.from_clock(0.5)) == pytest.approx(0.75)
-    assert float(shifted.clock(shifted.from_clock(0.3))) == pytest.approx(0.3, abs=1e-15)
+    assert float(shifted.clock(shifted.from_clock(0.3))) == pytest.approx(0.3, abs=rounding(8))
     assert float(plain.half_logsnr(0.3)) == float(shifted.half_logsnr(0.3))
     assert math.isinf(float(plain.half_logsnr(1.0)))
 

@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import torch
 from typer.testing import CliRunner
@@ -53,3 +54,18 @@ def slow() -> fs.Denoiser:
         return 0.3 * x.tanh()
 
     return fs.Denoiser(network, fs.processes.VPLinear(), "x0", shape=(1, 4, 4))
+
+
+def unet() -> fs.Denoiser:
+    """A small UNet with random weights, each of whose calls takes SLOW seconds more."""
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    network = diffusers.UNet2DModel(
+        8, 1, 1, layers_per_block=1, block_out_channels=(8, 8), norm_num_groups=4, add_attention=False, **blocks
+    ).eval()
+
+    def slowed(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        time.sleep(float(os.environ.get("SLOW", 0)))
+        return network(x, t).sample
+
+    return fs.Denoiser(slowed, fs.processes.VPDiscrete.from_betas(), "v", shape=(1, 8, 8))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +49,19 @@ def killed_at(words: list[str], folder: Path, event: str, count: int) -> bool:
         sys.addaudithook(passed)
 
     status, printed = _forked(words, arrange)
+    assert os.waitstatus_to_exitcode(status) in (-signal.SIGKILL, 0), printed
+    return os.WIFSIGNALED(status)
+
+
+def killed_when(words: list[str], due: Callable[[], bool]) -> bool:
+    """Run a command that is killed (kill -9), wherever it is, once ``due()`` holds; return whether it was."""
+
+    def watch() -> None:
+        while not due():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    status, printed = _forked(words, threading.Thread(target=watch, daemon=True).start)
     assert os.waitstatus_to_exitcode(status) in (-signal.SIGKILL, 0), printed
     return os.WIFSIGNALED(status)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from support import killing, two_processes
+from support.compared import CALLS, smooth
 from typer.testing import CliRunner
 
 import fewstep as fs
@@ -22,49 +23,9 @@ from fewstep.cli.shared.workers import Workers
 from fewstep.errors import InputError
 from fewstep.metrics import features, frechet_distance, from_uint8, reference
 from fewstep.metrics.pixels import to_uint8
-from fewstep.models.model import Model
 from fewstep.recommended import recommended
 
-CALLS = []
-
-
-def smooth() -> fs.Denoiser:
-    """Two classes of Gaussian data around −0.5 and 0.5, whose D is exact; calls are counted."""
-    process = fs.processes.VPDiscrete.from_betas()
-
-    def network(x, time, labels):
-        CALLS.append(len(x))
-        t = (time[0].double() + 1) / process.num_train_timesteps
-        alpha, sigma = process.alpha(t), process.sigma(t)
-        mean = (labels - 0.5).view(-1, 1, 1, 1)
-        return mean + 0.04 * alpha / (0.04 * alpha**2 + sigma**2) * (x - alpha * mean)
-
-    return fs.Denoiser(network, process, "x0", shape=(1, 28, 28), num_classes=2)
-
-
-def spoilt() -> fs.Denoiser:
-    """The same model, but at low noise it is not finite."""
-    model = smooth()
-    network = lambda x, time, labels: model.network(x, time, labels) / (time[0] > 200)  # noqa: E731
-    return fs.Denoiser(network, model.process, "x0", shape=model.shape, num_classes=2)
-
-
-def coloured() -> fs.Denoiser:
-    """Three channels, which the embedded features do not take."""
-    return fs.Denoiser(smooth().network, smooth().process, "x0", shape=(3, 28, 28), num_classes=2)
-
-
-def led() -> Model:
-    """The same model, whose classes are prompts: dogs are the second."""
-    return Model(smooth(), embed=lambda prompts: {"labels": torch.tensor([int("dog" in text) for text in prompts])})
-
-
-@pytest.fixture(autouse=True)
-def entry(monkeypatch):
-    monkeypatch.setitem(sys.modules, "compared_models", sys.modules[__name__])
-
-
-SMALL = ["compare", "--model", "compared_models:smooth", "--num", 12, "--batch-size", 5, "--exact-steps", 40]
+SMALL = ["compare", "--model", "support.compared:smooth", "--num", 12, "--batch-size", 5, "--exact-steps", 40]
 SMALL += ["--features", "fashion-mnist"]
 
 
@@ -143,7 +104,7 @@ def test_what_was_measured_is_not_measured_again(tmp_path):
         (["--dtype", "bf16"], "unknown dtype 'bf16'"),
         (["--reference", "missing.npz"], "does not exist"),
         (["--features", "torchscript:missing.pt"], "cannot be read"),
-        (["--model", "compared_models:spoilt", "--solvers", "", "--peers", "unipc"], "not finite"),
+        (["--model", "support.compared:spoilt", "--solvers", "", "--peers", "unipc"], "not finite"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(words, answer, tmp_path, fails):
@@ -153,7 +114,7 @@ def test_mistakes_are_one_line_and_leave_nothing(words, answer, tmp_path, fails)
 
 def test_cells_that_are_not_finite_are_named_and_the_others_kept(tmp_path, fails):
     words = ["--grids", "uniform_time:end=0", "--metrics", "fd", "--solvers", "ddim,unipc", "--out", tmp_path / "t"]
-    words = [*SMALL, "--model", "compared_models:spoilt", *words]
+    words = [*SMALL, "--model", "support.compared:spoilt", *words]
     printed = fails(*words, "--steps", "8,2")
     assert "2 of 4 cells" in printed and "unipc on uniform_time:end=0, 8 steps" in printed and "2 steps" not in printed
     assert len(list(tmp_path.glob("t/cell-*.json"))) == 2
@@ -164,7 +125,7 @@ def test_cells_that_are_not_finite_are_named_and_the_others_kept(tmp_path, fails
 
 def test_features_that_the_images_do_not_fit_are_refused_before_a_call(tmp_path, fails):
     CALLS.clear()
-    words = [*SMALL, "--model", "compared_models:coloured", "--out", tmp_path / "t"]
+    words = [*SMALL, "--model", "support.compared:coloured", "--out", tmp_path / "t"]
     assert "grey images" in fails(*words)
     assert "at least 2 images" in fails(*SMALL, "--num", 1, "--out", tmp_path / "t")
     assert not CALLS and not (tmp_path / "t").exists()
@@ -242,7 +203,7 @@ def test_the_report_is_made_anew_from_what_was_kept(tmp_path):
 def test_a_model_that_is_led_by_prompts(tmp_path, monkeypatch):
     words = ["--solvers", "ddim", "--grids", "karras", "--steps", "2", "--peers", "dpmpp2", "--metrics", "error"]
     (tmp_path / "prompts").write_text("a cat\n<b>a dog</b>\n", "utf-8")
-    table = compare(tmp_path / "t", *words, "--model", "compared_models:led", "--prompts", tmp_path / "prompts")
+    table = compare(tmp_path / "t", *words, "--model", "support.compared:led", "--prompts", tmp_path / "prompts")
     classes = compare(tmp_path / "c", *words)
     assert table["settings"]["prompts"] == ["a cat", "<b>a dog</b>"]
     assert [row["error"] for row in table["rows"]] == [row["error"] for row in classes["rows"]]
@@ -254,7 +215,7 @@ def test_a_model_that_is_led_by_prompts(tmp_path, monkeypatch):
     with np.load(tmp_path / name / "samples-00000.npz") as drawn:
         with np.load(tmp_path / "t" / f"{name}.npz") as kept:
             assert np.array_equal(drawn["images"][:8], kept["images"])
-    monkeypatch.setattr(sys, "argv", ["fewstep", *map(str, [*SMALL, *words, "--model", "compared_models:led",
+    monkeypatch.setattr(sys, "argv", ["fewstep", *map(str, [*SMALL, *words, "--model", "support.compared:led",
                                                             "--out", tmp_path / "n"])])  # fmt: skip
     with pytest.raises(SystemExit):
         run()
@@ -283,15 +244,6 @@ def test_progress_counts_every_call_of_what_is_measured(tmp_path, monkeypatch):
     compare(tmp_path / "t", *words, "dpmpp2,sa")
     (task,) = bars[-1].tasks
     assert task.completed == task.total == 12 * 3
-
-
-@pytest.fixture
-def one_thread():
-    """What killed runs have: the last bits depend on it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("event", ["os.rename", "os.remove"])
@@ -375,14 +327,14 @@ def test_mistakes_are_found_before_the_model_is_loaded(words, answer, tmp_path, 
     assert answer in fails(*words, "--out", tmp_path / "t")
 
 
-def test_two_processes_measure_what_one_does(tmp_path):
+def test_two_processes_measure_what_one_does(tmp_path, one_thread):
     """The solution and the cells are shared out; what is kept is the same to the bit, and nothing is left over."""
-    words = ["compare", "--solvers", "ddim,unipc,sa:tau=0.5", "--grids", "karras,uniform_time", "--steps", "3,4"]
-    words += ["--num", "10", "--batch-size", "4", "--exact-steps", "6", "--peers", "unipc", "--out"]
-    printed = [two_processes.run([*words, str(n)], tmp_path, n) for n in (1, 2)]
-    assert printed[0].count("14 cells ->") == printed[1].count("14 cells in 2 processes") == 1
-    one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in "12")
-    assert one.keys() == two.keys() and len([name for name in one if name.startswith("cell-")]) == 28
+    words = [*map(str, SMALL[:-1]), "6", "--solvers", "ddim,unipc,sa:tau=0.5", "--grids", "karras,uniform_time"]
+    words += ["--steps", "3", "--peers", "unipc", "--out"]
+    assert two_processes.run([*words, "two"], tmp_path).count("7 cells in 2 processes") == 1
+    fewstep(*words, tmp_path / "one")
+    one, two = ({path.name: path.read_bytes() for path in (tmp_path / n).iterdir()} for n in ("one", "two"))
+    assert one.keys() == two.keys() and len([name for name in one if name.startswith("cell-")]) == 14
     kept = [name for name in one if name.endswith((".npz", ".npy")) or name.startswith("cell-")]
     assert all(one[name] == two[name] for name in kept)
 

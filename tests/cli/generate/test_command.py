@@ -6,17 +6,13 @@ import json
 import os
 import re
 import select
-import signal
-import subprocess
 import sys
-import time
 import weakref
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from support import two_processes
+from support import killing, two_processes
 from support.generating import fewstep, loaded, same_files
 
 import fewstep as fs
@@ -24,31 +20,7 @@ from fewstep.cli.app import app
 from fewstep.metrics import to_uint8
 from fewstep.models.model import Model
 
-COMMAND = [sys.executable, "-m", "fewstep.cli", "generate"]
-MODELS = """
-import os, time
-import diffusers, torch
-import fewstep as fs
-
-def unet():
-    torch.manual_seed(0)
-    blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
-    network = diffusers.UNet2DModel(
-        8, 1, 1, layers_per_block=1, block_out_channels=(8, 8), norm_num_groups=4, add_attention=False, **blocks
-    ).eval()
-    def slowed(x, t):
-        time.sleep(float(os.environ.get("SLOW", 0)))
-        return network(x, t)
-    return fs.Denoiser(slowed, fs.processes.VPDiscrete.from_betas(), "v", shape=(1, 8, 8))
-"""
 SMALL = ["--solver", "sa:few_step=True", "--steps", 6]
-
-
-@pytest.fixture
-def models(tmp_path: Path) -> Path:
-    """A folder with a module of models: a small UNet with random weights, slow where SLOW says so."""
-    (tmp_path / "models.py").write_text(MODELS)
-    return tmp_path
 
 
 def test_samples_are_those_of_the_library(tmp_path):
@@ -67,21 +39,19 @@ def test_samples_are_those_of_the_library(tmp_path):
     assert manifest["files"] == ["samples-00000.npz", "samples-00001.npz", "samples-00002.npz"]
 
 
-def test_a_run_killed_at_any_moment_goes_on_to_the_same_600_images(models, monkeypatch):
-    monkeypatch.chdir(models)
-    command = [*COMMAND, *map(str, SMALL), "--model", "models:unet", "--num", "600", "--batch-size", "24",
-               "--shard-size", "48", "--out"]  # fmt: skip
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_600_images(tmp_path, monkeypatch, one_thread):
+    words = ["generate", "--model", "support.generating:unet", "--steps", "6", "--num", "600", "--batch-size", "24"]
+    words += ["--shard-size", "48", "--out"]
+    folder = tmp_path / "a"
+    monkeypatch.setenv("SLOW", "0.03")
     for wanted in (1, 4):
-        process = subprocess.Popen([*command, "a"], cwd=models, env={**os.environ, "SLOW": "0.03"})
-        while process.poll() is None and len(list((models / "a").glob("*.npz"))) < wanted:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-    assert 4 <= len(list((models / "a").glob("*.npz"))) < 13
+        assert killing.killed_when([*words, str(folder)], lambda: len(list(folder.glob("*.npz"))) >= wanted)  # noqa: B023
+    monkeypatch.delenv("SLOW")
+    assert 4 <= len(list(folder.glob("*.npz"))) < 13
     for name in ("a", "whole"):
-        fewstep(*command[3:], name)
-    same_files(models / "a", models / "whole")
-    images, seeds, _ = loaded(models / "a", labels=False)
+        fewstep(*words, tmp_path / name)
+    same_files(folder, tmp_path / "whole")
+    images, seeds, _ = loaded(folder, labels=False)
     assert seeds == list(range(600)) and images.shape == (600, 8, 8, 1) and images.std() > 10
 
 
@@ -135,32 +105,30 @@ def test_a_terminal_has_a_bar_with_the_speed_and_the_time_left(tmp_path, monkeyp
 
 
 def test_batch_and_shard_sizes_change_nothing(tmp_path):
-    for name, batch, shard in (("a", 7, 100), ("b", 64, 20)):
-        fewstep("generate", *SMALL, "--num", 40, "--batch-size", batch, "--shard-size", shard, "--out", tmp_path / name)
+    for name, batch, shard in (("a", 4, 100), ("b", 9, 5)):
+        fewstep("generate", *SMALL, "--num", 9, "--batch-size", batch, "--shard-size", shard, "--out", tmp_path / name)
     one, two = (loaded(tmp_path / name) for name in "ab")
     assert one[1:] == two[1:] and np.abs(one[0].astype(int) - two[0]).max() <= 1
 
 
-def test_two_processes_make_the_set_of_one(models):
+def test_two_processes_make_the_set_of_one(tmp_path, one_thread):
     """On a machine with one GPU too, where torch's barrier goes to the GPU of a process, unless it is told better."""
     with_a_gpu = "import torch\ntorch._C._get_accelerator = lambda *_: torch.device('cuda')\n"
-    (models / "models.py").write_text(with_a_gpu + MODELS)
-    words = ["generate", "--model", "models:unet", *map(str, SMALL), "--num", "50", "--shard-size", "8"]
-    words += ["--batch-size", "8", "--out"]
-    printed = two_processes.run([*words, "two"], models, 2)
+    (tmp_path / "on_a_gpu.py").write_text(f"{with_a_gpu}from support.generating import unet\n")
+    words = ["--steps", "6", "--num", "50", "--shard-size", "8", "--batch-size", "8", "--out"]
+    printed = two_processes.run(["generate", "--model", "on_a_gpu:unet", *words, "two"], tmp_path)
     assert printed.count("50 images") == printed.count("in 2 processes") == 1
-    assert "processes" not in two_processes.run([*words, "one"], models, 1)
-    assert len(os.listdir(models / "one")) == 8
-    same_files(models / "one", models / "two")
+    assert "processes" not in fewstep("generate", "--model", "support.generating:unet", *words, tmp_path / "one")
+    assert len(os.listdir(tmp_path / "one")) == 8
+    same_files(tmp_path / "one", tmp_path / "two")
 
 
-def test_a_mistake_ends_two_processes_with_a_line_each(models):
-    (models / "full").mkdir()
-    (models / "full" / "thesis.txt").write_text("mine")
-    words = ["generate", "--model", "models:unet", "--num", "2", "--steps", "2", "--out", "full"]
-    ended = two_processes.start(words, models, 2)
+def test_a_mistake_ends_two_processes_with_a_line_each(tmp_path, entry):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    ended = two_processes.start(["generate", "--model", entry, "--num", "2", "--out", "full"], tmp_path)
     assert ended.returncode and "error: --out is 'full', which has other things in it" in ended.stderr
-    assert "[rank1]" not in ended.stderr and os.listdir(models / "full") == ["thesis.txt"]
+    assert "[rank1]" not in ended.stderr and os.listdir(tmp_path / "full") == ["thesis.txt"]
 
 
 def test_other_settings_are_refused_and_nothing_changes(tmp_path, entry, fails):
