@@ -337,7 +337,7 @@ def test_predictions_that_are_not_finite_are_named():
 
 def test_predictions_of_another_shape_are_refused():
     grid = fs.grids.karras(PROCESS, 4, end="zero")
-    with pytest.raises(InputError, match="must return x0, shaped like x_t"):
+    with pytest.raises(InputError, match="must return a tensor shaped like x_t"):
         fs.calibrate(lambda x, t: x[:, :1], fs.UniPC(), grid, noises(grid))
 
 

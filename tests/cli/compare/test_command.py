@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from support import killing, two_processes
-from support.compared import CALLS, smooth
+from support.compared import CALLS, coloured, smooth
 from typer.testing import CliRunner
 
 import fewstep as fs
@@ -298,7 +298,7 @@ def test_a_damaged_cell_is_measured_anew(text, tmp_path):
 
 def test_an_rgb_model_is_measured_by_its_error(tmp_path):
     """No features are known for it: the defaults measure what can be measured, and say what is left out."""
-    words = ["compare", "--model", "compared_models:coloured", "--num", 2, "--steps", "2", "--exact-steps", 4]
+    words = ["compare", "--model", "support.compared:coloured", "--num", 2, "--steps", "2", "--exact-steps", 4]
     done = CliRunner().invoke(app, [*map(str, words), "--out", str(tmp_path / "t")], catch_exceptions=False)
     assert done.exit_code == 0 and "fd was not measured" in done.output and "docs/measure.md" in done.output
     assert "error of 2 noises is of few" in done.output and " fd " not in done.output.splitlines()[0]
