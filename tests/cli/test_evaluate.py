@@ -143,7 +143,7 @@ def test_mistakes_are_one_line_and_lose_nothing(spoil, words, answer, folder, fa
 
 
 def test_the_memory_is_bounded_and_the_choice_does_not_depend_on_the_batch():
-    from fewstep.metrics.summary import summarised
+    from fewstep.metrics.statistics import summarised
 
     extractor, images = features("fashion-mnist"), pixels(90)
     one, two = (summarised(np.array_split(images, parts), extractor, kept=20) for parts in (3, 10))
@@ -153,7 +153,7 @@ def test_the_memory_is_bounded_and_the_choice_does_not_depend_on_the_batch():
 
 
 def test_one_batch_of_images_is_in_memory_at_a_time():
-    from fewstep.metrics.summary import summarised
+    from fewstep.metrics.statistics import summarised
 
     handed = []
 

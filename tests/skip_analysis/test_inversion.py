@@ -88,7 +88,7 @@ def test_noise_and_data_are_exchanged(process):
 
 def test_every_step_is_a_call():
     told = []
-    data = RealData(Exact(fs.processes.EDM()), torch.zeros(5, 1, 2, 2), batch_size=2, told=lambda: told.append(1))
+    data = RealData(Exact(fs.processes.EDM()), torch.zeros(5, 1, 2, 2), batch_size=2, progress=lambda: told.append(1))
     invert(data, 5)
     assert len(told) == 3 * 5
 

@@ -61,7 +61,7 @@ class Nearness(Objective):
 def test_the_rho_of_the_target_is_found(denoiser, method, points, near):
     objective, told = Nearness(denoiser, 0.72), []
     before = objective.rows(range(3))
-    found = search(denoiser, objective, range(3), method=method, points=points, tell=told.append)
+    found = search(denoiser, objective, range(3), method=method, points=points, progress=told.append)
     assert found.best.bottom == pytest.approx(0.72, abs=near) and found.best.top == 1.0
     assert list(found.points) == told and (told[0].bottom, told[0].top) == (1.0, 1.0)
     assert len(told) == points + (method == "golden")

@@ -28,12 +28,12 @@ def calibrate(settings: CalibrateSettings) -> None:
     model = load_model(settings, settings.guidance)
     solver, start = asked.chosen(model)
     columns = (TextColumn("{task.description}"), TextColumn("{task.fields[shown]}"), TimeElapsedColumn())
-    with bar(*columns) as progress:
-        task = progress.add_task("calibrating", total=None, shown="")
+    with bar(*columns) as display:
+        task = display.add_task("calibrating", total=None, shown="")
 
-        def tell(stage: str, calls: int, best: float | None) -> None:
+        def progress(stage: str, calls: int, best: float | None) -> None:
             error = "" if best is None else f", best error {best:.4g}"
-            progress.update(task, description=stage, shown=f"{calls} calls{error}")
+            display.update(task, description=stage, shown=f"{calls} calls{error}")
 
         recipe = fit(
             model.denoiser,
@@ -47,7 +47,7 @@ def calibrate(settings: CalibrateSettings) -> None:
             objective=settings.objective,  # type: ignore[arg-type]  # Checked there.
             budget=settings.budget,
             batch_size=settings.batch_size,
-            progress=tell,
+            progress=progress,
         )
     recipe.save(settings.out)
     plan, report = recipe.plan, recipe.report

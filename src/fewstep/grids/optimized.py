@@ -36,7 +36,7 @@ from fewstep.time_grid import TimeGrid
 if TYPE_CHECKING:
     from fewstep.solvers.base import Solver
 
-__all__ = ["OptimizedGrid", "Report", "optimized"]
+__all__ = ["OptimizedGrid", "OptimizationReport", "optimized"]
 
 STARTS = {
     "uniform_logsnr": uniform_logsnr,
@@ -49,7 +49,7 @@ MAIN, POLISH = 16, 8
 
 
 @dataclass(frozen=True)
-class Report:
+class OptimizationReport:
     """What an optimisation did: the bound of each start, of the result, and the work."""
 
     before: dict[str, float]
@@ -63,7 +63,7 @@ class Report:
 class OptimizedGrid(TimeGrid):
     """A time grid with the ``report`` of the optimisation that made it."""
 
-    def __init__(self, process: Process, times: Tensor, report: Report) -> None:
+    def __init__(self, process: Process, times: Tensor, report: OptimizationReport) -> None:
         super().__init__(process, times)
         self.report = report
 
@@ -135,7 +135,7 @@ def optimized(
             candidates = torch.cat([found, starts])
         values = bound(candidates)
     best = int(values.argmin())
-    report = Report(
+    report = OptimizationReport(
         before=dict(zip(STARTS, before.tolist(), strict=True)),
         after=float(values[best]),
         method=method,

@@ -12,7 +12,7 @@ from fewstep.metrics.frechet import frechet_distance
 from fewstep.metrics.images import image_batches
 from fewstep.metrics.neighbours import kid, mmd, prdc
 from fewstep.metrics.references import refuse_other_features
-from fewstep.metrics.summary import Summary, summarised
+from fewstep.metrics.statistics import FeatureStatistics, summarised
 
 __all__ = ["METRICS", "checked_metrics", "evaluate"]
 
@@ -39,7 +39,11 @@ def checked_metrics(names: Sequence[str]) -> list[str]:
 
 
 def evaluate(
-    images: Path, against: Summary, extractor: Extractor, metrics: Sequence[str] = ("fd",), batch_size: int = 256
+    images: Path,
+    against: FeatureStatistics,
+    extractor: Extractor,
+    metrics: Sequence[str] = ("fd",),
+    batch_size: int = 256,
 ) -> dict[str, Any]:
     """Return the metrics of the images at a path, with what is needed to tell what was measured.
 

@@ -10,13 +10,13 @@ from torch import Tensor
 from fewstep.errors import InputError
 from fewstep.metrics.moments import Moments
 
-__all__ = ["Features", "frechet_distance", "moments_of"]
+__all__ = ["FeatureSet", "frechet_distance", "moments_of"]
 
-Features = Moments | Tensor | Iterable[Tensor]
+FeatureSet = Moments | Tensor | Iterable[Tensor]
 """Moments, features [n, d], or features batch by batch."""
 
 
-def moments_of(features: Features, name: str = "") -> Moments:
+def moments_of(features: FeatureSet, name: str = "") -> Moments:
     """Return the mean and covariance of features, batch by batch in constant memory; moments as they are.
 
     Args:
@@ -31,7 +31,7 @@ def moments_of(features: Features, name: str = "") -> Moments:
     return gathered
 
 
-def frechet_distance(one: Features, other: Features) -> float:
+def frechet_distance(one: FeatureSet, other: FeatureSet) -> float:
     r"""Return \|μ₁ − μ₂\|² + tr(Σ₁ + Σ₂ − 2·(Σ₁Σ₂)^{1/2}), the Fréchet distance of two Gaussians, squared.
 
     With Inception's features it is the FID (Heusel et al., arXiv 1706.08500). tr (Σ₁Σ₂)^{1/2} is the sum of the

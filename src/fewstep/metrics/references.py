@@ -13,7 +13,7 @@ import torch
 from fewstep.errors import InputError
 from fewstep.metrics.extractor import EMBEDDED, Extractor, file_hash, reference
 from fewstep.metrics.images import image_batches, npz_names
-from fewstep.metrics.summary import Summary, summarised
+from fewstep.metrics.statistics import FeatureStatistics, summarised
 
 __all__ = ["reference_hash", "reference_summary", "refuse_other_features"]
 
@@ -21,7 +21,7 @@ LAYOUT = 2
 """Which way the entries of the cache are written; a new number leaves the old ones alone."""
 
 
-def reference_summary(name: str, extractor: Extractor, batch_size: int = 256) -> Summary:
+def reference_summary(name: str, extractor: Extractor, batch_size: int = 256) -> FeatureStatistics:
     """Return the summary of a reference: images (measured once, then cached), statistics, or an embedded name.
 
     The cache lies in ``$FEWSTEP_CACHE``, else ``~/.cache/fewstep``; its key is the hash of the images and of the
@@ -37,13 +37,13 @@ def reference_summary(name: str, extractor: Extractor, batch_size: int = 256) ->
     """
     path = _existing(name)
     if path is None or (path.suffix == ".npz" and path.is_file() and {"mean", "mu"} & npz_names(path)):
-        held = Summary(reference(name), torch.zeros(0, 0)) if path is None else Summary.load(path)
+        held = FeatureStatistics(reference(name), torch.zeros(0, 0)) if path is None else FeatureStatistics.load(path)
         refuse_other_features(held, extractor)
         return held
     cached = _cache() / f"{reference_hash(name)}-{extractor.hash}-{LAYOUT}.npz"
     if cached.is_file():
         try:
-            found = Summary.load(cached)
+            found = FeatureStatistics.load(cached)
             if found.moments.features == extractor.tag:
                 return found
         except InputError:
@@ -71,7 +71,7 @@ def reference_hash(name: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def refuse_other_features(held: Summary, extractor: Extractor) -> None:
+def refuse_other_features(held: FeatureStatistics, extractor: Extractor) -> None:
     """Check that a reference was measured in these features, or in unknown ones.
 
     Raises:
@@ -98,7 +98,7 @@ def _cache() -> Path:
     return Path(os.environ.get("FEWSTEP_CACHE") or Path.home() / ".cache" / "fewstep")
 
 
-def _keep(summary: Summary, path: Path) -> None:
+def _keep(summary: FeatureStatistics, path: Path) -> None:
     """Write the cache's entry whole; a cache that cannot be written is none."""
     with suppress(OSError, InputError):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ from fewstep.skip_analysis.losses import Change, Losses, denoising_losses
 from fewstep.skip_analysis.norms import NormRatios, norm_ratios
 from fewstep.skip_analysis.objectives import FeatureLoss, Frechet, Objective
 from fewstep.skip_analysis.real_data import RealData, noise_levels, plan_levels
-from fewstep.skip_analysis.search import Check, Point, SearchResult, golden_section, search
+from fewstep.skip_analysis.search import Check, SearchPoint, SearchResult, golden_section, search
 
 __all__ = [
     "Change",
@@ -18,7 +18,7 @@ __all__ = [
     "NoiseStatistics",
     "NormRatios",
     "Objective",
-    "Point",
+    "SearchPoint",
     "RealData",
     "SearchResult",
     "denoising_losses",

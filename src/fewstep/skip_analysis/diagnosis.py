@@ -11,7 +11,7 @@ from torch import Tensor
 from fewstep.errors import InputError, unknown_name
 from fewstep.skip import Profile, tuned
 from fewstep.skip_analysis.inversion import NoiseStatistics, invert, noise_statistics
-from fewstep.skip_analysis.losses import Change, Features, denoising_losses
+from fewstep.skip_analysis.losses import Change, FeatureMap, denoising_losses
 from fewstep.skip_analysis.norms import NormRatios, norm_ratios
 from fewstep.skip_analysis.real_data import RealData, noise_levels
 
@@ -59,7 +59,7 @@ class Diagnosis:
 def diagnose(
     data: RealData,
     profile: Profile,
-    features: Features | None = None,
+    features: FeatureMap | None = None,
     *,
     decode: Callable[[Tensor], Tensor] | None = None,
     levels: Sequence[float] | None = None,
@@ -99,7 +99,7 @@ def diagnose(
 
 
 def calls(data: RealData, levels: int, inversion_steps: int, parts: Sequence[str]) -> int:
-    """Return how many network calls ``diagnose`` makes: how often it calls ``data.told``."""
+    """Return how many network calls ``diagnose`` makes: how often it calls ``data.progress``."""
     each = {"ratios": levels, "losses": 2 * levels, "inversion": 2 * inversion_steps}
     return data.batches * sum(each[name] for name in parts)
 

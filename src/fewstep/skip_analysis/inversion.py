@@ -63,7 +63,7 @@ def invert(data: RealData, steps: int = 40) -> Tensor:
     made = []
     for x_0, noise, cond in data.parts():
         state = alpha * x_0 + sigma * noise
-        end = execute(plan, predictor, state, cond=cond, callback=lambda *_: data.told())
+        end = execute(plan, predictor, state, cond=cond, callback=lambda *_: data.progress())
         made.append((end / final).cpu())
     return torch.cat(made)
 

@@ -12,9 +12,9 @@ from fewstep.denoiser import network_device
 from fewstep.errors import InputError
 from fewstep.skip_analysis.real_data import RealData
 
-__all__ = ["Change", "Features", "Losses", "denoising_losses", "features_of"]
+__all__ = ["Change", "FeatureMap", "Losses", "denoising_losses", "features_of"]
 
-Features = Callable[[Tensor], Tensor]
+FeatureMap = Callable[[Tensor], Tensor]
 """Images [n, C, H, W] in [−1, 1] to features [n, d]: ``fs.metrics.features(name)``, a module, any callable."""
 
 
@@ -59,7 +59,7 @@ class Change:
 def denoising_losses(
     data: RealData,
     levels: Sequence[float],
-    features: Features | None = None,
+    features: FeatureMap | None = None,
     decode: Callable[[Tensor], Tensor] | None = None,
 ) -> Losses:
     r"""Return ‖D(x_t) − x_0‖²/d and ‖f(D(x_t)) − f(x_0)‖²/d', of each sample at each noise level.
@@ -90,7 +90,7 @@ def denoising_losses(
     return Losses(tuple(levels), pixel, feature)
 
 
-def features_of(images: Tensor, features: Features) -> Tensor:
+def features_of(images: Tensor, features: FeatureMap) -> Tensor:
     """Return the features [n, d] of images in [−1, 1], asked where a module of features lives, else on the host.
 
     Raises:

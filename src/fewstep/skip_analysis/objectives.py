@@ -14,7 +14,7 @@ from fewstep.metrics import Moments, frechet_distance
 from fewstep.metrics.pixels import rounded
 from fewstep.models.model import Conditions, Model
 from fewstep.plan import Plan
-from fewstep.skip_analysis.losses import Features, denoising_losses, features_of
+from fewstep.skip_analysis.losses import FeatureMap, denoising_losses, features_of
 from fewstep.skip_analysis.real_data import RealData
 
 __all__ = ["FeatureLoss", "Frechet", "Objective"]
@@ -43,16 +43,16 @@ class Frechet(Objective):
         reference: moments of the reference's features.
         conditions: the condition of each seed; None for none.
         batch_size: samples at a time.
-        told: called after each network call.
+        progress: called after each network call.
     """
 
     model: Model
     plan: Plan
-    features: Features
+    features: FeatureMap
     reference: Moments
     conditions: Callable[[Sequence[int]], Conditions] | None = None
     batch_size: int = 64
-    told: Callable[[], None] = field(default=lambda: None, repr=False)
+    progress: Callable[[], None] = field(default=lambda: None, repr=False)
 
     def rows(self, seeds: Sequence[int]) -> Tensor:
         """Return the features of one sample a seed, float32 [n, d]."""
@@ -60,7 +60,7 @@ class Frechet(Objective):
         for start in range(0, len(seeds), self.batch_size):
             some = seeds[start : start + self.batch_size]
             conditions = None if self.conditions is None else self.conditions(some)
-            images = self.model.draw(self.plan, some, conditions, lambda *_: self.told())
+            images = self.model.draw(self.plan, some, conditions, lambda *_: self.progress())
             made.append(features_of(rounded(images).float().div(127.5).sub(1.0), self.features))
         return torch.cat(made)
 
@@ -86,7 +86,7 @@ class FeatureLoss(Objective):
 
     data: RealData
     levels: tuple[float, ...]
-    features: Features
+    features: FeatureMap
     decode: Callable[[Tensor], Tensor] | None = None
 
     def rows(self, seeds: Sequence[int]) -> Tensor:

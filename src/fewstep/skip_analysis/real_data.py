@@ -53,7 +53,7 @@ class RealData:
         seeds: one for each sample; 0, 1, 2, … by default.
         cond: the condition of each sample, a tensor [n, …] or keywords of such, or one for all.
         batch_size: samples in a network call.
-        told: called after each network call, for progress bars.
+        progress: called after each network call.
 
     Raises:
         InputError: if shapes do not fit the denoiser, a value is not finite, or a condition is out of range.
@@ -64,7 +64,7 @@ class RealData:
     seeds: Sequence[int] | None = None
     cond: Any = None
     batch_size: int = 64
-    told: Callable[[], None] = field(default=lambda: None, repr=False)
+    progress: Callable[[], None] = field(default=lambda: None, repr=False)
 
     def __post_init__(self) -> None:
         """Check the samples, and draw nothing."""
@@ -117,7 +117,7 @@ class RealData:
         t = t.to(network_device(self.denoiser, self.x_0))
         for x_0, noise, cond in self.parts():
             yield x_0, self.denoiser(alpha * x_0 + sigma * noise, t, cond)
-            self.told()
+            self.progress()
 
 
 def _part(cond: Any, part: slice, device: torch.device) -> Any:

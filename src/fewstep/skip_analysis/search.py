@@ -18,7 +18,7 @@ from fewstep.metrics.bootstrap import bootstrap_interval
 from fewstep.skip import Profile, tuned
 from fewstep.skip_analysis.objectives import Objective
 
-__all__ = ["METHODS", "Check", "Point", "Range", "SearchResult", "evaluations", "golden_section", "search"]
+__all__ = ["METHODS", "Check", "SearchPoint", "Range", "SearchResult", "evaluations", "golden_section", "search"]
 
 METHODS = ("golden", "grid")
 GOLDEN = (3.0 - math.sqrt(5.0)) / 2.0
@@ -28,7 +28,7 @@ Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Point:
+class SearchPoint:
     """One setting that was evaluated."""
 
     bottom: float
@@ -62,8 +62,8 @@ class SearchResult:
         skips: the number of skips.
     """
 
-    best: Point
-    points: tuple[Point, ...]
+    best: SearchPoint
+    points: tuple[SearchPoint, ...]
     check: Check | None
     skips: int
 
@@ -82,7 +82,7 @@ def search(
     top: Range = (1.0, 1.0),
     method: str = "golden",
     points: int = 6,
-    tell: Callable[[Point], None] = lambda point: None,
+    progress: Callable[[SearchPoint], None] = lambda point: None,
 ) -> SearchResult:
     """Return the ρ that makes ``objective`` smallest, every setting being evaluated on the same seeds.
 
@@ -97,13 +97,13 @@ def search(
             searched first, at top = the end of its range nearer 1, and then ``top`` at the best ``bottom``.
         method: "golden" (for one minimum in the range), or "grid" (even, both ends included).
         points: evaluations of each range, the untuned network not counted; 2 or more.
-        tell: called with each point.
+        progress: called with each point.
 
     Raises:
         InputError: if a range, the method or the number of points is wrong, or the network has no skips.
     """
     evaluations(bottom, top, method, points)
-    done: list[Point] = []
+    done: list[SearchPoint] = []
     with tuned(denoiser, profile=Profile(rho=1.0)) as handle:
 
         def rows(profile: Profile, which: Sequence[int]) -> Tensor:
@@ -112,9 +112,9 @@ def search(
 
         @cache
         def value(below: float, above: float) -> float:
-            point = Point(below, above, objective.value(rows(Profile(below, above), seeds)))
+            point = SearchPoint(below, above, objective.value(rows(Profile(below, above), seeds)))
             done.append(point)
-            tell(point)
+            progress(point)
             return point.value
 
         value(1.0, 1.0)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from fewstep.cli.compare.cells import Cell
-from fewstep.cli.compare.draws import Draws, Told
+from fewstep.cli.compare.draws import Draws, Progress
 from fewstep.cli.compare.solution import Solution
 from fewstep.cli.shared.images import write_images
 from fewstep.cli.shared.manifest import versions
@@ -26,7 +26,7 @@ from fewstep.metrics import Extractor, Moments, frechet_distance, from_uint8
 from fewstep.metrics.error import rmse_interval, squared_errors
 from fewstep.metrics.images import npz_batches
 from fewstep.metrics.pixels import to_uint8
-from fewstep.metrics.summary import Summary
+from fewstep.metrics.statistics import FeatureStatistics
 from fewstep.storage import Plain, Schema, read_json, write_json
 
 __all__ = ["KEPT", "Bench"]
@@ -50,7 +50,7 @@ class Bench:
     folder: Path
     draws: Draws
     extractor: Extractor | None
-    against: Summary | None
+    against: FeatureStatistics | None
     solution: Solution | None
 
     def measure(self, cells: Sequence[Cell], worker: Workers) -> None:
@@ -70,16 +70,16 @@ class Bench:
         worker.wait()  # until every process has seen what is missing
         if worker.index == 0 and self.solution is not None:
             self.solution.clear()
-        with bar(silent=worker.index > 0) as progress:
-            task = progress.add_task("the reference solution", total=calls)
-            told = partial(progress.advance, task)
+        with bar(silent=worker.index > 0) as display:
+            task = display.add_task("the reference solution", total=calls)
+            progress = partial(display.advance, task)
             if solution is not None:
-                solution.make(self.draws, unsolved, worker, told)
+                solution.make(self.draws, unsolved, worker, progress)
             for number, cell in enumerate(own, start=1):
                 name = f"cell {number} of {len(own)}: {cell.solver}, {cell.grid}, {cell.steps} steps"
-                progress.update(task, description=name)
+                display.update(task, description=name)
                 with suppress(NonFiniteStateError):  # The others are kept; all such cells are named at the end.
-                    self._measure(cell, told)
+                    self._measure(cell, progress)
         worker.wait()
         broken = [cell for cell in ordered if not self._is_there(cell)]
         if broken:
@@ -134,12 +134,12 @@ class Bench:
     def _pictures(self, cell: Cell) -> Path:
         return self.folder / f"{cell.name}.npz"
 
-    def _measure(self, cell: Cell, told: Told) -> None:
+    def _measure(self, cell: Cell, progress: Progress) -> None:
         solution = None
         if self.solution is not None and not cell.sampler.stochastic:
             solution = self.solution.read(len(self.draws.seeds))
         moments, errors, first = Moments(self.extractor.tag if self.extractor else ""), [], np.zeros((0, 1, 1, 1))
-        for start, images in self.draws.drawn(cell.sampler, told):
+        for start, images in self.draws.drawn(cell.sampler, progress):
             pixels = to_uint8(images)
             if len(first) < KEPT:
                 first = np.concatenate([first, pixels])[:KEPT] if len(first) else pixels[:KEPT]

@@ -28,7 +28,7 @@ from fewstep.fingerprint import model_fingerprint
 from fewstep.guidance import thresholds
 from fewstep.metrics import Extractor
 from fewstep.metrics.references import reference_hash, reference_summary
-from fewstep.metrics.summary import Summary
+from fewstep.metrics.statistics import FeatureStatistics
 from fewstep.models.model import Model
 from fewstep.recipe import load_recipe
 from fewstep.recommended import recommended
@@ -107,7 +107,7 @@ def _measured(settings: CompareSettings, device: str) -> tuple[list[str], Extrac
     return wanted, needed_features(settings.features, settings.model, "fd", device) if needed else None
 
 
-def _caveats(settings: CompareSettings, wanted: list[str], against: Summary | None) -> list[str]:
+def _caveats(settings: CompareSettings, wanted: list[str], against: FeatureStatistics | None) -> list[str]:
     """Return what a reader of the table should know: what was not measured, and what few samples say."""
     sentences = []
     if settings.metrics is None and "fd" not in wanted and settings.features is None:

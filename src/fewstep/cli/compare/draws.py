@@ -12,10 +12,10 @@ from fewstep.cli.compare.cells import Sampler
 from fewstep.cli.compare.openings import Openings
 from fewstep.models.model import Model
 
-__all__ = ["Draws", "Told"]
+__all__ = ["Draws", "Progress"]
 
-Told = Callable[[int], Any]
-"""Told of network calls that were made, those of each sample counted."""
+Progress = Callable[[int], Any]
+"""Called with the number of network calls that were made, those of each sample counted."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,16 @@ class Draws:
         """How many batches there are."""
         return -(-len(self.seeds) // self.batch_size)
 
-    def drawn(self, sampler: Sampler, told: Told, batches: Sequence[int] | None = None) -> Iterator[tuple[int, Tensor]]:
+    def drawn(
+        self, sampler: Sampler, progress: Progress, batches: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, Tensor]]:
         """Yield the place of its first seed and the images [n, C, H, W] on the host, for each of ``batches`` (all)."""
         self.openings.begin()
         for batch in range(self.batches) if batches is None else batches:
             part = self.part(batch)
             model = replace(self.model, denoiser=self.openings.on(self.model.denoiser))
             yield part.start, sampler.draw(model, self.seeds[part], self.conditions and self.conditions[part]).cpu()
-            told(sampler.nfe * len(self.seeds[part]))
+            progress(sampler.nfe * len(self.seeds[part]))
 
     def part(self, batch: int) -> slice:
         """Return the places of a batch's seeds."""

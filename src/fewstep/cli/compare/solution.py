@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fewstep.cli.compare.cells import Sampler
-from fewstep.cli.compare.draws import Draws, Told
+from fewstep.cli.compare.draws import Draws, Progress
 from fewstep.cli.shared.workers import Workers
 from fewstep.errors import InputError
 from fewstep.storage import write_whole
@@ -44,9 +44,9 @@ class Solution:
         """Return the batches that are still to be made: those of a run that was stopped are kept."""
         return [batch for batch in range(draws.batches) if not self._kept(draws, batch)]
 
-    def make(self, draws: Draws, batches: Sequence[int], worker: Workers, told: Told) -> None:
+    def make(self, draws: Draws, batches: Sequence[int], worker: Workers, progress: Progress) -> None:
         """Make these batches, this process's share, and join all once every process has."""
-        for start, images in draws.drawn(self.sampler, told, batches):
+        for start, images in draws.drawn(self.sampler, progress, batches):
             _write(self._piece(start), len(images), iter([images.float().numpy()]))
         worker.wait()
         if worker.index == 0:

@@ -45,11 +45,11 @@ def diagnose(settings: DiagnoseSettings) -> None:
     num, seed, batch_size = settings.num, settings.seed, settings.batch_size
     x_0, cond = real_samples(settings.data, model, num, seed, settings.class_, texts, batch_size)
     levels = noise_levels(model.denoiser.process, settings.levels)
-    with bar() as progress:
-        task = progress.add_task("measuring", total=None)
-        noises, told = range(seed, seed + num), lambda: progress.advance(task)
-        samples = RealData(model.denoiser, x_0, noises, cond, batch_size, told)
-        progress.update(task, total=calls(samples, len(levels), settings.inversion_steps, parts))
+    with bar() as display:
+        task = display.add_task("measuring", total=None)
+        noises, progress = range(seed, seed + num), lambda: display.advance(task)
+        samples = RealData(model.denoiser, x_0, noises, cond, batch_size, progress)
+        display.update(task, total=calls(samples, len(levels), settings.inversion_steps, parts))
         found = measured(
             samples,
             profile,

@@ -37,8 +37,8 @@ class Wanted:
     features: Extractor
     prompts: list[str]
 
-    def objective(self, told: Callable[[], None]) -> tuple[Objective, int]:
-        """Return the objective, the Fréchet distance or with data the loss, and how often it calls ``told`` a point.
+    def objective(self, progress: Callable[[], None]) -> tuple[Objective, int]:
+        """Return the objective, the Fréchet distance or with data the loss, and its calls of ``progress`` a point.
 
         Raises:
             InputError: if the reference or the data cannot be read, or do not fit the model.
@@ -46,23 +46,25 @@ class Wanted:
         settings = self.settings
         batches = -(-settings.num // settings.batch_size)
         if settings.data is None:
-            return self._frechet(told, batches)
-        return self._loss(settings.data, told, batches)
+            return self._frechet(progress, batches)
+        return self._loss(settings.data, progress, batches)
 
-    def _frechet(self, told: Callable[[], None], batches: int) -> tuple[Objective, int]:
+    def _frechet(self, progress: Callable[[], None], batches: int) -> tuple[Objective, int]:
         def conditions(seeds: Sequence[int]) -> Any:
             return conditions_of(self.model, seeds, self.settings.classes, self.prompts)
 
         conditions([self.settings.seed])
         moments = reference_summary(self.settings.reference, self.features).moments
-        objective = Frechet(self.model, self.plan, self.features, moments, conditions, self.settings.batch_size, told)
+        objective = Frechet(
+            self.model, self.plan, self.features, moments, conditions, self.settings.batch_size, progress
+        )
         return objective, batches * self.plan.steps
 
-    def _loss(self, data: Path, told: Callable[[], None], batches: int) -> tuple[Objective, int]:
+    def _loss(self, data: Path, progress: Callable[[], None], batches: int) -> tuple[Objective, int]:
         settings = self.settings
         x_0, cond = real_samples(
             data, self.model, settings.num, settings.seed, settings.classes, self.prompts, settings.batch_size
         )
         levels = plan_levels(self.plan)
-        samples = RealData(self.model.denoiser, x_0, None, cond, settings.batch_size, told)
+        samples = RealData(self.model.denoiser, x_0, None, cond, settings.batch_size, progress)
         return FeatureLoss(samples, levels, self.features, self.model.decode), batches * len(levels)

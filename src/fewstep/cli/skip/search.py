@@ -20,7 +20,7 @@ from fewstep.cli.shared.progress import bar
 from fewstep.cli.shared.sampler import Asked
 from fewstep.cli.skip.figures import draw_search
 from fewstep.cli.skip.objective import Wanted
-from fewstep.skip_analysis import Point, SearchResult
+from fewstep.skip_analysis import SearchPoint, SearchResult
 from fewstep.skip_analysis import search as searched
 from fewstep.skip_analysis.search import evaluations
 from fewstep.storage import write_whole
@@ -38,16 +38,16 @@ def search(settings: SearchSettings) -> None:
     sampler = asked.on(model)
     wanted = Wanted(settings, model, sampler.plan, extractor, texts)
     columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[shown]}")
-    with bar(*columns) as progress:
-        task = progress.add_task("searching", total=None, shown="")
-        objective, calls = wanted.objective(lambda: progress.advance(task))
-        progress.update(task, total=calls * total)
+    with bar(*columns) as display:
+        task = display.add_task("searching", total=None, shown="")
+        objective, calls = wanted.objective(lambda: display.advance(task))
+        display.update(task, total=calls * total)
 
-        def tell(point: Point) -> None:
-            progress.update(task, shown=f"ρ {point.bottom:.3g} … {point.top:.3g}: {metric} {point.value:.4g}")
+        def progress(point: SearchPoint) -> None:
+            display.update(task, shown=f"ρ {point.bottom:.3g} … {point.top:.3g}: {metric} {point.value:.4g}")
 
         seeds = range(settings.seed, settings.seed + settings.num)
-        found = searched(model.denoiser, objective, seeds, **ranges, method=method, points=points, tell=tell)
+        found = searched(model.denoiser, objective, seeds, **ranges, method=method, points=points, progress=progress)
     record = {
         **sampler.words,
         "metric": metric,

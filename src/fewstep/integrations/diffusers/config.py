@@ -16,7 +16,7 @@ PROCESS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "tr
 """Settings of the training process: taken over even where they are only a default of the other class."""
 CLIPPING = ("clip_sample", "clip_sample_range")
 """Taken over likewise, from schedulers that never had our settings."""
-EDM = ("sigma_data", "sigma_min", "sigma_max", "sigma_schedule", "rho", "prediction_type")
+EDM_SETTINGS = ("sigma_data", "sigma_min", "sigma_max", "sigma_schedule", "rho", "prediction_type")
 FOR_PIPELINES = ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len", "shift")
 """Read by pipelines from ``scheduler.config``: kept."""
 NO_MATTER = (
@@ -78,7 +78,7 @@ def adopted(config: Mapping[str, Any], overrides: Mapping[str, Any], own: Mappin
     solver = overrides.get("solver", config.get("solver", own["solver"]))
     foreign = {"corrector_order"} if "predictor_order" in config and solver != "sa" else set()
     foreign |= {key for key, value in config.items() if callable(value)}
-    understood = set(taken) if config.get("sigma_data") is None else {*taken, *EDM}
+    understood = set(taken) if config.get("sigma_data") is None else {*taken, *EDM_SETTINGS}
     understood |= {"timestep_type"} if _continuous(config) else set()
     understood |= (
         {"sigma_min", "sigma_max"} if config.get("use_flow_sigmas") and config.get("use_karras_sigmas") else set()
@@ -104,9 +104,9 @@ def _edm(config: Mapping[str, Any], given: set[str], origin: str) -> Config:
         return {}
     if config.get("sigma_data") is not None:
         conditioning = {"noise_conditioning": "atan"} if origin.startswith("Cosine") else {}
-        return {key: config[key] for key in EDM if key in config} | conditioning
+        return {key: config[key] for key in EDM_SETTINGS if key in config} | conditioning
     if _continuous(config):
-        return {"sigma_data": 1.0, **{key: config[key] for key in EDM if key in config}}
+        return {"sigma_data": 1.0, **{key: config[key] for key in EDM_SETTINGS if key in config}}
     return {}
 
 

@@ -1,4 +1,4 @@
-"""What metrics need of a set of images: the moments of its features and a bounded sample of them."""
+"""The moments of a set's features, and a bounded sample of them: what metrics need of images."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from fewstep.metrics.moments import Moments
 from fewstep.metrics.pixels import from_uint8
 from fewstep.storage import write_arrays
 
-__all__ = ["KEPT", "Summary", "summarised"]
+__all__ = ["KEPT", "FeatureStatistics", "summarised"]
 
 KEPT = 10_000
 """Features that are kept of a set, whatever its size: KID, PRDC and MMD look at these."""
 
 
 @dataclass(frozen=True)
-class Summary:
+class FeatureStatistics:
     """The moments of all features, and up to ``KEPT`` of the features, float32 [m, d], drawn at random.
 
     The sample is in random order, so that its first ones are a random draw too, whatever the order of the images.
@@ -38,7 +38,7 @@ class Summary:
         write_arrays(path, {**self.moments.arrays(), "sample": self.sample.numpy()})
 
     @classmethod
-    def load(cls, path: Path) -> Summary:
+    def load(cls, path: Path) -> FeatureStatistics:
         """Return what ``save`` or ``Moments.save`` wrote, or the ``mu`` and ``sigma`` of pytorch-fid and EDM.
 
         Raises:
@@ -53,7 +53,7 @@ class Summary:
         return cls(moments, torch.from_numpy(sample.astype(np.float32)))
 
 
-def summarised(batches: Iterable[np.ndarray], extractor: Extractor, kept: int = KEPT) -> Summary:
+def summarised(batches: Iterable[np.ndarray], extractor: Extractor, kept: int = KEPT) -> FeatureStatistics:
     """Return the summary of uint8 images [n, H, W, C], which come a batch at a time, in constant memory.
 
     Each feature gets a random number; those with the ``kept`` smallest stay, in the order of the numbers. These
@@ -75,4 +75,4 @@ def summarised(batches: Iterable[np.ndarray], extractor: Extractor, kept: int = 
             sample, ranks = sample[torch.from_numpy(stay)], ranks[stay]
     if sample is None:
         raise InputError("there are no images to measure.")
-    return Summary(moments, sample[torch.from_numpy(np.argsort(ranks))])
+    return FeatureStatistics(moments, sample[torch.from_numpy(np.argsort(ranks))])
