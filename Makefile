@@ -5,14 +5,17 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SAMPLE_READY := $(VENV)/.sample-ready
 TEST_READY := $(VENV)/.test-ready
+DOCS_READY := $(VENV)/.docs-ready
 
-.PHONY: help sample test lint format clean
+.PHONY: help sample test lint format docs wheel clean
 
 help:
 	@echo "make sample  draw 16 pictures with the embedded model into samples.png"
 	@echo "make test    run the test suite"
 	@echo "make lint    ruff, mypy and the layers' contract"
 	@echo "make format  sort imports, mend what ruff can, and format the code"
+	@echo "make docs    build the documentation into build/site"
+	@echo "make wheel   build the package into dist, and try it in an empty environment"
 	@echo "make clean   remove .venv, caches and samples.png"
 
 sample: $(SAMPLE_READY)
@@ -31,9 +34,17 @@ format: $(TEST_READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The variable silences mkdocs-material's notice about its successor.
+docs: $(DOCS_READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "The documentation is $(CURDIR)/build/site/index.html"
+
+wheel: $(BIN)/python
+	PYTHON=$(BIN)/python scripts/check_wheel.sh
+
 clean:
 	rm -rf $(VENV) build dist samples.png .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
-	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests benchmarks scripts examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +54,11 @@ $(BIN)/python:
 $(SAMPLE_READY): pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) torch
 	$(INSTALL) -e '.[cli,diffusers]'
+	@touch $@
+
+$(DOCS_READY): pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) torch
+	$(INSTALL) -e '.[docs]'
 	@touch $@
 
 $(TEST_READY): pyproject.toml constraints.txt | $(BIN)/python

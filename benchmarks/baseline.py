@@ -25,6 +25,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import figures
 import numpy as np
 import torch
 
@@ -43,7 +44,8 @@ PEERS = tuple(sorted(SAME.values()))
 ON_A_GPU = ["--batch-size", "1000", "--device", "cuda"]
 METRICS = {"fd": "Fréchet distance", "error": "error (RMSE)"}
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = Path(__file__).parent / "results"
+KEPT = ("solver", "grid", "error", "fd")
+"""What is kept of each cell."""
 
 
 def commands(calls: int, num: int, device: str) -> list[list[str]]:
@@ -89,7 +91,7 @@ def measure(calls: int, num: int, processes: int, device: str) -> dict[str, Any]
         run(words, processes)
         table = json.loads((ROOT / "build" / stem(device) / "table.json").read_text())
         found["versions"] = table["versions"]
-        found["rows"] += [{k: v for k, v in row.items() if k != "levels"} for row in table["rows"]]
+        found["rows"] += [{key: row[key] for key in KEPT if key in row} for row in table["rows"]]
     return found
 
 
@@ -168,6 +170,16 @@ def plot(results: dict[str, Any], path: Path) -> None:
         figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=5)
 
 
+def report(device: str = "cuda") -> str:
+    """Return the tables of a device's figures, and how far those of another device are from them."""
+    results = figures.read(stem(device))
+    parts = [f"### {title}\n\n{table(results, metric)}" for metric, title in METRICS.items()]
+    for path in sorted(figures.RESULTS.glob("baseline*.json")):
+        if path.stem != stem(device):
+            parts.append(f"### By chance\n\n{chance(results, figures.read(path.stem))}")
+    return "\n\n".join(parts)
+
+
 def main() -> None:
     """Measure what is missing, then write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -177,20 +189,15 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     arguments = parser.parse_args()
     name = stem(arguments.device)
-    kept = RESULTS / f"{name}.json"
-    results = json.loads(kept.read_text()) if kept.exists() else {}
+    results = figures.read(name)
     for calls in arguments.steps:
         if results.get(str(calls), {}).get("commands") != typed(calls, arguments.num, arguments.device):
             processes = arguments.processes if arguments.device == "cpu" else 1
             results[str(calls)] = measure(calls, arguments.num, processes, arguments.device)
             results = {key: results[key] for key in sorted(results, key=int)}
-            kept.write_text(json.dumps(results, indent=1) + "\n")
-    report = "\n\n".join(f"### {title}\n\n{table(results, metric)}" for metric, title in METRICS.items())
-    others = [json.loads(path.read_text()) for path in RESULTS.glob("baseline*.json") if path != kept]
-    report = "\n\n".join([report, *(f"### By chance\n\n{chance(results, other)}" for other in others)])
-    (RESULTS / f"{name}.md").write_text(report + "\n")
-    plot(results, RESULTS / f"{name}.png")
-    print(report)
+            figures.write(name, results)
+    plot(results, figures.RESULTS / f"{name}.png")
+    print(report(arguments.device))
 
 
 if __name__ == "__main__":

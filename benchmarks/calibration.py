@@ -219,7 +219,7 @@ def main() -> None:
             bench.distances()
     print(f"{time.perf_counter() - began:.0f} s")
     if "report" in stages:
-        write_report(CACHE, Path(__file__).parent / "results", available())
+        write_report(CACHE, available())
 
 
 if __name__ == "__main__":

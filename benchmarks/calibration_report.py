@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import figures
+
 from fewstep.report.style import drawing
 
-__all__ = ["OWN", "PUBLISHED", "best", "write_report"]
+__all__ = ["OWN", "PUBLISHED", "best", "report", "write_report"]
 
 CALLS = (4, 5, 6, 8, 10, 15, 20)
 PUBLISHED = "UniPC-3, published p=1"
@@ -16,11 +18,17 @@ OWN = ("optimised p=1", "optimised p=2", "uniform λ to 2.5")
 """Grids that are not among the usual ones."""
 
 
-def write_report(cache: Path, results: Path, models: list[str]) -> None:
-    """Write results/calibration.json, .md and .png."""
-    found = {model: {path.stem: json.loads(path.read_text()) for path in figures(cache / model)} for model in models}
-    (results / "calibration.json").write_text(json.dumps(found, indent=1) + "\n")
-    parts = []
+def write_report(cache: Path, models: list[str]) -> None:
+    """Write results/calibration.json and .png."""
+    found = {model: {path.stem: json.loads(path.read_text()) for path in files(cache / model)} for model in models}
+    figures.write("calibration", found)
+    plot(found, figures.RESULTS / "calibration.png")
+    print(report())
+
+
+def report() -> str:
+    """Return the tables of the models that were measured."""
+    found, parts = figures.read("calibration"), []
     for model, kept in found.items():
         parts += [f"### {model}: error", errors(kept)]
         parts += [f"### {model}: error on fresh noises", fresh(kept)]
@@ -29,13 +37,10 @@ def write_report(cache: Path, results: Path, models: list[str]) -> None:
             parts += [f"### {model}: what each setting does, at 6 calls", settings(kept)]
         parts += [f"### {model}: Fréchet distance", distances(kept)] if f"fd-6-{PUBLISHED}" in kept else []
     parts += ["### Time of a calibration for 8 calls, 64 noises", times(found)]
-    text = "\n\n".join(parts) + "\n"
-    (results / "calibration.md").write_text(text)
-    plot(found, results / "calibration.png")
-    print(text)
+    return "\n\n".join(parts)
 
 
-def figures(folder: Path) -> list[Path]:
+def files(folder: Path) -> list[Path]:
     """Return the files of figures, without the recipes."""
     return sorted(path for path in folder.glob("*.json") if not path.name.startswith("recipe"))
 

@@ -5,11 +5,11 @@ python benchmarks/grid_speed.py
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 import warnings
-from pathlib import Path
+
+import figures
 
 import fewstep as fs
 
@@ -33,6 +33,25 @@ def milliseconds(
     return (time.perf_counter() - began) * 1e3, (time.process_time() - worked) * 1e3
 
 
+def report() -> str:
+    """Return the table of all optimisations, and that of each solver over all of them."""
+    rows = figures.read("grid_speed")
+    lines = ["| solver | N | p | time, ms | worst | on a core | worst | trust-constr | on a core |"]
+    lines.append("|---|" + "---:|" * 8)
+    for row in rows:
+        times = [f(row[key]) for key in ("wall", "work") for f in (statistics.median, max)]
+        cells = [f"{x:.0f}" for x in (*times, *row.get("trust_constr", ()))]
+        cells += [""] * (6 - len(cells))
+        lines.append(f"| {row['solver']} | {row['steps']} | {row['p']} | " + " | ".join(cells) + " |")
+    lines += ["", "| over N = 5 … 20, p = 1 and 2 | median, ms | worst | median on a core | worst on a core |"]
+    lines.append("|---|" + "---:|" * 4)
+    for name in (*SOLVERS, "all"):
+        some = [[x for row in rows if name in (row["solver"], "all") for x in row[key]] for key in ("wall", "work")]
+        cells = [f"{f(values):.0f}" for values in some for f in (statistics.median, max)]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measure, print the table, and write it down."""
     warnings.simplefilter("ignore")
@@ -46,20 +65,8 @@ def main() -> None:
                 rows.append({"solver": name, "steps": steps, "p": power, "wall": walls, "work": works})
                 if solver is SOLVERS["UniPC(3, exact), no corrector"] and steps <= PUBLISHED_UP_TO:
                     rows[-1]["trust_constr"] = milliseconds(process, solver, steps, power, method="trust-constr")
-    print("| solver | N | p | time, ms | worst | on a core | worst | trust-constr | on a core |")
-    print("|---|" + "---:|" * 8)
-    for row in rows:
-        times = [f(row[key]) for key in ("wall", "work") for f in (statistics.median, max)]
-        cells = [f"{x:.0f}" for x in (*times, *row.get("trust_constr", ()))]
-        cells += [""] * (6 - len(cells))
-        print(f"| {row['solver']} | {row['steps']} | {row['p']} | " + " | ".join(cells) + " |")
-    for name in (*SOLVERS, "over all"):
-        for key, words in (("wall", "time"), ("work", "on a core")):
-            some = [x for row in rows if name in (row["solver"], "over all") for x in row[key]]
-            print(f"{name}: {words}: median {statistics.median(some):.0f} ms, worst {max(some):.0f} ms")
-    folder = Path(__file__).parent / "results"
-    folder.mkdir(exist_ok=True)
-    (folder / "grid_speed.json").write_text(json.dumps(rows, indent=1) + "\n")
+    figures.write("grid_speed", rows)
+    print(report())
 
 
 if __name__ == "__main__":

@@ -12,16 +12,15 @@ ends when the device has done it.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import diffusers
+import figures
 import torch
 
 from fewstep.integrations.diffusers import FewStepScheduler
@@ -29,7 +28,6 @@ from fewstep.integrations.diffusers import FewStepScheduler
 SHAPES = {(1, 4, 64, 64): 60, (16, 4, 128, 128): 12}
 """Latents, and how often 20 steps on them are repeated."""
 STEPS = 20
-FOLDER = Path(__file__).parent
 
 Make = Callable[[], Any]
 
@@ -92,6 +90,18 @@ def table(results: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
+def stem(device: str) -> str:
+    """Return the name of a device's figures."""
+    return "scheduler_step" if device == "cpu" else f"scheduler_step-{device}"
+
+
+def report(device: str = "cpu") -> str:
+    """Return the table of a device, and what it was measured on."""
+    found = figures.read(stem(device))
+    shown = ", ".join(f"{name} {value}" for name, value in found["about"].items())
+    return f"{table(found['microseconds'])}\n\nMedians, float32; {shown}."
+
+
 def main() -> None:
     """Measure, print the table, and write it and the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -106,15 +116,8 @@ def main() -> None:
         "diffusers": diffusers.__version__,
         "python": platform.python_version(),
     }
-    text = table(results)
-    print(text)
-    (FOLDER / "results").mkdir(exist_ok=True)
-    name, options = ("scheduler_step", "") if device == "cpu" else (f"scheduler_step-{device}", f" --device {device}")
-    record = {"about": about, "microseconds": results}
-    (FOLDER / "results" / f"{name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    shown = ", ".join(f"{name} {value}" for name, value in about.items() if name != "on")
-    heading = f"Time of one `step`, float32 on {about['on']}, medians (`python benchmarks/scheduler_step.py{options}`; "
-    (FOLDER / "results" / f"{name}.md").write_text(f"{heading}{shown}).\n\n{text}\n")
+    figures.write(stem(device), {"about": about, "microseconds": results})
+    print(report(device))
 
 
 if __name__ == "__main__":

@@ -9,12 +9,11 @@ after it, so that a machine that slows down slows both sides. The first call aft
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 
+import figures
 import torch
 
 import fewstep as fs
@@ -56,15 +55,21 @@ def overheads(model: fs.DataPredictor, batch: int, pairs: int) -> dict[str, floa
     }
 
 
+def report() -> str:
+    """Return the table."""
+    lines = ["| batch | plain forward | " + " | ".join(WAYS) + " |", "|---:|---:|" + "---:|" * len(WAYS)]
+    for batch, row in figures.read("skip_overhead").items():
+        shown = " | ".join(f"{row[way]:+.1f} %" for way in WAYS)
+        lines.append(f"| {batch} | {row['plain_ms']:.1f} ms | {shown} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measure, print the table, write the figures."""
     model = fs.zoo.load("fashion-mnist")
     found = {batch: overheads(model, batch, pairs) for batch, pairs in BATCHES.items()}
-    (Path(__file__).parent / "results" / "skip_overhead.json").write_text(json.dumps(found, indent=1) + "\n")
-    print("| batch | plain forward | " + " | ".join(WAYS) + " |\n|---:|---:|" + "---:|" * len(WAYS))
-    for batch, row in found.items():
-        shown = " | ".join(f"{row[way]:+.1f} %" for way in WAYS)
-        print(f"| {batch} | {row['plain_ms']:.1f} ms | {shown} |")
+    figures.write("skip_overhead", found)
+    print(report())
 
 
 if __name__ == "__main__":

@@ -18,12 +18,12 @@ made of the cells that are there; where a cell's features are not, its figures a
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import figures
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -43,7 +43,6 @@ SOLVERS = {
 BATCH = 100
 RESAMPLES = 100
 OWN_CALLS, OWN_SEED = 50, 1_000_000
-FOLDER = Path(__file__).parent / "results"
 CACHE = Path(__file__).resolve().parents[1] / "build" / "skip_tuning"
 
 
@@ -196,7 +195,7 @@ def text(row: dict[str, float] | None, best: float | None) -> str:
 
 def plot(found: dict[str, dict[str, list[dict[str, float]]]]) -> None:
     """Draw the change from ρ = 1 over ρ, a row of panels for each model."""
-    file, rows, columns = FOLDER / "skip_tuning.png", len(found), len(SOLVERS)
+    file, rows, columns = figures.RESULTS / "skip_tuning.png", len(found), len(SOLVERS)
     with drawing(file, 13, 3.6 * rows, rows, columns, dpi=120, sharey="row") as (_, panels):
         for line, (model, cells_of) in zip(panels, found.items(), strict=True):
             for panel, solver in zip(line, SOLVERS, strict=True):
@@ -223,6 +222,12 @@ def curve(panel: Axes, rows: list[dict[str, float]]) -> None:
     )  # fmt: skip
 
 
+def report() -> str:
+    """Return the tables of the models that were measured."""
+    found = figures.read("skip_tuning")
+    return "\n\n".join(f"### {name}\n\n{table(rows)}" for name, rows in found.items())
+
+
 def main() -> None:
     """Compute what is missing, then write the tables, their figures and the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -231,22 +236,21 @@ def main() -> None:
     parser.add_argument("--model", choices=available(), help="one model alone")
     parser.add_argument("--solver", choices=SOLVERS, help="one solver alone")
     parser.add_argument("--calls", type=int, nargs="*", default=list(CALLS), help="the numbers of calls to compute")
-    parser.add_argument("--report", action="store_true", help="only write the report of the cells that are there")
+    parser.add_argument(
+        "--report", action="store_true", help="measure nothing; only draw and print the cells that are there"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    kept = FOLDER / "skip_tuning.json"
-    found = json.loads(kept.read_text()) if kept.exists() else {}
+    found = figures.read("skip_tuning")
     benches = [Bench(name) for name in ([arguments.model] if arguments.model else available())]
     for bench in benches:
         if not arguments.report:
             bench.compute(arguments.num, [arguments.solver] if arguments.solver else list(SOLVERS), arguments.calls)
         found[bench.name] = merged(found.get(bench.name, {}), bench.measure())
     shown = {name: found[name] for name in MODELS if any(found.get(name, {}).values())}
-    kept.write_text(json.dumps(shown, indent=1) + "\n")
-    report = "\n\n".join(f"### {name}\n\n{table(rows)}" for name, rows in shown.items())
-    (FOLDER / "skip_tuning.md").write_text(report + "\n")
+    figures.write("skip_tuning", shown)
     plot(shown)
-    print(report)
+    print(report())
 
 
 if __name__ == "__main__":

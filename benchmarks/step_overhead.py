@@ -12,14 +12,13 @@ noise itself, which no arithmetic can save. On a GPU the clock is read once the 
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import diffusers
+import figures
 import torch
 
 import fewstep as fs
@@ -111,19 +110,28 @@ def measure(runs: dict[str, Run], repeats: int, wait: Callable[[], None]) -> dic
     }
 
 
-def ratios(results: dict[str, dict[str, dict[str, float]]]) -> None:
-    """Print how many times less a step of ours takes than the same method's of diffusers."""
-    for shape, figures in results.items():
-        step = {name: values["step"] for name, values in figures.items()}
-        drawn = step["drawing the noise"]
-        times = {name: step[f"diffusers {name}"] / step[f"fewstep {name}"] for name in METHODS}
-        noisy = METHODS[-1]
+def report(device: str = "cpu") -> str:
+    """Return the table, and how many times less a step of ours takes than the same method's of diffusers."""
+    results = figures.read(stem(device))
+    lines = ["| sampler | " + " | ".join(results) + " |", "|---|" + "---:|" * len(results)]
+    for name in next(iter(results.values())):
+        cells = [f"{measured[name]['step']:.0f}" for measured in results.values()]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines.append("")
+    for shape, measured in results.items():
+        step = {name: values["step"] for name, values in measured.items()}
+        drawn, noisy = step["drawing the noise"], METHODS[-1]
+        times = [f"{name} {step[f'diffusers {name}'] / step[f'fewstep {name}']:.1f}" for name in METHODS]
         bare = (step[f"diffusers {noisy}"] - drawn) / (step[f"fewstep {noisy}"] - drawn)
-        print(f"{shape}: times less: " + "; ".join(f"{name} {value:.1f}" for name, value in times.items()))
-        print(
-            f"  {noisy} without drawing the noise: {bare:.1f}; a UniPC-3 step is "
-            f"{step['fewstep UniPC-3'] / step['product over 5 tensors']:.1f} products over 5 tensors"
-        )
+        lines.append(f"- {shape}: times less than diffusers: {'; '.join(times)};")
+        lines.append(f"  {noisy} without drawing the noise {bare:.1f}. A UniPC-3 step is as long as")
+        lines.append(f"  {step['fewstep UniPC-3'] / step['product over 5 tensors']:.1f} products over 5 tensors.")
+    return "\n".join(lines)
+
+
+def stem(device: str) -> str:
+    """Return the name of a device's figures."""
+    return "step_overhead" if device == "cpu" else f"step_overhead-{device}"
 
 
 def main() -> None:
@@ -155,15 +163,8 @@ def main() -> None:
         f"torch {torch.__version__}, diffusers {diffusers.__version__}, {torch.get_num_threads()} threads, "
         f"{where}; microseconds a step (slope), medians"
     )
-    print("| sampler | " + " | ".join(results) + " |\n|---|" + "---:|" * len(results))
-    for name in next(iter(results.values())):
-        cells = [f"{figures[name]['step']:.0f}" for figures in results.values()]
-        print(f"| {name} | " + " | ".join(cells) + " |")
-    ratios(results)
-    folder = Path(__file__).parent / "results"
-    folder.mkdir(exist_ok=True)
-    name = "step_overhead.json" if device == "cpu" else f"step_overhead-{device}.json"
-    (folder / name).write_text(json.dumps(results, indent=1) + "\n")
+    figures.write(stem(device), results)
+    print(report(device))
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ have used as many noises.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+import figures
 import torch
 
 import fewstep as fs
@@ -24,7 +24,6 @@ from fewstep.report.style import drawing
 
 CALLS = (5, 6, 8, 10, 15, 20)
 BATCH = 32
-FOLDER = Path(__file__).parent / "results"
 SHARED = Path(os.environ.get("FEWSTEP_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 SOLVERS = {"UniPC-3": fs.UniPC(3), "DPM++3": fs.DPMSolverPP(3), "DDIM": fs.DDIM()}
 
@@ -131,7 +130,7 @@ def table(results: dict[str, dict[str, list[float]]]) -> str:
 def plot(results: dict[str, dict[str, dict[str, list[float]]]]) -> None:
     """Draw RMSE over calls, a panel for each model and solver."""
     rows, columns = len(results), len(SOLVERS)
-    with drawing(FOLDER / "time_steps.png", 12, 3.6 * rows, rows, columns, sharex=True) as (figure, panels):
+    with drawing(figures.RESULTS / "time_steps.png", 12, 3.6 * rows, rows, columns, sharex=True) as (figure, panels):
         for row, (model, by_solver) in zip(panels, results.items(), strict=True):
             for axes, (solver, grids) in zip(row, by_solver.items(), strict=True):
                 for grid, values in grids.items():
@@ -143,31 +142,37 @@ def plot(results: dict[str, dict[str, dict[str, list[float]]]]) -> None:
         figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
 
 
+def kept() -> dict[str, Errors]:
+    """Return the errors that were measured, by model."""
+    results = figures.read("time_steps")
+    return {name: results[name]["rmse"] for name in MODELS if name in results}
+
+
+def report() -> str:
+    """Return the tables of the models that were measured."""
+    return "\n\n".join(f"### {name}\n\n{table(found)}" for name, found in kept().items())
+
+
 def main() -> None:
-    """Measure every model that is here; write JSON, markdown and a figure."""
+    """Measure every model that is here; keep the figures and draw them."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--noises", type=int, default=64)
     parser.add_argument("--model", choices=list(MODELS), action="append")
     parser.add_argument("--grid", choices=list(GRIDS), action="append")
     args = parser.parse_args()
-    FOLDER.mkdir(exist_ok=True)
-    file = FOLDER / "time_steps.json"
     chosen = args.model or available()
     for name in chosen:
-        last = json.loads(file.read_text()).get(name, {}) if file.exists() else {}
+        last = figures.read("time_steps").get(name, {})
         if args.grid and last.get("noises") != args.noises:
             parser.error(f"the last run of {name} had {last.get('noises')} noises: leave out --grid to measure all.")
         found = measure(
             MODELS[name](), name == "fashion-mnist", args.noises, args.grid or list(GRIDS), last.get("rmse", {})
         )
-        results = json.loads(file.read_text()) if file.exists() else {}
+        results = figures.read("time_steps")
         results[name] = {"calls": CALLS, "noises": args.noises, "rmse": found}
-        file.write_text(json.dumps(results, indent=1) + "\n")
-    shown = {name: results[name]["rmse"] for name in MODELS if name in results}
-    text = "\n\n".join(f"### {name}\n\n{table(found)}" for name, found in shown.items())
-    (FOLDER / "time_steps.md").write_text(text + "\n")
-    plot(shown)
-    print(text)
+        figures.write("time_steps", results)
+    plot(kept())
+    print(report())
 
 
 if __name__ == "__main__":

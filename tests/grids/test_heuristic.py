@@ -52,6 +52,25 @@ def test_is_even_in_its_variable(make, variable, process):
     assert torch.allclose(gaps, gaps.mean().expand_as(gaps), rtol=1e-6)
 
 
+@pytest.mark.parametrize("process", PROCESSES, ids=repr)
+@pytest.mark.parametrize("end", [None, "zero", 0])
+def test_early_end_is_even_up_to_its_level_and_then_at_the_noise_free_end(process, end):
+    grid = fs.grids.early_end(process, 6, half_logsnr=2.0, end=end)
+    assert (grid.steps, float(grid.times[0]), float(grid.times[-1])) == (6, process.t_max, 0.0)
+    even = fs.grids.uniform_logsnr(process, 5, end=float(process.time(2.0)))
+    assert torch.equal(grid.times[:-1], even.times)
+    assert float(grid.half_logsnr[-2]) == pytest.approx(2.0, abs=1e-9)
+    assert fs.grids.early_end(process, 1).times.tolist() == [process.t_max, 0.0]
+
+
+def test_early_end_refuses_other_ends_and_levels_out_of_reach():
+    process = fs.processes.VPLinear()
+    with pytest.raises(InputError, match="noise-free end"):
+        fs.grids.early_end(process, 6, end=0.01)
+    with pytest.raises(InputError, match="half_logsnr is 9"):
+        fs.grids.early_end(process, 6, half_logsnr=9)
+
+
 def test_karras_is_that_of_the_paper():
     grid = fs.grids.karras(fs.processes.EDM(), 18)
     i = torch.arange(18, dtype=torch.float64)

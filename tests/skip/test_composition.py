@@ -10,9 +10,9 @@ import torch
 from support import skip_diffusers_networks as small
 from support.skip_reference import ScaledConcatenation, randomised
 from torch.utils._python_dispatch import TorchDispatchMode
+from train_embedded_model import NETWORK
 
 from fewstep import guidance, skip, zoo
-from fewstep.models.train_zoo import NETWORK
 from fewstep.processes import VPDiscrete
 
 library = pytest.importorskip("diffusers")

@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 
-from fewstep.grids.heuristic import karras, quadratic_time, uniform_logsnr, uniform_time
+from fewstep.grids.heuristic import early_end, karras, quadratic_time, uniform_logsnr, uniform_time
 from fewstep.grids.optimized import OptimizedGrid, optimized
 from fewstep.grids.registry import NAMES, named, read, registered
 from fewstep.time_grid import TimeGrid
@@ -12,6 +12,7 @@ __all__ = [
     "NAMES",
     "OptimizedGrid",
     "TimeGrid",
+    "early_end",
     "karras",
     "named",
     "optimized",

@@ -18,6 +18,7 @@ __all__ = [
     "Start",
     "beginning",
     "checked_steps",
+    "early_end",
     "karras",
     "quadratic_time",
     "span",
@@ -78,6 +79,31 @@ def karras(process: Process, steps: int, *, rho: float = 7.0, start: Start = Non
         lambda root: process.time(-rho * root.log()),
         reaches_zero=False,
     )
+
+
+@registered
+def early_end(
+    process: Process, steps: int, *, half_logsnr: float = 2.5, start: Start = None, end: End = None
+) -> TimeGrid:
+    """Return the grid that is even in λ up to ``half_logsnr``, with one last interval to the noise-free end.
+
+    In few steps it spends no calls where the image is nearly finished.
+
+    Raises:
+        InputError: as ``uniform_logsnr``, for a ``half_logsnr`` that the process does not reach between its noisiest
+            time and ``t_min``, and for an ``end`` other than "zero", 0 and None: this grid ends nowhere else.
+    """
+    steps = checked_steps(steps)
+    if end not in (None, "zero", 0):
+        raise InputError(f"end is {end!r}: early_end goes to the noise-free end; leave end out, or set half_logsnr.")
+    low, high = (float(process.half_logsnr(t)) for t in (process.t_max, process.t_min))
+    if not low < half_logsnr <= high:
+        raise InputError(f"half_logsnr is {half_logsnr!r}: give a number above {low:.3g} and up to {high:.3g}.")
+    last = max(float(process.time(half_logsnr)), process.t_min)
+    if steps == 1:
+        return TimeGrid(process, [beginning(process, start, last), 0.0])
+    even = uniform_logsnr(process, steps - 1, start=start, end=last)
+    return TimeGrid(process, torch.cat([even.times, torch.zeros(1, dtype=torch.float64)]))
 
 
 def checked_steps(steps: int) -> int:

@@ -6,6 +6,7 @@ from importlib import resources
 from importlib.util import find_spec
 
 import torch
+from safetensors.torch import load_file
 
 from fewstep.denoiser import DataPredictor, Denoiser
 from fewstep.errors import MissingPackageError, unknown_name
@@ -49,7 +50,10 @@ def model(name: str, *, device: torch.device | str = "cpu", dtype: torch.dtype =
 
     folder = resources.files("fewstep.models") / name.replace("-", "_")
     with resources.as_file(folder) as path:
-        network = UNet2DModel.from_pretrained(path, torch_dtype=dtype)
+        with torch.device("meta"):  # draws no random weights from the global generator
+            network = UNet2DModel.from_config(UNet2DModel.load_config(path))
+        weights = load_file(path / "diffusion_pytorch_model.safetensors")
+    network.load_state_dict({key: value.to(dtype) for key, value in weights.items()}, assign=True)
     network = network.to(device).eval().requires_grad_(False)
     process, shape = VPDiscrete.from_betas(), (1, 32, 32)
     denoiser = Denoiser(network, process, "v", shape=shape, num_classes=10, default_cond=NULL_CLASS)

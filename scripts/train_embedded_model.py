@@ -1,4 +1,7 @@
-"""Train the embedded Fashion-MNIST model: ``python -m fewstep.models.train_zoo --data fashion_mnist.npz --out DIR``."""
+"""The training of the embedded Fashion-MNIST model.
+
+python scripts/train_embedded_model.py --data fashion_mnist.npz --out DIR
+"""
 
 from __future__ import annotations
 

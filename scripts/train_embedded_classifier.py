@@ -1,4 +1,7 @@
-"""Train the embedded classifier: ``python -m fewstep.metrics.train --data fashion_mnist.npz --out DIR``."""
+"""The training of the embedded classifier.
+
+python scripts/train_embedded_classifier.py --data fashion_mnist.npz --out DIR
+"""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
+import train_embedded_model as training
 
-from fewstep.models import train_zoo as training
 from fewstep.processes import VPDiscrete
 
 

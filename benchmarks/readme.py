@@ -1,0 +1,51 @@
+"""benchmarks/README.md, made of its template and of the figures under results/.
+
+python benchmarks/readme.py
+
+A line ``<!-- table: NAME -->`` of README.template.md is replaced by the report of that benchmark, ``NAME-cuda`` by that
+of its figures on a GPU.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import baseline
+import calibration_report
+import grid_speed
+import scheduler_step
+import skip_overhead
+import skip_tuning
+import step_overhead
+import time_steps
+
+__all__ = ["README", "rendered"]
+
+FOLDER = Path(__file__).parent
+README, TEMPLATE = FOLDER / "README.md", FOLDER / "README.template.md"
+TABLE = re.compile(r"^<!-- table: (\S+) -->$", re.MULTILINE)
+REPORTS: dict[str, Callable[[], str]] = {
+    "baseline-cuda": partial(baseline.report, "cuda"),
+    "calibration": calibration_report.report,
+    "grid_speed": grid_speed.report,
+    "scheduler_step": scheduler_step.report,
+    "scheduler_step-cuda": partial(scheduler_step.report, "cuda"),
+    "skip_overhead": skip_overhead.report,
+    "skip_tuning": skip_tuning.report,
+    "step_overhead": step_overhead.report,
+    "step_overhead-cuda": partial(step_overhead.report, "cuda"),
+    "time_steps": time_steps.report,
+}
+NOTE = "<!-- Made by benchmarks/readme.py from README.template.md and results/: change those. -->\n\n"
+
+
+def rendered() -> str:
+    """Return the page."""
+    return NOTE + TABLE.sub(lambda match: REPORTS[match[1]](), TEMPLATE.read_text("utf-8"))
+
+
+if __name__ == "__main__":
+    README.write_text(rendered(), "utf-8")
