@@ -17,7 +17,7 @@ from fewstep.cli.shared.images import write_images
 from fewstep.metrics import to_uint8
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 SEEDS = list(range(100))

@@ -16,7 +16,7 @@ def test_every_public_name_is_there():
 
 def test_functions_are_not_shadowed_by_modules():
     assert callable(fs.execute) and callable(fs.sample)
-    import fewstep.executor.loop  # noqa: F401
+    import fewstep.executor.loop
     import fewstep.sampling  # noqa: F401
 
     assert callable(fs.execute) and callable(fs.sample)

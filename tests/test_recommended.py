@@ -36,8 +36,10 @@ def test_the_command_line_and_enable_follow_it(steps):
         rule = recommended(process, steps, latent=latent)
         model = Model(fs.Denoiser(lambda x, t: x, process), decode=(lambda x: x) if latent else None)
         assert Asked.of(SampleSettings(steps=steps)).words(model) == {
-            "solver": rule.solver, "grid": rule.grid, "steps": steps,
-        }  # fmt: skip
+            "solver": rule.solver,
+            "grid": rule.grid,
+            "steps": steps,
+        }
         pipe = type("Pipe", (), {"vae": object() if latent else None})()
         made = fs.integrations.diffusers.FewStepScheduler(**of_pipeline(scheduler, pipe, steps))
         made.set_timesteps(steps)

@@ -14,9 +14,15 @@ from fewstep.solvers import NAMES
 PROCESS = fs.processes.VPLinear()
 JOINED = [1.0, 0.7, 0.5, 0.25, 0.1, 0.02]
 SOLVERS = [made() for name, made in sorted(NAMES.items())] + [
-    fs.UniPC(3), fs.UniPC(3, "exact"), fs.DPMSolverPP(3), fs.DEIS(3), fs.SASolver(4, 4, tau=0.5),
-    fs.SASolver(3, 4, tau=1.0, mode="PECE"), fs.SASolver(2, 2, tau=0.0, few_step=True), fs.Heun(),
-]  # fmt: skip
+    fs.UniPC(3),
+    fs.UniPC(3, "exact"),
+    fs.DPMSolverPP(3),
+    fs.DEIS(3),
+    fs.SASolver(4, 4, tau=0.5),
+    fs.SASolver(3, 4, tau=1.0, mode="PECE"),
+    fs.SASolver(2, 2, tau=0.0, few_step=True),
+    fs.Heun(),
+]
 
 
 GRID = fs.TimeGrid(PROCESS, [*JOINED, 0.0])

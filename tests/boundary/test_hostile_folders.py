@@ -22,9 +22,15 @@ CLASS = CODE + "class Evil:\n    pass\nclass EvilNet:\n    pass\n"
 def folder(tmp_path, monkeypatch):
     """A whole pipeline; any use of the network and any load by diffusers is an error."""
     network = diffusers.UNet2DModel(
-        sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(8, 16), norm_num_groups=4,
-        down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
-    )  # fmt: skip
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+    )
     diffusers.DDPMPipeline(network, diffusers.DDPMScheduler()).save_pretrained(tmp_path / "p")
 
     def refuse(*args, **kwargs):

@@ -43,10 +43,16 @@ def test_grids_are_made_on_the_host(name, elsewhere):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"solver": "sa"}, {"grid": "optimized"}, {"grid": "beta"}, {"thresholding": True, "grid": "karras"},
-     {"prediction_type": "flow_prediction"}],
+    [
+        {},
+        {"solver": "sa"},
+        {"grid": "optimized"},
+        {"grid": "beta"},
+        {"thresholding": True, "grid": "karras"},
+        {"prediction_type": "flow_prediction"},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_scheduler_steps_where_its_latents_are(settings, elsewhere):
     pytest.importorskip("diffusers")
     from fewstep.integrations.diffusers import FewStepScheduler

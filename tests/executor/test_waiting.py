@@ -55,9 +55,13 @@ def run(denoiser, solver, device, cond=None, steps=5, start=None):
     with ExitStack() as stack:
         watched = Entered(denoiser, stack, without_waiting(x_T.device))
         return fs.execute(
-            plan, watched, x_T, seeds=range(3), cond=cond,
+            plan,
+            watched,
+            x_T,
+            seeds=range(3),
+            cond=cond,
             callback=lambda step, *_: stack.close() if step == steps - 1 else None,
-        )  # fmt: skip
+        )
 
 
 def model(name, device):
@@ -91,10 +95,15 @@ def test_no_solver_waits(solver, device):
 @each_device
 @pytest.mark.parametrize(
     "wrap",
-    [lambda d: ClassifierFree(d, 2.0, 3), lambda d: ClassifierFree(d, 2.0, 3, batched=False), StaticThreshold,
-     DynamicThreshold, lambda d: DynamicThreshold(ClassifierFree(d, 2.0, 3), 0.9, 2.0)],
+    [
+        lambda d: ClassifierFree(d, 2.0, 3),
+        lambda d: ClassifierFree(d, 2.0, 3, batched=False),
+        StaticThreshold,
+        DynamicThreshold,
+        lambda d: DynamicThreshold(ClassifierFree(d, 2.0, 3), 0.9, 2.0),
+    ],
     ids=["guidance", "two calls", "static", "dynamic", "both"],
-)  # fmt: skip
+)
 def test_no_guidance_waits(wrap, device):
     run(wrap(model("discrete, v", device)), fs.UniPC(2), device, cond=[0, 1, 2])
 

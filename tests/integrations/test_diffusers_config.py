@@ -18,15 +18,29 @@ from fewstep.integrations.diffusers.origin import config_of
 
 # SD 1.5's, SDXL's, SD 2.1-v's, DiT's, SD3's, Flux's and Wan's scheduler files, in what they say of the model.
 STABLE_DIFFUSION = {
-    "_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0", "beta_end": 0.012, "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085, "num_train_timesteps": 1000, "set_alpha_to_one": False, "skip_prk_steps": True,
-    "steps_offset": 1, "trained_betas": None, "clip_sample": False,
-}  # fmt: skip
+    "_class_name": "PNDMScheduler",
+    "_diffusers_version": "0.6.0",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "trained_betas": None,
+    "clip_sample": False,
+}
 FLUX = {
-    "_class_name": "FlowMatchEulerDiscreteScheduler", "_diffusers_version": "0.30.0", "base_image_seq_len": 256,
-    "base_shift": 0.5, "max_image_seq_len": 4096, "max_shift": 1.15, "num_train_timesteps": 1000, "shift": 3.0,
+    "_class_name": "FlowMatchEulerDiscreteScheduler",
+    "_diffusers_version": "0.30.0",
+    "base_image_seq_len": 256,
+    "base_shift": 0.5,
+    "max_image_seq_len": 4096,
+    "max_shift": 1.15,
+    "num_train_timesteps": 1000,
+    "shift": 3.0,
     "use_dynamic_shifting": True,
-}  # fmt: skip
+}
 STABLE_DIFFUSION_3 = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0}
 KARRAS = [m.name for m in KarrasDiffusionSchedulers if m.name not in ("DPMSolverSDEScheduler", "EDMEulerScheduler")]
 
@@ -191,8 +205,16 @@ def test_schedulers_of_other_processes_are_refused(name, saved, tmp_path):
         FewStepScheduler.from_config(config)
 
 
-STABLE_AUDIO = {"sigma_data": 1.0, "sigma_min": 0.3, "sigma_max": 500, "solver_order": 2, "solver_type": "midpoint",
-                "prediction_type": "v_prediction", "sigma_schedule": "exponential", "rho": 7.0}  # fmt: skip
+STABLE_AUDIO = {
+    "sigma_data": 1.0,
+    "sigma_min": 0.3,
+    "sigma_max": 500,
+    "solver_order": 2,
+    "solver_type": "midpoint",
+    "prediction_type": "v_prediction",
+    "sigma_schedule": "exponential",
+    "rho": 7.0,
+}
 
 
 @pytest.mark.parametrize(

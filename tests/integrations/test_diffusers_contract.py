@@ -91,9 +91,15 @@ def test_public_face(config):
     assert scheduler.alphas_cumprod.shape == scheduler.betas.shape == (1000,)
     assert not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(FewStepScheduler.__init__).parameters.values())
     assert list(inspect.signature(scheduler.step).parameters) == [
-        "model_output", "timestep", "sample", "generator", "return_dict", "eta", "use_clipped_model_output",
+        "model_output",
+        "timestep",
+        "sample",
+        "generator",
+        "return_dict",
+        "eta",
+        "use_clipped_model_output",
         "per_token_timesteps",
-    ]  # fmt: skip
+    ]
     assert {"timesteps", "sigmas", "mu"} <= set(inspect.signature(scheduler.set_timesteps).parameters)
 
 

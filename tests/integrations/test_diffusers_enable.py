@@ -167,8 +167,14 @@ def test_skip_tuning_over_sigma():
 
 def pixels():
     torch.manual_seed(0)
-    unet = diffusers.UNet2DModel(sample_size=8, block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1,
-                                 down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2)  # fmt: skip
+    unet = diffusers.UNet2DModel(
+        sample_size=8,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        layers_per_block=1,
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+    )
     return diffusers.DDIMPipeline(unet, diffusers.DDIMScheduler())
 
 
@@ -185,8 +191,16 @@ def test_ddims_pipeline_passes_eta():
 
 def test_a_combined_pipeline_steps_with_it_inside():
     movq = diffusers.VQModel(block_out_channels=(8,), norm_num_groups=4)
-    nothing = dict.fromkeys(("prior_prior", "prior_image_encoder", "prior_text_encoder", "prior_tokenizer",
-                             "prior_scheduler", "prior_image_processor"))  # fmt: skip
+    nothing = dict.fromkeys(
+        (
+            "prior_prior",
+            "prior_image_encoder",
+            "prior_text_encoder",
+            "prior_tokenizer",
+            "prior_scheduler",
+            "prior_image_processor",
+        )
+    )
     scheduler = diffusers.DDPMScheduler()
     pipe = diffusers.KandinskyV22CombinedPipeline(tiny.unet(), scheduler, movq, **nothing)
     fs.enable(pipe, grid="karras")

@@ -18,8 +18,16 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
-VP = [tiny.stable_diffusion, tiny.stable_diffusion_v, tiny.stable_diffusion_xl, tiny.dit, tiny.pixart, tiny.controlnet,
-      tiny.stable_diffusion_image, tiny.stable_diffusion_xl_image]  # fmt: skip
+VP = [
+    tiny.stable_diffusion,
+    tiny.stable_diffusion_v,
+    tiny.stable_diffusion_xl,
+    tiny.dit,
+    tiny.pixart,
+    tiny.controlnet,
+    tiny.stable_diffusion_image,
+    tiny.stable_diffusion_xl_image,
+]
 
 
 def close(a, b, tolerance=1e-3):

@@ -13,8 +13,17 @@ from fewstep.errors import InputError
 from fewstep.integrations.diffusers import FewStepScheduler
 
 VP = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
-PLACEMENTS = ["simple", "uniform_logsnr", "uniform_time", "karras", "exponential", "beta", "trailing", "leading",
-              "linspace"]  # fmt: skip
+PLACEMENTS = [
+    "simple",
+    "uniform_logsnr",
+    "uniform_time",
+    "karras",
+    "exponential",
+    "beta",
+    "trailing",
+    "leading",
+    "linspace",
+]
 
 
 def belongs(scheduler):

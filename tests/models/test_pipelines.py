@@ -34,28 +34,46 @@ def scheduler(prediction_type: str = "epsilon", **settings) -> diffusers.DDIMSch
 
 def vae() -> diffusers.AutoencoderKL:
     return diffusers.AutoencoderKL(
-        block_out_channels=(8, 8), in_channels=3, out_channels=3, down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4, sample_size=16,
+        block_out_channels=(8, 8),
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=16,
         scaling_factor=0.5,
-    )  # fmt: skip
+    )
 
 
 def unconditional(prediction_type: str, **settings) -> diffusers.DDIMPipeline:
     torch.manual_seed(0)
     network = diffusers.UNet2DModel(
-        sample_size=8, in_channels=3, out_channels=3, layers_per_block=1, block_out_channels=(8, 8), norm_num_groups=4,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        sample_size=8,
+        in_channels=3,
+        out_channels=3,
+        layers_per_block=1,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
         attention_head_dim=4,
-    )  # fmt: skip
+    )
     return diffusers.DDIMPipeline(network, scheduler(prediction_type, **settings))
 
 
 def classes() -> diffusers.DiTPipeline:
     torch.manual_seed(0)
     network = diffusers.DiTTransformer2DModel(
-        sample_size=8, num_layers=1, patch_size=2, attention_head_dim=4, num_attention_heads=2, in_channels=4,
-        out_channels=8, num_embeds_ada_norm=1000,
-    )  # fmt: skip
+        sample_size=8,
+        num_layers=1,
+        patch_size=2,
+        attention_head_dim=4,
+        num_attention_heads=2,
+        in_channels=4,
+        out_channels=8,
+        num_embeds_ada_norm=1000,
+    )
     for value in network.parameters():  # the last layers are made of zeros
         torch.nn.init.normal_(value, std=0.1)
     return diffusers.DiTPipeline(network.eval(), vae().eval(), scheduler())
@@ -64,21 +82,41 @@ def classes() -> diffusers.DiTPipeline:
 def prompts(folder) -> diffusers.StableDiffusionPipeline:
     torch.manual_seed(0)
     network = diffusers.UNet2DConditionModel(
-        block_out_channels=(8, 16), layers_per_block=1, sample_size=8, in_channels=4, out_channels=4,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=16, attention_head_dim=4, norm_num_groups=4,
-    )  # fmt: skip
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=16,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    )
     pieces = [*string.ascii_lowercase, *(f"{letter}</w>" for letter in string.ascii_lowercase)]
     vocabulary = {piece: i for i, piece in enumerate([*pieces, "<|startoftext|>", "<|endoftext|>"])}
     tokenizer = CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=12)
     text = CLIPTextConfig(
-        vocab_size=len(vocabulary), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-        max_position_embeddings=12, bos_token_id=52, eos_token_id=53, pad_token_id=53,
-    )  # fmt: skip
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=12,
+        bos_token_id=52,
+        eos_token_id=53,
+        pad_token_id=53,
+    )
     return diffusers.StableDiffusionPipeline(
-        vae=vae(), unet=network, scheduler=scheduler("v_prediction"), text_encoder=CLIPTextModel(text),
-        tokenizer=tokenizer, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
+        vae=vae(),
+        unet=network,
+        scheduler=scheduler("v_prediction"),
+        text_encoder=CLIPTextModel(text),
+        tokenizer=tokenizer,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
 
 
 def drawn(folder, pipe, conditions=None, guidance=1.0, seed=3):

@@ -16,7 +16,7 @@ def test_the_weights_are_half_precision_and_at_most_eight_megabytes():
     with resources.as_file(path) as file:
         assert file.stat().st_size <= 8 * 2**20
         with safe_open(file, "pt") as weights:
-            assert {weights.get_tensor(name).dtype for name in weights.keys()} == {torch.float16}  # noqa: SIM118
+            assert {weights.get_tensor(name).dtype for name in weights.keys()} == {torch.float16}
 
 
 def test_classes_look_different_and_guidance_sharpens_them():

@@ -8,9 +8,22 @@ from typer.testing import CliRunner
 from fewstep.cli.app import app
 
 WORDS = [
-    "compare", "--solvers", "unipc,ddim,sa:few_step=True", "--grids", "karras,uniform_logsnr", "--steps", "2,3",
-    "--peers", "unipc_karras,sa", "--num", "9", "--batch-size", "4", "--exact-steps", "6",
-]  # fmt: skip
+    "compare",
+    "--solvers",
+    "unipc,ddim,sa:few_step=True",
+    "--grids",
+    "karras,uniform_logsnr",
+    "--steps",
+    "2,3",
+    "--peers",
+    "unipc_karras,sa",
+    "--num",
+    "9",
+    "--batch-size",
+    "4",
+    "--exact-steps",
+    "6",
+]
 
 
 @pytest.fixture(scope="session")

@@ -22,15 +22,22 @@ def browser(tmp_path_factory):
     """One browser for all tests, without a profile of its own and without leave to download anything."""
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-                 f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):  # fmt: skip
+    for word in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
+    ):
         options.add_argument(word)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     environment = {**os.environ, "SE_OFFLINE": "true"}
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER, env=environment))
     driver.execute_cdp_cmd("Network.enable", {})
-    driver.execute_cdp_cmd("Network.emulateNetworkConditions", {"offline": True, "latency": 0, "downloadThroughput": 0,
-                                                                "uploadThroughput": 0})  # fmt: skip
+    driver.execute_cdp_cmd(
+        "Network.emulateNetworkConditions",
+        {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0},
+    )
     yield driver
     driver.quit()
 
@@ -41,8 +48,10 @@ def reports(comparison, tmp_path_factory):
     table = json.loads((comparison / "table.json").read_text())
     many = []
     for steps in range(2, 30, 3):
-        many += [{**row, "nfe": steps, "solver": f"sa:predictor_order=3,corrector_order=4,tau=0.25,{'x' * i}"}
-                 for i, row in enumerate(table["rows"][:2])]  # fmt: skip
+        many += [
+            {**row, "nfe": steps, "solver": f"sa:predictor_order=3,corrector_order=4,tau=0.25,{'x' * i}"}
+            for i, row in enumerate(table["rows"][:2])
+        ]
     path = tmp_path_factory.mktemp("wide") / "report.html"
     path.write_text(comparison_page({**table, "rows": many}, [np.zeros((8, 32, 32, 1), np.uint8)] * len(many)), "utf-8")
     return {"small": comparison / "report.html", "wide": path}
@@ -51,8 +60,12 @@ def reports(comparison, tmp_path_factory):
 @pytest.fixture(params=WIDTHS, ids=lambda width: f"{width}px")
 def screen(browser, request):
     """The browser at one width."""
-    metrics = {"width": request.param, "height": WIDTHS[request.param], "deviceScaleFactor": 1,
-               "mobile": request.param < 600}  # fmt: skip
+    metrics = {
+        "width": request.param,
+        "height": WIDTHS[request.param],
+        "deviceScaleFactor": 1,
+        "mobile": request.param < 600,
+    }
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     return browser
 

@@ -39,8 +39,12 @@ def test_best_and_entries():
     assert best(ROWS, "fd") == {2: 2.5, 4: 1.25} and best(ROWS, "error") == {}
     entries = entries_of(ROWS)
     assert [entry.name for entry in entries] == [
-        "a on karras", "b on karras", "a on optimized", "b on optimized", "diffusers:c",
-    ]  # fmt: skip
+        "a on karras",
+        "b on karras",
+        "a on optimized",
+        "b on optimized",
+        "diffusers:c",
+    ]
     assert entries[3].values("fd") == {2: 2.5, 4: 1.25}
 
 

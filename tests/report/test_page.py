@@ -54,8 +54,12 @@ def page(comparison):
 
 
 def test_it_loads_nothing_from_elsewhere(comparison, page):
-    links = [value for _, attrs, _ in page.found for name, value in attrs.items()
-             if name in ("src", "href", "srcset", "data", "action", "poster", "xlink:href")]  # fmt: skip
+    links = [
+        value
+        for _, attrs, _ in page.found
+        for name, value in attrs.items()
+        if name in ("src", "href", "srcset", "data", "action", "poster", "xlink:href")
+    ]
     assert links and all(link.startswith(("data:", "#")) for link in links)
     text = (comparison / "report.html").read_text("utf-8")
     assert not re.search(r"url\(|@import|https?://", text)
@@ -65,8 +69,11 @@ def test_it_loads_nothing_from_elsewhere(comparison, page):
 
 
 def test_the_best_of_each_column_is_bold_and_nothing_else(table, page):
-    tables = "".join(f"{tag} {attrs.get('class', '')} {' '.join(''.join(text).split())}\n"
-                     for tag, attrs, text in page.found if tag in ("caption", "strong"))  # fmt: skip
+    tables = "".join(
+        f"{tag} {attrs.get('class', '')} {' '.join(''.join(text).split())}\n"
+        for tag, attrs, text in page.found
+        if tag in ("caption", "strong")
+    )
     for title, metric in (("Error to the reference solution by", "error"), ("Fréchet distance to the", "fd")):
         _, _, after = tables.partition(f"caption  {title}")
         bold = sorted(re.findall(r"strong best (\S+)", after.partition("caption")[0]))

@@ -73,10 +73,17 @@ class Concatenations(TorchFunctionMode):
 
 def test_a_diffusers_unet_against_its_concatenations():
     network = randomised(
-        UNet2DModel(sample_size=16, block_out_channels=(8, 16), norm_num_groups=4, layers_per_block=1, in_channels=2,
-                    out_channels=2, down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-                    up_block_types=("AttnUpBlock2D", "UpBlock2D"))
-    )  # fmt: skip
+        UNet2DModel(
+            sample_size=16,
+            block_out_channels=(8, 16),
+            norm_num_groups=4,
+            layers_per_block=1,
+            in_channels=2,
+            out_channels=2,
+            down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        )
+    )
     samples = data(network, size=16)
     found = norm_ratios(samples, LEVELS)
     assert len(found.skips) == 4
@@ -88,10 +95,17 @@ def test_a_diffusers_unet_against_its_concatenations():
 
 def test_guidance_and_thresholds_are_looked_through():
     network = randomised(
-        UNet2DModel(sample_size=8, block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1, in_channels=2,
-                    out_channels=2, down_block_types=("DownBlock2D", "DownBlock2D"),
-                    up_block_types=("UpBlock2D", "UpBlock2D"))
-    )  # fmt: skip
+        UNet2DModel(
+            sample_size=8,
+            block_out_channels=(8, 8),
+            norm_num_groups=4,
+            layers_per_block=1,
+            in_channels=2,
+            out_channels=2,
+            down_block_types=("DownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "UpBlock2D"),
+        )
+    )
     plain = data(network)
     guarded = RealData(fs.guidance.StaticThreshold(plain.denoiser), plain.x_0)
     assert torch.equal(norm_ratios(plain, LEVELS).mean, norm_ratios(guarded, LEVELS).mean)

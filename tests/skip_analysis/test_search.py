@@ -34,9 +34,16 @@ def test_a_fixed_range_is_not_evaluated():
 
 @pytest.fixture(scope="module")
 def denoiser():
-    network = UNet2DModel(sample_size=8, block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1,
-                          in_channels=2, out_channels=2, down_block_types=("DownBlock2D", "DownBlock2D"),
-                          up_block_types=("UpBlock2D", "UpBlock2D"))  # fmt: skip
+    network = UNet2DModel(
+        sample_size=8,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        layers_per_block=1,
+        in_channels=2,
+        out_channels=2,
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+    )
     return fs.Denoiser(randomised(network), fs.processes.EDM(), "x0", shape=(2, 8, 8))
 
 

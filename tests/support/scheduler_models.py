@@ -26,7 +26,7 @@ def data_prediction(x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     return linear + 0.3 * sigma * torch.tanh(x)
 
 
-def output(x: Tensor, sigma: Tensor, prediction: str, D: Callable = data_prediction) -> Tensor:  # noqa: N803
+def output(x: Tensor, sigma: Tensor, prediction: str, D: Callable = data_prediction) -> Tensor:
     """What a network of that prediction puts out at diffusers' ``sigma``, in float64 and then x's dtype."""
     s, x64 = torch.as_tensor(sigma).double(), x.double()
     alpha, sigma = (1 - s, s) if prediction == "flow_prediction" else (1 / (1 + s**2).sqrt(), s / (1 + s**2).sqrt())
@@ -36,7 +36,7 @@ def output(x: Tensor, sigma: Tensor, prediction: str, D: Callable = data_predict
     return kinds[prediction].to(x.dtype)
 
 
-def denoise(scheduler, x: Tensor, steps: int | None = None, D: Callable = data_prediction, **call) -> Tensor:  # noqa: N803
+def denoise(scheduler, x: Tensor, steps: int | None = None, D: Callable = data_prediction, **call) -> Tensor:
     """The loop of a pipeline; ``call`` goes to ``step``, but for lists, which go to ``set_timesteps``."""
     lists = {name: call.pop(name) for name in ("timesteps", "sigmas", "mu") if name in call}
     scheduler.set_timesteps(steps, **lists) if steps else scheduler.set_timesteps(**lists)

@@ -279,10 +279,23 @@ def wan():
 
 
 TEXT_TO_IMAGE = [
-    stable_diffusion, stable_diffusion_v, stable_diffusion_xl, dit, pixart, stable_diffusion_3, flux, wan, controlnet,
-]  # fmt: skip
-IMAGE_TO_IMAGE = [stable_diffusion_image, stable_diffusion_inpaint, stable_diffusion_xl_image,
-                  stable_diffusion_3_image, flux_image]  # fmt: skip
+    stable_diffusion,
+    stable_diffusion_v,
+    stable_diffusion_xl,
+    dit,
+    pixart,
+    stable_diffusion_3,
+    flux,
+    wan,
+    controlnet,
+]
+IMAGE_TO_IMAGE = [
+    stable_diffusion_image,
+    stable_diffusion_inpaint,
+    stable_diffusion_xl_image,
+    stable_diffusion_3_image,
+    flux_image,
+]
 
 
 def run(pipe, call, steps=4, **more):

@@ -369,5 +369,16 @@ def audioldm_2():
 
 
 ALL = [
-    pixart_sigma, flux_2, qwen_image, z_image, sana, lumina_2, hunyuan_video, wan_22, ltx, cogvideox, mochi, audioldm_2,
-]  # fmt: skip
+    pixart_sigma,
+    flux_2,
+    qwen_image,
+    z_image,
+    sana,
+    lumina_2,
+    hunyuan_video,
+    wan_22,
+    ltx,
+    cogvideox,
+    mochi,
+    audioldm_2,
+]

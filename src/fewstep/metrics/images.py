@@ -22,7 +22,6 @@ __all__ = [
     "npz_array",
     "npz_batches",
     "npz_names",
-    "npz_shape",
 ]
 
 ARRAYS = ("images", "train_images", "arr_0")
@@ -73,16 +72,6 @@ def npz_array(path: Path, name: str) -> np.ndarray:
     """
     with _whole(path), np.load(path, allow_pickle=False) as data:
         return data[name]
-
-
-def npz_shape(path: Path) -> tuple[int, ...]:
-    """Return the shape of the images in an npz, without reading them.
-
-    Raises:
-        InputError: if the file is damaged, or has no uint8 images.
-    """
-    with _whole(path), zipfile.ZipFile(path) as archive, archive.open(_member(archive, path)) as stream:
-        return _header(stream, path)
 
 
 def npz_batches(path: Path, batch_size: int) -> Iterator[np.ndarray]:

@@ -49,11 +49,22 @@ def curves(
         style = styles.get(entry.name) or styles[entry.solver]
         values = entry.values(metric)
         dashes = "--" if style.dashed else "-"
-        axes.plot(list(values), list(values.values()), dashes, color=style.colour, marker=style.marker, markersize=5.5,
-                  markeredgecolor="white", markeredgewidth=0.6, linewidth=1.7, zorder=3)  # fmt: skip
+        axes.plot(
+            list(values),
+            list(values.values()),
+            dashes,
+            color=style.colour,
+            marker=style.marker,
+            markersize=5.5,
+            markeredgecolor="white",
+            markeredgewidth=0.6,
+            linewidth=1.7,
+            zorder=3,
+        )
         low, high = entry.values(f"{metric}_low"), entry.values(f"{metric}_high")
-        axes.fill_between(list(low), list(low.values()), list(high.values()), color=style.colour, alpha=0.14,
-                          linewidth=0, zorder=2)  # fmt: skip
+        axes.fill_between(
+            list(low), list(low.values()), list(high.values()), color=style.colour, alpha=0.14, linewidth=0, zorder=2
+        )
     found = [v for e in everything for end in ("", "_low", "_high") for v in e.values(f"{metric}{end}").values()]
     _axes_of_curves(axes, found, sorted({nfe for entry in everything for nfe in entry.values(metric)}))
     axes.set(xlabel="network calls (NFE)", ylabel=label)
@@ -111,10 +122,26 @@ def grid_axis(grids: Mapping[str, Sequence[float | None]]) -> str:
         axes.plot(inside, [row] * len(inside), "o", color=COLOURS[0], markersize=5, zorder=3)
         for level, place in ((levels[0], left), (levels[-1], right)):
             if not level:
-                axes.plot([place], [row], "o", color=COLOURS[0], markerfacecolor="white", markersize=5, clip_on=False,
-                          zorder=3)  # fmt: skip
-        axes.annotate(_short(name), (0, row), xycoords=("axes fraction", "data"), xytext=(0, 5),
-                      textcoords="offset points", va="bottom", fontsize=11, color=INK)  # fmt: skip
+                axes.plot(
+                    [place],
+                    [row],
+                    "o",
+                    color=COLOURS[0],
+                    markerfacecolor="white",
+                    markersize=5,
+                    clip_on=False,
+                    zorder=3,
+                )
+        axes.annotate(
+            _short(name),
+            (0, row),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 5),
+            textcoords="offset points",
+            va="bottom",
+            fontsize=11,
+            color=INK,
+        )
     axes.set(xscale="log", xlabel="σ/α, from noise to data", xlim=(left, right), ylim=(len(grids) - 0.6, -0.8))
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)

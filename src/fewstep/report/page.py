@@ -40,8 +40,9 @@ def comparison_page(
         raise MissingPackageError("reports need jinja2: pip install 'fewstep[cli]'.") from error
 
     loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-                              lstrip_blocks=True)  # fmt: skip
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["digits"] = digits
     rows, entries = table["rows"], entries_of(table["rows"])
     calls = sorted({row["nfe"] for row in rows})

@@ -43,11 +43,16 @@ class Diagnosis:
         found: dict[str, Any] = {"levels": list(self.levels)}
         if self.ratios is not None:
             found["ratios"] = [
-                {"skip": skip.name, "depth": skip.depth, "channels": skip.channels,
-                 "resolution": skip.resolution, "mean": self.ratios.mean[:, i].tolist(),
-                 "deviation": self.ratios.deviation[:, i].tolist()}
+                {
+                    "skip": skip.name,
+                    "depth": skip.depth,
+                    "channels": skip.channels,
+                    "resolution": skip.resolution,
+                    "mean": self.ratios.mean[:, i].tolist(),
+                    "deviation": self.ratios.deviation[:, i].tolist(),
+                }
                 for i, skip in enumerate(self.ratios.skips)
-            ]  # fmt: skip
+            ]
         for name, change in (("pixel_loss", self.pixel), ("feature_loss", self.feature)):
             if change is not None:
                 found[name] = {key: value.tolist() for key, value in vars(change).items()}

@@ -160,8 +160,10 @@ def test_other_settings_are_refused(tmp_path, fails):
 
 def test_specs_are_split_at_names():
     assert split_specs("--solvers", "unipc:order=2,variant=bh1, ddim,sa:tau=0.5") == [
-        "unipc:order=2,variant=bh1", "ddim", "sa:tau=0.5",
-    ]  # fmt: skip
+        "unipc:order=2,variant=bh1",
+        "ddim",
+        "sa:tau=0.5",
+    ]
     with pytest.raises(InputError, match="give names"):
         split_specs("--solvers", ",")
 
@@ -215,8 +217,11 @@ def test_a_model_that_is_led_by_prompts(tmp_path, monkeypatch):
     with np.load(tmp_path / name / "samples-00000.npz") as drawn:
         with np.load(tmp_path / "t" / f"{name}.npz") as kept:
             assert np.array_equal(drawn["images"][:8], kept["images"])
-    monkeypatch.setattr(sys, "argv", ["fewstep", *map(str, [*SMALL, *words, "--model", "support.compared:led",
-                                                            "--out", tmp_path / "n"])])  # fmt: skip
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["fewstep", *map(str, [*SMALL, *words, "--model", "support.compared:led", "--out", tmp_path / "n"])],
+    )
     with pytest.raises(SystemExit):
         run()
 
@@ -307,8 +312,15 @@ def test_an_rgb_model_is_measured_by_its_error(tmp_path):
     assert (rule.solver, rule.grid) in [(row["solver"], row["grid"]) for row in rows]
     assert {"karras", "uniform_logsnr"} < {row["grid"] for row in rows} and all("fd" not in row for row in rows)
     assert (tmp_path / "t" / "table.csv").read_text().splitlines()[0].split(",") == [
-        "solver", "grid", "steps", "nfe", "error", "error_low", "error_high", "command",
-    ]  # fmt: skip
+        "solver",
+        "grid",
+        "steps",
+        "nfe",
+        "error",
+        "error_low",
+        "error_high",
+        "command",
+    ]
 
 
 @pytest.mark.parametrize(

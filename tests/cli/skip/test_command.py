@@ -73,8 +73,9 @@ SMALL = ("--model", "mymodel:load")
 
 
 def test_the_embedded_model_is_diagnosed(folder):
-    printed = fewstep("skip", "diagnose", "--data", "clothes.npz", "--num", 4, "--levels", 2, "--inversion-steps", 2,
-                      "--out", "found")  # fmt: skip
+    printed = fewstep(
+        "skip", "diagnose", "--data", "clothes.npz", "--num", 4, "--levels", 2, "--inversion-steps", 2, "--out", "found"
+    )
     assert sorted(os.listdir("found")) == ["diagnosis.json", "inversion.png", "losses.png", "ratios.png"]
     for name in ("inversion", "losses", "ratios"):
         with Image.open(f"found/{name}.png") as picture:
@@ -93,8 +94,25 @@ def test_the_embedded_model_is_diagnosed(folder):
 
 def test_one_part_with_other_features_and_a_profile(folder):
     fs.skip.Profile(rho=1.0).save("one.json")
-    fewstep("skip", "diagnose", *SMALL, "--data", "small.npz", "--num", 4, "--levels", 2, "--diagnostics", "losses",
-            "--features", "torchscript:rows.pt", "--skip", "one.json", "--out", "found")  # fmt: skip
+    fewstep(
+        "skip",
+        "diagnose",
+        *SMALL,
+        "--data",
+        "small.npz",
+        "--num",
+        4,
+        "--levels",
+        2,
+        "--diagnostics",
+        "losses",
+        "--features",
+        "torchscript:rows.pt",
+        "--skip",
+        "one.json",
+        "--out",
+        "found",
+    )
     assert sorted(os.listdir("found")) == ["diagnosis.json", "losses.png"]
     record = json.loads((folder / "found" / "diagnosis.json").read_text())
     assert record["feature_loss"]["relative"] == [0.0, 0.0] and "ratios" not in record
@@ -102,8 +120,22 @@ def test_one_part_with_other_features_and_a_profile(folder):
 
 
 def searched(*words):
-    return fewstep("skip", "search", *SMALL, "--steps", 2, "--grid", "karras", "--num", 10, "--points", 3,
-                   "--features", "torchscript:rows.pt", *words)  # fmt: skip
+    return fewstep(
+        "skip",
+        "search",
+        *SMALL,
+        "--steps",
+        2,
+        "--grid",
+        "karras",
+        "--num",
+        10,
+        "--points",
+        3,
+        "--features",
+        "torchscript:rows.pt",
+        *words,
+    )
 
 
 def test_a_search_writes_a_profile_that_loads(folder):
@@ -128,8 +160,18 @@ def test_a_search_writes_a_profile_that_loads(folder):
 
 
 def test_a_search_by_feature_loss(folder):
-    printed = searched("--metric", "feature-loss", "--data", "small.npz", "--method", "grid", "--top", "0.9:1.0",
-                       "--out", "profile.json")  # fmt: skip
+    printed = searched(
+        "--metric",
+        "feature-loss",
+        "--data",
+        "small.npz",
+        "--method",
+        "grid",
+        "--top",
+        "0.9:1.0",
+        "--out",
+        "profile.json",
+    )
     origin = fs.skip.load("profile.json").origin
     assert len(origin["points"]) == 9 and origin["settings"]["data"] == "small.npz"
     assert "feature-loss" in printed
@@ -162,8 +204,23 @@ def test_a_set_is_of_one_profile(folder):
 
 def test_samples_with_a_profile_are_those_of_the_library(folder):
     fs.skip.Profile(0.6).save("profile.json")
-    fewstep("sample", "--steps", 2, "--grid", "karras", "--num", 2, "--class", 3, "--guidance", 2,
-            "--skip", "profile.json", "--out", "x.npz")  # fmt: skip
+    fewstep(
+        "sample",
+        "--steps",
+        2,
+        "--grid",
+        "karras",
+        "--num",
+        2,
+        "--class",
+        3,
+        "--guidance",
+        2,
+        "--skip",
+        "profile.json",
+        "--out",
+        "x.npz",
+    )
     model = fs.zoo.load("fashion-mnist", guidance_scale=2.0)
     with torch.no_grad(), fs.skip.tuned(model.inner.network, 0.6):
         x_0 = fs.sample(model, fs.UniPC(), fs.grids.karras(model.process, 2), seeds=range(2), cond=3)
@@ -174,8 +231,21 @@ def test_samples_with_a_profile_are_those_of_the_library(folder):
 def test_a_profile_of_another_model_is_warned_of(folder):
     searched("--reference", "small.npz", "--out", "profile.json")
     with pytest.warns(UserWarning, match="another model"):
-        fewstep("sample", "--model", "mymodel:other", "--steps", 2, "--grid", "karras", "--num", 1,
-                "--skip", "profile.json", "--out", "x.npz")  # fmt: skip
+        fewstep(
+            "sample",
+            "--model",
+            "mymodel:other",
+            "--steps",
+            2,
+            "--grid",
+            "karras",
+            "--num",
+            1,
+            "--skip",
+            "profile.json",
+            "--out",
+            "x.npz",
+        )
 
 
 def test_a_profile_of_another_number_of_skips_is_refused(folder):

@@ -30,8 +30,15 @@ def draw_ratios(ratios: NormRatios, path: Path) -> None:
         for i, skip in enumerate(ratios.skips):
             size = "×".join(map(str, skip.resolution)) if skip.resolution else ""
             colour = colormaps["viridis"](0.9 * i / max(count - 1, 1))
-            axes.plot(ratios.levels, ratios.mean[:, i].tolist(), "o-", color=colour, markersize=3, linewidth=1,
-                      label=f"{skip.depth}  {size}")  # fmt: skip
+            axes.plot(
+                ratios.levels,
+                ratios.mean[:, i].tolist(),
+                "o-",
+                color=colour,
+                markersize=3,
+                linewidth=1,
+                label=f"{skip.depth}  {size}",
+            )
         axes.set(xscale="log", yscale="log", xlabel="noise level σ/α", ylabel="‖skip‖ / ‖hidden‖")
         for labels in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
             labels("{x:g}")
@@ -44,17 +51,33 @@ def draw_losses(levels: Sequence[float], pixel: Change, feature: Change | None, 
     shown = [("pixels", pixel)] + ([("features", feature)] if feature is not None else [])
     with _figure(path, len(shown)) as panels:
         for axes, (name, change) in zip(panels, shown, strict=True):
-            axes.errorbar(levels, (100 * change.relative).tolist(), (200 * change.error).tolist(), fmt="o-",
-                          color=ACCENT, markersize=4, linewidth=1, capsize=2)  # fmt: skip
+            axes.errorbar(
+                levels,
+                (100 * change.relative).tolist(),
+                (200 * change.error).tolist(),
+                fmt="o-",
+                color=ACCENT,
+                markersize=4,
+                linewidth=1,
+                capsize=2,
+            )
             axes.axhline(0.0, color=MUTED, linewidth=0.8)
-            axes.set(xscale="log", xlabel="noise level σ/α", title=f"in {name}",
-                     ylabel="denoising loss, change by tuning (%)")  # fmt: skip
+            axes.set(
+                xscale="log",
+                xlabel="noise level σ/α",
+                title=f"in {name}",
+                ylabel="denoising loss, change by tuning (%)",
+            )
 
 
 def draw_inversion(untuned: NoiseStatistics, tuned: NoiseStatistics, path: Path) -> None:
     """Draw MMD² and moments of the inverted noise, untuned and tuned, beside those of a Gaussian."""
-    names = {"mmd": "MMD² to N(0, 1)", "variance": "variance − 1", "kurtosis": "excess kurtosis",
-             "neighbours": "neighbours' correlation"}  # fmt: skip
+    names = {
+        "mmd": "MMD² to N(0, 1)",
+        "variance": "variance − 1",
+        "kurtosis": "excess kurtosis",
+        "neighbours": "neighbours' correlation",
+    }
     before, after = ({**asdict(x), "variance": x.variance - 1.0} for x in (untuned, tuned))
     with _figure(path, len(names), width=2.3, height=2.8) as panels:
         for axes, (key, name) in zip(panels, names.items(), strict=True):
