@@ -19,8 +19,7 @@ help:
 	@echo "make clean   remove .venv, caches and samples.png"
 
 sample: $(SAMPLE_READY)
-	$(BIN)/fewstep sample --model fashion-mnist --solver unipc:order=2 --grid optimized --steps 8 --num 16 --seed 0 --out samples.png
-	@echo "The picture is $(CURDIR)/samples.png"
+	@$(BIN)/fewstep sample --out $(CURDIR)/samples.png
 
 test: $(TEST_READY)
 	$(BIN)/python -m pytest -q --durations=10

@@ -111,6 +111,11 @@ def cut(path, length: int) -> None:
     path.write_bytes(path.read_bytes()[:length])
 
 
+def rgb(folder) -> None:
+    for path in folder.glob("*.npz"):
+        np.savez(path, images=pixels(4).repeat(3, axis=-1))
+
+
 def statistics(folder, size: int) -> None:
     np.savez(folder / "fid.npz", mu=np.zeros(3), sigma=np.eye(size))
 
@@ -124,6 +129,8 @@ def statistics(folder, size: int) -> None:
         (None, ["--device", "cdua"], "write cpu, or cuda on a GPU"),
         (None, ["--metrics", "kid"], "moments alone"),
         (None, ["--out", "result.txt"], "ends in .json"),
+        (None, ["--features", "none"], "give --features torchscript:FILE"),
+        (lambda f: rgb(f / "samples"), [], "for others give torchscript:FILE"),
         (lambda f: cut(f / "samples" / "b.npz", 900), [], "b.npz' is damaged"),
         (lambda f: cut(f / "samples" / "b.npz", 0), [], "b.npz' is damaged"),
         (lambda f: np.savez(f / "samples" / "b.npz", images=pixels(4, side=30)), [], "one size is needed"),

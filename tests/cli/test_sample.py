@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+import fewstep as fs
 from fewstep.cli.app import app
 from fewstep.errors import FewstepError
 
@@ -75,6 +76,8 @@ def test_the_catalogue_names_everything():
         (["--seed", -5], "at least 0"),
         (["--solver", "sa:tau=1@1:0.05"], "lower end first"),
         (["--grid", "missing.json"], "cannot be read"),
+        (["--skip", "missing.json"], "cannot be read"),
+        (["--skip", "botom=0.8"], "did you mean 'bottom'"),
         (["--out", "missing/folder/x.png"], "does not exist"),
         (["--out", "picture.jpg"], ".png or .npz"),
     ],
@@ -83,6 +86,21 @@ def test_mistakes_are_one_line_and_leave_nothing(words, answer, tmp_path, fails,
     monkeypatch.chdir(tmp_path)
     assert answer in fails("sample", "--num", 2, "--steps", 2, *words)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_grids_file_decides_the_number_of_steps(tmp_path, monkeypatch, fails):
+    monkeypatch.chdir(tmp_path)
+    grid = fs.grids.karras(fs.processes.VPDiscrete.from_betas(), 3)
+    (tmp_path / "grid.json").write_text(grid.to_json())
+    assert "on grid.json, 3 steps, 3 network calls: 2 images" in fewstep("sample", "--grid", "grid.json", "--num", 2)
+    assert "has 3 steps, not 8: ask for 3, or leave it" in fails("sample", "--grid", "grid.json", "--steps", 8)
+
+
+def test_skips_are_scaled_by_a_number(tmp_path):
+    for name, words in (("plain", []), ("one", ["--skip", 1]), ("less", ["--skip", 0.5])):
+        fewstep("sample", "--steps", 2, "--num", 1, *words, "--out", tmp_path / f"{name}.npz")
+    plain, one, less = (np.load(tmp_path / f"{name}.npz")["images"] for name in ("plain", "one", "less"))
+    assert np.array_equal(plain, one) and not np.array_equal(plain, less)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

@@ -8,9 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from fewstep import skip
-from fewstep.calibration import fingerprint
 from fewstep.denoiser import DataPredictor
-from fewstep.fingerprint import described
+from fewstep.fingerprint import described, fingerprint
 from fewstep.skip import Profile, Tuned
 
 __all__ = ["origin", "settings_of", "tuned_by"]

@@ -9,6 +9,7 @@ from typing import Any
 
 from fewstep.cli.settings.skip import SearchSettings
 from fewstep.cli.shared.conditions import conditions_of
+from fewstep.cli.shared.features import few_images
 from fewstep.cli.skip.real_images import real_samples
 from fewstep.metrics import Extractor
 from fewstep.metrics.references import reference_summary
@@ -48,6 +49,13 @@ class Wanted:
         if settings.data is None:
             return self._frechet(progress, batches)
         return self._loss(settings.data, progress, batches)
+
+    def few(self) -> str | None:
+        """Return a sentence if the samples are few for the distance."""
+        if self.settings.data is not None:
+            return None
+        moments = reference_summary(self.settings.reference, self.features).moments
+        return few_images(self.settings.num, len(moments.mean), "fd")
 
     def _frechet(self, progress: Callable[[], None], batches: int) -> tuple[Objective, int]:
         def conditions(seeds: Sequence[int]) -> Any:

@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -68,6 +69,9 @@ def search(settings: SearchSettings) -> None:
     }
     _write(settings.out, found, metric, {**origin(settings.model, model.denoiser), "settings": record})
     _show(found, metric, settings.out)
+    few = wanted.few()
+    if few is not None:
+        typer.echo(few)
 
 
 def _write(out: Path, found: SearchResult, metric: str, origin: dict[str, Any]) -> None:
