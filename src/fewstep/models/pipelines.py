@@ -74,7 +74,12 @@ def _loaded(path: Path, dtype: torch.dtype) -> Any:
             # Newer versions call it dtype; the old name is the one that all of them know.
             warnings.filterwarnings("ignore", "`torch_dtype` is deprecated", FutureWarning)
             pipeline = DiffusionPipeline.from_pretrained(
-                path, local_files_only=True, use_safetensors=True, torch_dtype=dtype, **without
+                path,
+                local_files_only=True,
+                use_safetensors=True,
+                torch_dtype=dtype,
+                low_cpu_mem_usage=find_spec("accelerate") is not None,  # Otherwise a notice says that it is missing.
+                **without,
             )
     except (torch.cuda.OutOfMemoryError, MemoryError):
         raise
