@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from fewstep.denoiser import Condition, DataPredictor
 from fewstep.errors import InputError, NonFiniteStateError
 from fewstep.executor import Callback, execute
 from fewstep.guidance import ClassifierFree
+from fewstep.models.pipeline_denoiser import PipelineDenoiser
 from fewstep.plan import Plan
 from fewstep.sampling import initial_state
 
@@ -37,7 +38,7 @@ class Model:
 
     denoiser: DataPredictor
     decode: Callable[[Tensor], Tensor] | None = None
-    embed: Callable[[Sequence[str]], Mapping[str, Any]] | None = None
+    embed: Callable[[Sequence[str]], Condition] | None = None
     parts: tuple[nn.Module, ...] = ()
     encode: Callable[[Tensor], Tensor] | None = None
     null_cond: Condition | int = None
@@ -45,9 +46,13 @@ class Model:
     def guided(self, guidance_scale: float) -> Model:
         """Return the model under classifier-free guidance (``fs.guidance.ClassifierFree``); a scale of 1 is none.
 
+        A pipeline that is called as a whole is guided by itself.
+
         Raises:
             InputError: if the scale is not finite, or the model has no null condition that is known.
         """
+        if isinstance(self.denoiser, PipelineDenoiser):
+            return replace(self, denoiser=self.denoiser.with_guidance(guidance_scale))
         if guidance_scale == 1.0:
             return self
         if self.null_cond is None:

@@ -76,7 +76,6 @@ class PipelineDenoiser(DataPredictor):
         network: the pipeline's (first) denoising network.
         prediction: what it predicts, one of ``fewstep.denoiser.PREDICTIONS``.
         process, shape: of the state that the pipeline hands to its scheduler.
-        num_classes: the number of conditions, if there are several.
         guidance_scale: the pipeline's own; 1 where it has none.
         layout: how the pipeline's ``latents`` are packed into a state.
     """
@@ -95,8 +94,6 @@ class PipelineDenoiser(DataPredictor):
         self._parameters = inspect.signature(pipe.__call__).parameters
         self._call_settings, self._rows = _split(call)
         self._alone = False
-        self.num_classes = len(next(iter(self._rows.values()))) if self._rows else None
-        self.default_cond = 0 if self.num_classes in (None, 1) else None
         self.network = next((n for n in (getattr(pipe, name, None) for name in NETWORKS) if n is not None), None)
         default = self._parameters["guidance_scale"].default if "guidance_scale" in self._parameters else 1.0
         self.guidance_scale = call.get("guidance_scale", default)
@@ -108,6 +105,11 @@ class PipelineDenoiser(DataPredictor):
     def process(self) -> Process:  # type: ignore[override]
         """The noising process, with the shift that the pipeline asks for at this resolution."""
         return self._process
+
+    @property
+    def num_classes(self) -> int | None:  # type: ignore[override]
+        """The number of conditions; None for a pipeline that takes none."""
+        return len(next(iter(self._rows.values()))) if self._rows else None
 
     @property
     def device(self) -> torch.device:
@@ -136,7 +138,7 @@ class PipelineDenoiser(DataPredictor):
 
         Args:
             x0: samples [batch, *shape].
-            cond: as in a call; pipelines that rank or caption their results look at it.
+            cond: as in a call; None: the first, for few pipelines look at it here.
             output_type: "pil", "np" or "pt", as the pipeline takes it; None for the pipeline's default.
 
         Raises:
@@ -144,7 +146,7 @@ class PipelineDenoiser(DataPredictor):
         """
         if tuple(x0.shape[1:]) != self.shape:
             raise InputError(f"x0 has shape {tuple(x0.shape)}: the pipeline's samples are [batch, {self.shape}].")
-        numbers = self._numbers(cond, len(x0))
+        numbers = [0] * len(x0) if cond is None else self._numbers(cond, len(x0))
         self.scheduler.at = torch.zeros((), dtype=torch.float64)
         made = []
         for i in range(len(x0)):
@@ -155,17 +157,48 @@ class PipelineDenoiser(DataPredictor):
             return [one for part in made for one in part]
         return torch.cat(made) if isinstance(made[0], Tensor) else np.concatenate(made)
 
+    def add_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """Return the numbers of ``prompts`` as conditions, int64 [n]; new ones are added to those that there are.
+
+        Raises:
+            InputError: if the pipeline takes no prompts, or was given embeddings in their place.
+        """
+        known: Any = self._rows.get("prompt")
+        if known is None or any(isinstance(rows, Tensor) for rows in self._rows.values()):
+            raise InputError(
+                f"{self._name} was not given a prompt, so it takes no others: from_pipeline(pipe, prompt='')"
+            )
+        for prompt in dict.fromkeys(prompts):
+            if prompt not in known:
+                for name, rows in self._rows.items():
+                    self._rows[name] = [*rows, prompt if name == "prompt" else rows[0]]
+                known = self._rows["prompt"]
+        return torch.tensor([known.index(prompt) for prompt in prompts])
+
+    def with_guidance(self, guidance_scale: float) -> PipelineDenoiser:
+        """Return the pipeline at another guidance scale.
+
+        Raises:
+            InputError: if the pipeline takes no ``guidance_scale``.
+        """
+        if "guidance_scale" not in self._parameters:
+            raise InputError(f"{self._name} takes no guidance_scale: leave it.")
+        guided = copy.copy(self)
+        guided._call_settings = {**self._call_settings, "guidance_scale": guidance_scale}
+        guided.guidance_scale = guidance_scale
+        return guided
+
     def check_cond(self, cond: Any, batch: int) -> Condition:
         """Return the numbers of the conditions, int64 [batch], or None for the only one."""
         return None if cond is None else super().check_cond(cond, batch)
 
     def _numbers(self, cond: Condition, batch: int) -> list[int]:
         if cond is None:
-            if self.default_cond is None:
+            if self.num_classes not in (None, 1):
                 raise InputError(
                     f"the pipeline has {self.num_classes} conditions: choose one for each sample, cond=[0, 1, …]."
                 )
-            return [self.default_cond] * batch
+            return [0] * batch
         return torch.as_tensor(cond).flatten().expand(batch).tolist()
 
     def _tried(self, x_t: Tensor, numbers: list[int]) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
@@ -16,9 +17,19 @@ from fewstep.errors import InputError, MissingPackageError
 from fewstep.guidance import DynamicThreshold, StaticThreshold
 from fewstep.models.folder import check_folder
 from fewstep.models.model import Model
+from fewstep.models.pipeline_denoiser import from_pipeline
 
 __all__ = ["is_pipeline", "load_pipeline"]
 
+OF_NETWORKS = (
+    "DDIMPipeline",
+    "DDPMPipeline",
+    "DiTPipeline",
+    "LDMPipeline",
+    "PNDMPipeline",
+    "StableDiffusionPipeline",
+)
+"""Pipelines whose network is all that their loop calls."""
 LARGEST = 8192
 """The most pixels along a side of a sample."""
 
@@ -29,7 +40,11 @@ def is_pipeline(path: Path) -> bool:
 
 
 def load_pipeline(path: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Model:
-    """Return a pipeline as a model: unconditional, of classes, or of prompts as Stable Diffusion 1 and 2.
+    """Return a pipeline as a model.
+
+    Its network is the model where that is called with classes or a text's states alone (unconditional pipelines, DiT,
+    Stable Diffusion 1 and 2); any other pipeline that takes ``latents`` is called as a whole
+    (``fs.models.from_pipeline``).
 
     Only safetensors are read and no code of the folder is run. The process, the prediction and the clipping of x0
     are those of the pipeline's scheduler; the scheduler itself is what fewstep replaces.
@@ -46,12 +61,9 @@ def load_pipeline(path: Path, *, device: str = "cpu", dtype: torch.dtype = torch
     if find_spec("diffusers") is None:
         raise MissingPackageError(f"{str(path)!r} is a diffusers pipeline: pip install 'fewstep[diffusers]'.")
     pipeline = _loaded(path, dtype).to(device)
-    network = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
-    if network is None or hasattr(pipeline, "text_encoder_2") or hasattr(pipeline, "text_encoder_3"):
-        raise InputError(
-            f"{str(path)!r} holds a {type(pipeline).__name__}, which is none of the kinds known here (unconditional, "
-            "classes, Stable Diffusion 1 and 2): use fewstep.integrations.diffusers.FewStepScheduler inside it."
-        )
+    if type(pipeline).__name__ not in OF_NETWORKS:
+        return _whole(pipeline)
+    network: Any = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
     network.eval().requires_grad_(False)
     denoiser, null = _denoiser(pipeline, network)
     embed = _embedding(pipeline) if hasattr(pipeline, "encode_prompt") else None
@@ -95,6 +107,20 @@ def _loaded(path: Path, dtype: torch.dtype) -> Any:
                     "are of another version or not all there; save or download it again."
                 )
     return pipeline
+
+
+def _whole(pipeline: Any) -> Model:
+    """Return a pipeline that is called for one step at a time as a model."""
+    takes_prompts = "prompt" in inspect.signature(pipeline.__call__).parameters
+    denoiser = from_pipeline(pipeline, **({"prompt": ""} if takes_prompts else {}))
+
+    def decode(samples: Tensor) -> Tensor:
+        made = torch.as_tensor(denoiser.decode(samples, output_type="pt"))
+        return made.float() * 2.0 - 1.0 if made.ndim in (4, 5) else made.float()
+
+    networks = [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
+    parts = tuple(part for part in networks if part is not denoiser.network)
+    return Model(denoiser, decode, denoiser.add_prompts if takes_prompts else None, parts)
 
 
 def _denoiser(pipeline: Any, network: Any) -> tuple[DataPredictor, Condition | int]:
