@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from fewstep import skip as skip
     from fewstep import skip_analysis as skip_analysis
     from fewstep import solvers as solvers
-    from fewstep.calibration import calibrate as calibrate
+    from fewstep.calibration.calibrate import calibrate as calibrate
     from fewstep.denoiser import DataPredictor as DataPredictor
     from fewstep.denoiser import Denoiser as Denoiser
     from fewstep.executor import execute as execute

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from fewstep import processes
+from fewstep.analytic import AnalyticPrediction, StoredAnalytic
 from fewstep.errors import InputError
 from fewstep.processes import Process
 from fewstep.processes.base import on_host
@@ -40,7 +41,8 @@ class Row:
 
     ``history[0]`` is the newest prediction. The base is the state that the row's interval starts from.
     With ``evaluate`` the network is first called on the state made by the row before (x_T for the
-    first row) and its prediction put in front of the history. ``time`` is the interval's end.
+    first row) and its prediction put in front of the history; with ``analytic`` a formula's prediction there.
+    ``time`` is the interval's end.
     """
 
     interval: int
@@ -49,6 +51,7 @@ class Row:
     history_weights: tuple[float, ...]
     noise_scale: float
     evaluate: bool
+    analytic: AnalyticPrediction | None = None
 
 
 class StoredRow(Schema):
@@ -59,6 +62,7 @@ class StoredRow(Schema):
     history_weights: list[float]
     noise_scale: float
     evaluate: bool
+    analytic: StoredAnalytic | None = None
 
 
 class StoredPlan(Schema):
@@ -113,10 +117,11 @@ class Plan(Stored):
         prediction: what the history holds, "x0" or "epsilon" (ε̂ = (x − α·D)/σ at the point of evaluation).
         solver: the solver's description, for people.
         fitted: whether the coefficients were fitted to a model, which need not reproduce a constant D.
+        analytic: for each row the formula that predicts before it in place of the network, or None; empty for none.
 
     Raises:
         InputError: if shapes disagree, a coefficient is not finite, a row looks further back than the
-            calls made so far, or (unless ``fitted``) a constant data prediction is not reproduced exactly:
+            predictions made so far, or (unless ``fitted``) a constant data prediction is not reproduced exactly:
             state_weight·α_s + Σ_j history_weights_j = α_t for "x0", state_weight·α_s = α_t for "epsilon", to 1e-9
             and the rounding of the sum.
     """
@@ -130,6 +135,7 @@ class Plan(Stored):
     prediction: Prediction = "x0"
     solver: str = ""
     fitted: bool = False
+    analytic: tuple[AnalyticPrediction | None, ...] = ()
 
     @property
     def process(self) -> Process:
@@ -153,8 +159,8 @@ class Plan(Stored):
             if self.history_weights.ndim > 2
             else self.history_weights != 0
         )
-        calls = self.evaluate.cumsum(0)
-        if bool((reach & (torch.arange(self.history_weights.shape[-1]) >= calls[:, None])).any()):
+        made = self.predicts.cumsum(0)
+        if bool((reach & (torch.arange(self.history_weights.shape[-1]) >= made[:, None])).any()):
             raise InputError("a row of the plan uses more predictions than were made before it.")
         if not self.fitted:
             self._check_consistency()
@@ -177,7 +183,11 @@ class Plan(Stored):
                 f"plan.interval is {self.interval.tolist()} for {self.times.shape[-1]} times: "
                 "number the intervals 0, 1, 2, … without a gap, and cover each."
             )
-        if not bool(self.evaluate[0]):
+        if len(self.analytic) not in (0, rows):
+            raise InputError(f"plan.analytic has {len(self.analytic)} entries for {rows} rows: give one for each.")
+        if any(formula is not None and call for formula, call in zip(self.analytic, self.evaluate, strict=False)):
+            raise InputError("a row of the plan both calls the network and has a formula for it: keep one of them.")
+        if not bool(self.predicts[0]):
             raise InputError("the first row of a plan must evaluate the network: set evaluate[0] to True.")
         if self.prediction not in ("x0", "epsilon"):
             raise InputError(f"prediction is {self.prediction!r}: write 'x0' or 'epsilon'.")
@@ -200,8 +210,21 @@ class Plan(Stored):
 
     @cached_property
     def nfe(self) -> int:
-        """The number of network calls."""
+        """The number of network calls; analytic predictions cost none."""
         return int(self.evaluate.sum())
+
+    @cached_property
+    def predicts(self) -> Tensor:
+        """Whether a prediction is made before the row, by the network or by a formula, bool [R]."""
+        if not self.analytic:
+            return self.evaluate
+        return self.evaluate | torch.tensor([formula is not None for formula in self.analytic])
+
+    @cached_property
+    def formulas(self) -> tuple[AnalyticPrediction | None, ...]:
+        """For each prediction in turn its formula, None where it is the network's."""
+        chosen = self.analytic or (None,) * len(self.interval)
+        return tuple(formula for formula, made in zip(chosen, self.predicts.tolist(), strict=True) if made)
 
     @property
     def steps(self) -> int:
@@ -221,8 +244,17 @@ class Plan(Stored):
     @cached_property
     def call_points(self) -> Tensor:
         """The grid points at which the network is called, int64 [nfe]."""
-        made_at = torch.cat([self.interval.new_zeros(1), self.interval[:-1] + 1])
-        return made_at[self.evaluate]
+        return self.row_points[self.evaluate]
+
+    @cached_property
+    def prediction_times(self) -> Tensor:
+        """The times of all predictions, the network's and the formulas', float64 [..., P]."""
+        return self.times[..., self.row_points[self.predicts]]
+
+    @cached_property
+    def row_points(self) -> Tensor:
+        """For each row the grid point that a prediction before it belongs to, int64 [R]."""
+        return torch.cat([self.interval.new_zeros(1), self.interval[:-1] + 1])
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
@@ -237,14 +269,16 @@ class Plan(Stored):
             self.noise_scale,
             self.evaluate,
         )
+        formulas = self.analytic or (None,) * len(self.interval)
         return tuple(
-            Row(s, t, a, tuple(b), c, e) for s, t, a, b, c, e in zip(*(x.tolist() for x in columns), strict=True)
+            Row(s, t, a, tuple(b), c, e, formula)
+            for s, t, a, b, c, e, formula in zip(*(x.tolist() for x in columns), formulas, strict=True)
         )
 
     def unrolled(self) -> tuple[Tensor, Tensor]:
         r"""Return (A, W) with x_N = A·x_T + Σ_i W_i·D_i for data predictions D_i frozen along the trajectory.
 
-        A is [...], W is [..., nfe], in the order of the calls. Noise is left out.
+        A is [...], W is [..., P], in the order of the predictions; without analytic ones P = nfe. Noise is left out.
         """
         gain, contributions = self.contributions()
         return gain, contributions.sum(-2)
@@ -253,11 +287,11 @@ class Plan(Stored):
     def contributions(self, row: int = -1) -> tuple[Tensor, Tensor]:
         r"""Return (A, C) with x = A·x_T + Σ_r Σ_i C_{r,i}·D_i, x being the state that ``row`` makes (the last one).
 
-        C is [..., R, nfe]: what call i adds through row r. The rows form one triangular linear system; its
+        C is [..., R, P]: what prediction i adds through row r. The rows form one triangular linear system; its
         adjoint solution gives every weight at once.
         """
-        rows, calls = self.interval.numel(), self.nfe
-        to_call = self.evaluate.cumsum(0)
+        rows, calls = self.interval.numel(), len(self.formulas)
+        to_call = self.predicts.cumsum(0)
         batch = self.state_weight.shape[:-1]
         taken = torch.zeros(*batch, rows, calls, dtype=torch.float64)
         looking, slot = torch.nonzero(torch.arange(self.history_weights.shape[-1]) < to_call[:, None], as_tuple=True)
@@ -265,8 +299,8 @@ class Plan(Stored):
         system = torch.eye(rows + 1, dtype=torch.float64).repeat(*batch, 1, 1)
         system[..., torch.arange(1, rows + 1), self._base + 1] = -self.state_weight
         if self.prediction == "epsilon":
-            alpha, sigma = self.process.alpha(self.call_times), self.process.sigma(self.call_times)
-            point = torch.nonzero(self.evaluate).squeeze(-1)
+            alpha, sigma = self.process.alpha(self.prediction_times), self.process.sigma(self.prediction_times)
+            point = torch.nonzero(self.predicts).squeeze(-1)
             system[..., 1:, point] = system[..., 1:, point] - taken / sigma[..., None, :]
             taken = -taken * (alpha / sigma)[..., None, :]
         end = torch.zeros(*batch, rows + 1, 1, dtype=torch.float64)
@@ -289,7 +323,11 @@ class Plan(Stored):
             "times": self.times.tolist(),
             "prediction": self.prediction,
             "fitted": self.fitted,
-            "rows": [{name: getattr(row, name) for name in COLUMNS} for row in self.rows],
+            "rows": [
+                {name: getattr(row, name) for name in COLUMNS}
+                | ({} if row.analytic is None else {"analytic": row.analytic.to_dict()})
+                for row in self.rows
+            ],
         }
 
     def to_json(self) -> str:
@@ -316,6 +354,7 @@ class Plan(Stored):
         lengths = {len(row.history_weights) for row in stored.rows}
         if len(lengths) > 1:
             raise InputError(f"the plan is damaged: its rows have {sorted(lengths)} history_weights; give all as many.")
+        formulas = [None if row.analytic is None else AnalyticPrediction.of(row.analytic) for row in stored.rows]
         return Plan(
             grid=TimeGrid(processes.from_dict(stored.process), stored.times),
             **{
@@ -325,6 +364,7 @@ class Plan(Stored):
             prediction=stored.prediction,
             solver=stored.solver,
             fitted=stored.fitted,
+            analytic=tuple(formulas) if any(formulas) else (),
         )
 
     def __str__(self) -> str:
@@ -334,7 +374,7 @@ class Plan(Stored):
         ]
         for row in self.rows:
             history = " ".join(f"{b:+.5f}" for b in row.history_weights)
-            call = "*" if row.evaluate else ""
+            call = "*" if row.evaluate else "=" if row.analytic else ""
             left = f"{row.interval:>8} {call:>4} {row.time:>10.6f} {row.state_weight:>11.6f}"
             lines.append(f"{left}  {history} | {row.noise_scale:.5f}")
         return "\n".join(lines)

@@ -8,17 +8,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, field_validator
 
 from fewstep.errors import InputError
 from fewstep.plan import FIRST_FORMAT, FORMAT, FirstStoredPlan, Plan, StoredPlan
-from fewstep.storage import Plain, Schema, Stored, checked, json_text, parsed
+from fewstep.storage import Plain, Schema, Stored, checked, json_text, parsed, read_json
 
-__all__ = ["SCHEMA", "Recipe", "Report", "RowFit", "load_recipe"]
+__all__ = ["SCHEMA", "Recipe", "RecipeBook", "Report", "RowFit", "load_recipe"]
 
+BOOK_FORMAT = "fewstep-recipe-book/1"
 SCHEMA = 1
 """The version of what a recipe says besides the plan."""
 GAINS = ("gain", "gain_low", "gain_high")
@@ -27,15 +28,15 @@ GAINS = ("gain", "gain_low", "gain_high")
 
 @dataclass(frozen=True)
 class RowFit:
-    """What became of a row: the features fitted (0: the solver's own row), the ridge, and the error to the reference.
+    """What became of a row: the features fitted (0: the solver's row), the ridge, and the error to the reference.
 
-    ``own`` and ``fitted`` are root mean squares of the next state's error with the solver's row and the fitted one,
+    ``base`` and ``fitted`` are root mean squares of the next state's error with the solver's row and the fitted one,
     on noises that the fit had not seen.
     """
 
     width: int
     ridge: float
-    own: float
+    base: float
     fitted: float
 
 
@@ -47,13 +48,15 @@ class Report:
         before, after: RMSE of the final samples to the reference, of the uncalibrated plan and of the result.
         gain: before/after; 1 if the uncalibrated plan was kept.
         gain_low, gain_high: 95 % bootstrap interval of the gain over the held-out noises.
-        kept: what the result is: "fitted", or "own" where the fit was not better.
-        num, held_out: noises in all, and those held out.
+        kept: what the result is: "fitted", or "base", the solver's plan, where the fit was not better beyond doubt.
+        num, held_out: noises in all, and those held out; more than a quarter where the gain was in doubt.
         calls: network calls, one a sample, guidance within a call not counted.
         seconds: wall-clock time.
         rows: the fits row by row (of the row-by-row pass).
         tried: the starts of the grid search with their errors, best first; empty without a search.
-        settings: the arguments.
+        settings: the arguments, and what was chosen where they left a choice.
+        quantiles_before, quantiles_after: median and 95th percentile of the held-out noises' RMSE.
+        worst: the held-out noises with the largest errors of the fit, by number, and their share of the mean square.
     """
 
     before: float
@@ -69,19 +72,30 @@ class Report:
     rows: tuple[RowFit, ...] = ()
     tried: tuple[tuple[str, float], ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    quantiles_before: tuple[float, float] | None = None
+    quantiles_after: tuple[float, float] | None = None
+    worst: tuple[tuple[int, float], ...] = ()
 
     def __str__(self) -> str:
         return (
             f"RMSE to the reference {self.before:.4g} -> {self.after:.4g} on {self.held_out} held-out noises: "
             f"{self.gain:.2f} times lower (95 %: {self.gain_low:.2f} to {self.gain_high:.2f}); "
+            f"{self._spread()}"
             f"{self.calls} network calls, {self.seconds:.0f} s"
         )
+
+    def _spread(self) -> str:
+        """Return the median and the 95th percentile for people, if they are known."""
+        if self.quantiles_before is None or self.quantiles_after is None:
+            return ""
+        pairs = zip(("median", "95th percentile"), self.quantiles_before, self.quantiles_after, strict=True)
+        return "".join(f"{name} {before:.4g} -> {after:.4g}; " for name, before, after in pairs)
 
 
 class _StoredRowFit(Schema):
     width: int
     ridge: float
-    own: float
+    base: float = Field(validation_alias=AliasChoices("base", "own"))
     fitted: float
 
 
@@ -93,7 +107,7 @@ class _StoredReport(Schema):
     gain: float | None
     gain_low: float | None
     gain_high: float | None
-    kept: Literal["fitted", "own"]
+    kept: Annotated[Literal["fitted", "base"], BeforeValidator(lambda word: "base" if word == "own" else word)]
     num: int
     held_out: int
     calls: int
@@ -101,12 +115,15 @@ class _StoredReport(Schema):
     rows: list[_StoredRowFit]
     tried: list[tuple[str, float]]
     settings: Plain
+    quantiles_before: tuple[float, float] | None = None
+    quantiles_after: tuple[float, float] | None = None
+    worst: list[tuple[int, float]] = []
 
     def report(self) -> Report:
         """Return the report."""
         fits = tuple(RowFit(**row.model_dump()) for row in self.rows)
         gains = {name: math.inf if getattr(self, name) is None else getattr(self, name) for name in GAINS}
-        return Report(**{**dict(self), **gains, "rows": fits, "tried": tuple(self.tried)})
+        return Report(**{**dict(self), **gains, "rows": fits, "tried": tuple(self.tried), "worst": tuple(self.worst)})
 
 
 class _StoredModel(Schema):
@@ -147,6 +164,10 @@ FORMATS: Mapping[str, type[_StoredRecipe | _FirstStoredRecipe]] = {
     FORMAT: _StoredRecipe,
     FIRST_FORMAT: _FirstStoredRecipe,
 }
+
+
+class _StoredBook(Schema):
+    recipes: list[_StoredRecipe]
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,13 +247,87 @@ class Recipe(Stored):
         )
 
 
-def load_recipe(path: Path | str) -> Recipe:
-    """Return the recipe in a file.
+@dataclass(frozen=True, eq=False)
+class RecipeBook(Stored):
+    """Recipes of one model for several numbers of network calls.
+
+    Args:
+        recipes: in any order.
 
     Raises:
-        InputError: if the file cannot be read or is no recipe.
+        InputError: if there are none, or two of them have the same number of calls.
     """
-    return Recipe.load(path)
+
+    recipes: tuple[Recipe, ...]
+
+    def __post_init__(self) -> None:
+        """Put the recipes in order of their calls."""
+        recipes = tuple(sorted(self.recipes, key=lambda recipe: recipe.plan.nfe))
+        calls = [recipe.plan.nfe for recipe in recipes]
+        if not calls or len(set(calls)) < len(calls):
+            raise InputError(f"the book has recipes of {calls} calls: give at least one, each of another number.")
+        object.__setattr__(self, "recipes", recipes)
+
+    @property
+    def calls(self) -> tuple[int, ...]:
+        """The numbers of network calls that there are recipes of, rising."""
+        return tuple(recipe.plan.nfe for recipe in self.recipes)
+
+    def __getitem__(self, calls: int) -> Recipe:
+        """Return the recipe of so many network calls.
+
+        Raises:
+            InputError: if there is none; it names those there are.
+        """
+        for recipe in self.recipes:
+            if recipe.plan.nfe == calls:
+                return recipe
+        known = ", ".join(map(str, self.calls))
+        raise InputError(f"the book has no recipe of {calls!r} calls: take one of {known}.")
+
+    def chosen(self, steps: int | None) -> Recipe:
+        """Return the recipe of ``steps`` calls.
+
+        Raises:
+            InputError: if there is none, or ``steps`` is None; it names those there are.
+        """
+        if steps is None:
+            known = ", ".join(map(str, self.calls))
+            raise InputError(f"this is a book of recipes: say which by the number of steps, one of {known}.")
+        return self[steps]
+
+    def to_json(self) -> str:
+        """Return the book as JSON; ``from_json`` gives the same recipes back, bit for bit."""
+        return json_text({"format": BOOK_FORMAT, "recipes": [recipe.to_dict() for recipe in self.recipes]})
+
+    @classmethod
+    def from_json(cls, text: str) -> RecipeBook:
+        """Return the book that ``to_json`` wrote.
+
+        Raises:
+            InputError: if the text is no book, or one of its recipes is wrong.
+        """
+        return cls._of(parsed(text, {BOOK_FORMAT: _StoredBook}, "the recipe book"))
+
+    @classmethod
+    def _of(cls, stored: _StoredBook) -> RecipeBook:
+        return cls(tuple(Recipe._of(recipe) for recipe in stored.recipes))
+
+    def __str__(self) -> str:
+        return "\n".join([f"book of {len(self.recipes)} recipes", *(f"  {recipe}" for recipe in self.recipes)])
+
+
+def load_recipe(path: Path | str, steps: int | None = None) -> Recipe:
+    """Return the recipe in a file, of a book the one of ``steps`` network calls.
+
+    Raises:
+        InputError: if the file cannot be read or is no recipe; or it is a book and ``steps`` is not given or not in it.
+    """
+    formats: Mapping[str, Any] = {**FORMATS, BOOK_FORMAT: _StoredBook}
+    stored = read_json(path, formats, "the recipe")
+    if not isinstance(stored, _StoredBook):
+        return Recipe._of(stored)
+    return RecipeBook._of(stored).chosen(steps)
 
 
 def _versions() -> dict[str, str]:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,11 +11,14 @@ from support.exact import Gaussian, GaussianMixture
 from support.rounding import ridge_rounding
 
 import fewstep as fs
+from fewstep.analytic import AnalyticPrediction
+from fewstep.calibration.least_squares import total, weights
 from fewstep.calibration.network import CountedNetwork
 from fewstep.calibration.reference import Reference
 from fewstep.calibration.rows import RIDGES
 from fewstep.denoiser import network_device
 from fewstep.errors import InputError, NonFiniteStateError
+from fewstep.executor import folded
 from fewstep.guidance import ClassifierFree
 
 PROCESSES = [
@@ -23,6 +28,7 @@ PROCESSES = [
     fs.processes.RectifiedFlow(),
 ]
 PROCESS = PROCESSES[0]
+PLAIN = {"analytic": 0, "loss": "square"}
 
 
 class Predictor(fs.DataPredictor):
@@ -58,7 +64,7 @@ def test_an_affine_model_is_sampled_to_rounding(process, objective):
         return gain * x + offset
 
     grid = fs.grids.uniform_logsnr(process, 5, end="zero")
-    recipe = fs.calibrate(denoiser, fs.UniPC(2), grid, noises(grid), objective=objective)
+    recipe = fs.calibrate(denoiser, fs.UniPC(2), grid, noises(grid), objective=objective, **PLAIN)
     assert recipe.report.before > 1e-3
     assert recipe.report.after < grid.steps * ridge_rounding(1 + 4, RIDGES[0]) * recipe.report.before
     # The reference is the model's own solution: 100 steps of order 3.
@@ -77,7 +83,7 @@ def test_an_affine_model_is_sampled_to_rounding(process, objective):
 def test_a_mixture_is_never_worse(solver, steps):
     grid = fs.grids.karras(PROCESS, steps, end="zero")
     model = GaussianMixture.example(PROCESS)
-    recipe = fs.calibrate(model, solver, grid, noises(grid))
+    recipe = fs.calibrate(model, solver, grid, noises(grid), **PLAIN)
     assert recipe.plan.nfe == steps
     assert recipe.report.after <= recipe.report.before
     assert recipe.report.gain >= 1.0
@@ -93,7 +99,7 @@ def test_where_the_fit_is_worse_the_solvers_own_plan_comes_back():
     # A reference as long as this grid is no better than it: there is nothing to learn.
     settings = {"num": 8, "reference_steps": 120, "objective": "local"}
     for recipe in [fs.calibrate(model, fs.UniPC(3), grid, noises(grid, 8), **settings)]:
-        if recipe.report.kept == "own":
+        if recipe.report.kept == "base":
             own = fs.UniPC(3).plan(grid)
             assert torch.equal(recipe.plan.history_weights, own.history_weights)
             assert recipe.report.gain == 1.0 and not recipe.plan.fitted
@@ -103,11 +109,11 @@ def test_a_search_beats_every_grid_that_it_starts_from():
     grid = fs.grids.uniform_logsnr(PROCESS, 5, end="zero")
     model = GaussianMixture.example(PROCESS)
     x_T = noises(grid, 128)
-    settings = {"num": 128, "batch_size": 128, "reference_steps": 60}
+    settings = {"num": 128, "batch_size": 128, "reference_steps": 60, **PLAIN}
     alone = fs.calibrate(model, fs.UniPC(2), grid, x_T, **settings)
     recipe = fs.calibrate(model, fs.UniPC(2), grid, x_T, **settings, search=True, budget=25_000)
     assert recipe.report.after < 0.7 * alone.report.after
-    assert recipe.plan.times[0] == grid.times[0] and recipe.plan.times[-1] == 0.0 and recipe.plan.steps == 5
+    assert recipe.plan.times[0] == grid.times[0] and recipe.plan.times[-1] == 0.0 and recipe.plan.nfe == 5
     names = [name for name, _ in recipe.report.tried]
     assert {"given", "karras", "quadratic_time", "optimized, error_power=1"} <= set(names)
     assert [error for _, error in recipe.report.tried] == sorted(error for _, error in recipe.report.tried)
@@ -115,16 +121,16 @@ def test_a_search_beats_every_grid_that_it_starts_from():
 
 def test_a_search_between_fixed_ends_keeps_them():
     grid = fs.grids.uniform_time(PROCESS, 4)
-    settings = {"search": True, "budget": 4_000, "reference_steps": 40}
+    settings = {"search": True, "budget": 4_000, "reference_steps": 40, **PLAIN}
     recipe = fs.calibrate(GaussianMixture.example(PROCESS), fs.UniPC(2), grid, noises(grid), **settings)
-    assert recipe.plan.times[0] == grid.times[0] and recipe.plan.times[-1] == grid.times[-1] and recipe.plan.steps == 4
+    assert recipe.plan.times[0] == grid.times[0] and recipe.plan.times[-1] == grid.times[-1] and recipe.plan.nfe == 4
     assert recipe.report.gain > 1.0
 
 
 def test_the_budget_ends_a_search():
     grid = fs.grids.uniform_logsnr(PROCESS, 6, end="zero")
     model = GaussianMixture.example(PROCESS)
-    small = fs.calibrate(model, fs.UniPC(2), grid, noises(grid), search=True, budget=1, objective="local")
+    small = fs.calibrate(model, fs.UniPC(2), grid, noises(grid), search=True, budget=1, objective="local", analytic=0)
     assert small.report.calls < 64 * 100 + 3 * 64 * 6
     assert torch.equal(small.plan.times, grid.times)
 
@@ -132,12 +138,15 @@ def test_the_budget_ends_a_search():
 def test_calls_are_those_of_reference_and_rows():
     model = GaussianMixture.example(PROCESS)
     grid = fs.grids.karras(PROCESS, 5, end="zero")
-    recipe = fs.calibrate(model, fs.UniPC(2), grid, noises(grid), objective="local", reference_steps=80)
+    settings = {"objective": "local", "reference_steps": 80, "analytic": 0}
+    recipe = fs.calibrate(model, fs.UniPC(2), grid, noises(grid), **settings)
     assert recipe.report.calls == 64 * (80 + 5) + 16 * 5
     assert recipe.report.num == 64 and recipe.report.held_out == 16
 
 
-@pytest.mark.parametrize("settings", [{}, {"search": True, "budget": 3000}], ids=["given grid", "search"])
+@pytest.mark.parametrize(
+    "settings", [PLAIN, {}, {"search": True, "budget": 3000, **PLAIN}], ids=["given grid", "analytic", "search"]
+)
 def test_the_batch_size_changes_nothing(settings):
     plans = [
         fs.calibrate(
@@ -234,7 +243,7 @@ def test_the_noises_device_is_what_calibrate_calls_on(monkeypatch):
         assert x_T is given
         return torch.device("meta")
 
-    monkeypatch.setattr("fewstep.calibration.function.network_device", device)
+    monkeypatch.setattr(importlib.import_module("fewstep.calibration.calibrate"), "network_device", device)
     with pytest.raises(Stop):
         fs.calibrate(lambda x, t: x, fs.UniPC(), grid, given, num=8)
     assert asked == [(torch.device("meta"), torch.device("cpu"))]
@@ -257,7 +266,8 @@ def test_features_are_what_final_samples_are_compared_in():
     x_T = noises(grid)
     exact = fs.sample(model, fs.UniPC(3), fs.grids.uniform_logsnr(PROCESS, 400, end="zero"), x_T)
     plain, first = (
-        fs.calibrate(model, fs.UniPC(2), grid, x_T, features=features) for features in (None, lambda x: x[:, :1])
+        fs.calibrate(model, fs.UniPC(2), grid, x_T, features=features, **PLAIN)
+        for features in (None, lambda x: x[:, :1])
     )
     error = [float((fs.execute(p, model, x_T) - exact)[:48, 0].square().mean()) for p in (plain, first)]
     assert error[1] < error[0]
@@ -285,6 +295,9 @@ CASES = {
     "stochastic": (dict(solver=fs.SASolver(tau=1.0)), "adds noise.*deterministic"),
     "eta": (dict(solver=fs.DDIM(eta=0.5)), "adds noise"),
     "two calls a step": (dict(solver=fs.Heun()), "7 calls in 4 steps.*UniPC"),
+    "analytic first": (dict(solver=fs.UniPC(2, analytic_first=True)), "leave analytic_first out"),
+    "analytic": (dict(analytic=-1), "analytic is -1"),
+    "loss": (dict(loss="squared"), "did you mean 'square'"),
     "no solver": (dict(solver="unipc"), "solver is 'unipc'"),
     "few noises": (dict(num=4), "num is 4: give a whole number of at least 8"),
     "reference too short": (dict(reference_steps=5), "reference_steps is 5"),
@@ -380,3 +393,98 @@ def test_the_reference_is_freed_with_the_last_that_knows_it():
         assert known() is None
     finally:
         gc.enable()
+
+
+def linear(process):
+    """Return the denoiser of Gaussian data of mean 0.4 and standard deviation 0.6, which counts its calls."""
+    model = Gaussian(process, 0.4, 0.6)
+
+    def denoiser(x, t):
+        denoiser.calls += 1
+        gain, offset = model.affine(float(t))
+        return gain * x + offset
+
+    denoiser.calls = 0
+    return denoiser
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=repr)
+def test_an_affine_model_needs_fewer_calls_and_loses_nothing(process):
+    grid = fs.grids.uniform_logsnr(process, 3, end="zero")
+    denoiser = linear(process)
+    settings = {"analytic": 2, "loss": "square", "objective": "local"}
+    recipe = fs.calibrate(denoiser, fs.UniPC(2), grid, noises(grid), **settings)
+    plan = recipe.plan
+    assert plan.steps == 5 and plan.nfe == 3 and plan.evaluate.tolist() == [False, False, True, True, True]
+    assert recipe.report.after < 1e-6  # What float32 means leave of samples near 1.
+    denoiser.calls = 0
+    fs.execute(recipe, denoiser, noises(grid, 4))
+    assert denoiser.calls == 3
+
+
+def test_formulas_of_all_predictions_sample_gaussian_data_without_a_call():
+    grid = fs.grids.uniform_logsnr(PROCESS, 4, end="zero")
+    model = Gaussian(PROCESS, 0.0, 0.6)
+    formulas = [AnalyticPrediction.gaussian(PROCESS, t, 0.6) for t in grid.times[:-1]]
+    base = folded(fs.UniPC(2).plan(grid))
+    plan = replace(base, evaluate=torch.zeros(4, dtype=torch.bool), analytic=tuple(formulas))
+    x_T = noises(grid)
+
+    def denoiser(x, t):
+        return model.affine(float(t))[0] * x
+
+    def refused(x, t):
+        raise AssertionError("the network was called")
+
+    assert plan.nfe == 0
+    made, called = fs.execute(plan, refused, x_T), fs.execute(base, denoiser, x_T)
+    torch.testing.assert_close(made, called, rtol=0, atol=1e-13)
+
+
+def test_classes_have_means_of_their_own():
+    grid = fs.grids.karras(PROCESS, 3, end="zero")
+
+    class Apart(fs.DataPredictor):
+        process, shape, num_classes = PROCESS, (2,), 2
+
+        def __call__(self, x_t, t, cond):
+            gain, _ = Gaussian(PROCESS, 0.0, 0.3).affine(float(t))
+            mean = 2.0 * cond[:, None].double() - 1.0
+            return (mean + gain * (x_t.double() - float(PROCESS.alpha(t)) * mean)).to(x_t.dtype)
+
+    recipe = fs.calibrate(Apart(), fs.UniPC(2), grid, num=32, analytic=1, loss="square")
+    formula = recipe.plan.analytic[0]
+    assert formula.by_class and formula.mean.shape == (2, 2)
+    assert recipe.report.gain_low > 1.0
+    with pytest.raises(InputError, match="give cond, the class of each sample"):
+        fs.execute(recipe, lambda x, t: x, torch.zeros(2, 2))
+
+
+def test_a_book_has_a_recipe_for_each_number_of_calls():
+    grid = fs.grids.karras(PROCESS, 4, end="zero")
+    model = GaussianMixture.example(PROCESS)
+    book = fs.calibrate(model, fs.UniPC(2), grid, noises(grid), steps=(5, 3), **PLAIN)
+    assert book.calls == (3, 5)
+    assert [book[n].plan.nfe for n in book.calls] == [3, 5]
+    alone = fs.calibrate(model, fs.UniPC(2), book[5].plan.grid, noises(grid), reference_steps=100, **PLAIN)
+    assert book[5].report.calls < 64 * 100 + alone.report.calls  # One reference for both.
+    with pytest.raises(InputError, match="no recipe of 4 calls: take one of 3, 5"):
+        book[4]
+    for wrong in ((), (3, 3), (0,), (2.5,)):
+        with pytest.raises(InputError, match="steps is"):
+            fs.calibrate(model, fs.UniPC(2), grid, noises(grid), steps=wrong)
+
+
+def test_more_noises_are_held_out_where_the_gain_is_in_doubt():
+    grid = fs.grids.uniform_logsnr(PROCESS, 40, end="zero")
+    recipe = fs.calibrate(Predictor(PROCESS), fs.UniPC(3), grid, num=16, objective="local", **PLAIN)
+    report = recipe.report
+    assert report.held_out in (4, 16)
+    assert (report.gain == 1.0) if report.kept == "base" else (report.gain_low > 1.0)
+
+
+def test_the_root_loss_is_not_led_by_few_noises():
+    errors = torch.tensor([1.0, 1.0, 1.0, 100.0], dtype=torch.float64)
+    assert total(errors, "square") == pytest.approx(25.75) and total(errors, "root") == pytest.approx(3.25**2)
+    nudged = torch.autograd.functional.jacobian(lambda e: e.sqrt().mean().square(), errors)
+    torch.testing.assert_close(weights(errors, "root") / 4, nudged, rtol=1e-12, atol=0.0)

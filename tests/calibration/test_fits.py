@@ -8,14 +8,15 @@ from support.exact import Gaussian, GaussianMixture
 from support.rounding import ridge_rounding
 
 import fewstep as fs
-from fewstep.calibration import refine
+from fewstep.calibration import final_problem as final_problems
+from fewstep.calibration.final_problem import FinalProblem
 from fewstep.calibration.gauss_newton import descend
 from fewstep.calibration.network import CountedNetwork
 from fewstep.calibration.placement import Placement
 from fewstep.calibration.reference import Reference, reference_grid
-from fewstep.calibration.refine import FinalProblem
 from fewstep.calibration.rows import RIDGES, Resume, fit_rows
-from fewstep.calibration.times import TimesProblem
+from fewstep.calibration.student import BaseTables, Table
+from fewstep.calibration.times_problem import TimesProblem
 from fewstep.executor import execute, folded
 
 PROCESS = fs.processes.VPLinear()
@@ -48,7 +49,7 @@ def test_an_affine_model_is_fitted_to_rounding(solver):
 
     network, reference = prepared(denoiser)
     plan = folded(solver.plan(GRID))
-    rows = fit_rows(plan, network, reference, WHICH, history=4)
+    rows = fit_rows(Table.of(plan, 4), network, reference, WHICH, history=4)
     unseen = torch.arange(24, 32)
     start = reference.state(float(GRID.times[0]), unseen)
     own, fitted = (
@@ -59,27 +60,27 @@ def test_an_affine_model_is_fitted_to_rounding(solver):
 
 
 def test_each_row_is_no_worse_on_noises_it_has_not_seen(mixture):
-    rows = fit_rows(folded(fs.UniPC(2).plan(GRID)), *mixture, WHICH, history=4)
-    assert all(fit.fitted <= fit.own for fit in rows.fits)
-    assert rows.fits[1].fitted < 0.9 * rows.fits[1].own
+    rows = fit_rows(BaseTables(fs.UniPC(2), 4).on(GRID), *mixture, WHICH, history=4)
+    assert all(fit.fitted <= fit.base for fit in rows.fits)
+    assert rows.fits[1].fitted < 0.9 * rows.fits[1].base
 
 
 def test_predictions_older_than_the_history_keep_the_solvers_coefficients(mixture):
     plan = folded(fs.UniPC(4).plan(GRID))
-    rows = fit_rows(plan, *mixture, WHICH, history=1, ridge=1e-9)
+    rows = fit_rows(Table.of(plan, 1), *mixture, WHICH, history=1, ridge=1e-9)
     torch.testing.assert_close(rows.table.history_weights[:, 1:], plan.history_weights[:, 1:], rtol=0, atol=0)
     assert not torch.equal(rows.table.history_weights[:, 0], plan.history_weights[:, 0])
 
 
 def test_the_final_states_are_those_of_the_plan(mixture):
     network, reference = mixture
-    rows = fit_rows(folded(fs.UniPC(3).plan(GRID)), network, reference, WHICH, history=3)
+    rows = fit_rows(BaseTables(fs.UniPC(3), 3).on(GRID), network, reference, WHICH, history=3)
     end = execute(rows.table.finished(), network.denoiser, reference.state(float(GRID.times[0]), WHICH))
     torch.testing.assert_close(rows.end, end, rtol=0, atol=1e-12)
 
 
 def test_a_resumed_fit_is_the_whole_fit(mixture):
-    plan = folded(fs.UniPC(2).plan(GRID))
+    plan = BaseTables(fs.UniPC(2), 4).on(GRID)
     whole = fit_rows(plan, *mixture, WHICH, history=4, ridge=1e-6)
     calls = mixture[0].calls
     again = fit_rows(plan, *mixture, WHICH, history=4, ridge=1e-6, resume=Resume(whole, 3))
@@ -90,7 +91,7 @@ def test_a_resumed_fit_is_the_whole_fit(mixture):
 
 def test_moving_times_lowers_the_error(mixture):
     network, reference = mixture
-    problem = TimesProblem(placement(reference), fs.UniPC(2), network, reference, WHICH, 4)
+    problem = TimesProblem(placement(reference), BaseTables(fs.UniPC(2), 4), network, reference, WHICH)
     start = problem.at(GRID)
     best = descend(problem, start, 6)
     assert best.error < 0.5 * start.error
@@ -100,16 +101,17 @@ def test_moving_times_lowers_the_error(mixture):
 
 def final_problem(mixture, times=False, features=None, history=3):
     network, reference = mixture
-    rows = fit_rows(folded(fs.UniPC(2).plan(GRID)), network, reference, WHICH, history=history)
+    tables = BaseTables(fs.UniPC(2), history)
+    rows = fit_rows(tables.on(GRID), network, reference, WHICH, history=history)
     widths = tuple(1 + min(n + 1, history) for n in range(GRID.steps))
     where = placement(reference) if times else None
-    return FinalProblem(rows, fs.UniPC(2), network, reference, WHICH, widths, where, features)
+    return FinalProblem(rows, tables, network, reference, WHICH, widths, where, features)
 
 
 @pytest.mark.parametrize("times", [False, True])
 def test_derivatives_are_those_of_the_error(mixture, times, monkeypatch):
-    monkeypatch.setattr(refine, "ROW_DIFFERENCE", 1e-4)
-    monkeypatch.setattr(refine, "TIME_DIFFERENCE", 1e-4)
+    monkeypatch.setattr(final_problems, "ROW_DIFFERENCE", 1e-4)
+    monkeypatch.setattr(final_problems, "TIME_DIFFERENCE", 1e-4)
     problem = final_problem(mixture, times)
     point = problem.start()
     equations = problem.linearise(point)

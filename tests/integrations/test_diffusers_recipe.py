@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import diffusers
 import pytest
@@ -13,6 +14,7 @@ import fewstep as fs
 from fewstep.errors import InputError
 from fewstep.integrations.diffusers import FewStepScheduler
 from fewstep.models.pipelines import load_pipeline
+from fewstep.recipe import RecipeBook
 
 STEPS = 3
 
@@ -31,13 +33,23 @@ def pipeline(prediction_type="epsilon", seed=0):
 @pytest.fixture(scope="module", params=["epsilon", "v_prediction"])
 def calibrated(request, tmp_path_factory):
     """A pipeline, its recipe, and the denoiser that it was calibrated on."""
-    folder = tmp_path_factory.mktemp("recipe")
-    pipe = pipeline(request.param)
+    return made(request.param, 0, tmp_path_factory.mktemp("recipe"))
+
+
+@pytest.fixture(scope="module")
+def led(tmp_path_factory):
+    """The same, with a recipe that begins with two formulas."""
+    return made("v_prediction", 2, tmp_path_factory.mktemp("recipe"))
+
+
+def made(prediction, analytic, folder):
+    pipe = pipeline(prediction)
     pipe.save_pretrained(folder / "pipeline")
     model = load_pipeline(folder / "pipeline").denoiser
     grid = fs.grids.karras(model.process, STEPS, end="zero")
-    recipe = fs.calibrate(model, fs.UniPC(2), grid, num=8, reference_steps=12, objective="local")
-    assert recipe.report.kept == "fitted"
+    recipe = fs.calibrate(model, fs.UniPC(2), grid, num=8, reference_steps=12, objective="local", analytic=analytic)
+    assert recipe.plan.nfe == STEPS and recipe.plan.steps == STEPS + analytic
+    recipe = replace(recipe, report=None)
     path = folder / "recipe.json"
     recipe.save(path)
     return pipe, path, model
@@ -136,8 +148,10 @@ def test_wrapped_and_offloaded_networks_are_the_same_model(calibrated):
 
 def test_enable_takes_no_steps_beside_it(calibrated):
     pipe, path, _ = calibrated
-    with pytest.raises(InputError, match="decides steps, solver and grid"):
+    with pytest.raises(InputError, match="the recipe is of 3 steps"):
         fs.enable(pipe, 8, recipe=path)
+    with pytest.raises(InputError, match="decides solver and grid"):
+        fs.enable(pipe, solver="unipc", recipe=path)
     assert isinstance(pipe.scheduler, diffusers.DDPMScheduler)
 
 
@@ -167,3 +181,63 @@ def test_a_recipe_of_no_diffusers_process_needs_the_configuration(tmp_path):
     recipe.save(path)
     with pytest.raises(InputError, match="pipe.scheduler.config"):
         FewStepScheduler.from_recipe(path)
+
+
+def test_formulas_come_before_the_first_call(led):
+    """The scheduler has a timestep for each network call, and hands the network the state after the formulas."""
+    pipe, path, model = led
+    plan = fs.load_recipe(path).plan
+    scheduler = FewStepScheduler.from_recipe(path, pipe.scheduler.config)
+    scheduler.set_timesteps(STEPS)
+    assert len(scheduler.timesteps) == STEPS and len(scheduler.sigmas) == STEPS + 1
+    fed = 1000 * plan.call_times - 1
+    torch.testing.assert_close(scheduler.timesteps.double(), fed, rtol=0, atol=1e-3)
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    points = []
+    fs.execute(plan, lambda x_t, t: points.append(x_t.clone()) or model(x_t, t), x)
+    given = scheduler.scale_model_input(x, scheduler.timesteps[0])
+    torch.testing.assert_close(given, points[0], rtol=0, atol=1e-5)
+    for t in scheduler.timesteps:
+        with torch.no_grad():
+            out = pipe.unet(scheduler.scale_model_input(x, t), t).sample
+        x = scheduler.step(out, t, x).prev_sample
+    exact = fs.execute(plan, model, torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)))
+    torch.testing.assert_close(x, exact, rtol=0, atol=1e-4)
+    scheduler.set_timesteps(STEPS)
+    with pytest.raises(InputError, match="calibrate with analytic=0"):
+        scheduler.step(x, scheduler.timesteps[0], x)
+
+
+def test_half_precision_latents_follow_the_recipe(led):
+    pipe, path, model = led
+    scheduler = FewStepScheduler.from_recipe(path, pipe.scheduler.config)
+    scheduler.set_timesteps(STEPS)
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)).half()
+    exact = fs.execute(fs.load_recipe(path), model, x.float())
+    for t in scheduler.timesteps:
+        given = scheduler.scale_model_input(x, t).float()
+        with torch.no_grad():
+            out = pipe.unet(given, t).sample
+        x = scheduler.step(out.half(), t, x).prev_sample
+    # The state is rounded to half precision before each call, the output after it: each at most once a step.
+    size = float(exact.abs().max()) + 3.0
+    assert float((x.float() - exact).abs().max()) < 8 * STEPS * size * torch.finfo(torch.float16).eps
+
+
+def test_a_book_of_recipes_takes_any_of_its_steps(calibrated, tmp_path):
+    pipe, path, model = calibrated
+    grid = fs.grids.karras(model.process, 2, end="zero")
+    settings = {"num": 8, "reference_steps": 12, "objective": "local", "analytic": 0}
+    book = RecipeBook((fs.load_recipe(path), fs.calibrate(model, fs.UniPC(2), grid, **settings)))
+    book.save(tmp_path / "book.json")
+    for steps in (2, STEPS):
+        fs.enable(pipe, steps=steps, recipe=tmp_path / "book.json")
+        try:
+            made = run(pipe, {"batch_size": 2}, steps)
+        finally:
+            fs.disable(pipe)
+        if steps == STEPS:
+            torch.testing.assert_close(made, expected(path, model), rtol=0, atol=1e-5)
+    for steps in (None, 5):
+        with pytest.raises(InputError, match="one of 2, 3|take one of 2, 3"):
+            fs.enable(pipe, steps=steps, recipe=book)

@@ -132,7 +132,7 @@ def test_plan_is_final_and_table_returns_a_plan():
 
     with pytest.raises(InputError, match=r"Forgetful\.table returned NoneType: return an fs\.Plan"):
         Forgetful().plan(fs.grids.karras(VP, 5))
-    with pytest.raises(InputError, match="unknown setting of Forgetful 'order': there is none"):
+    with pytest.raises(InputError, match="unknown setting of Forgetful 'order': choose one of analytic_first"):
         Forgetful(order=2)
 
 

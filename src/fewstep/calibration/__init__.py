@@ -1,7 +1,7 @@
 """Calibration: a plan's rows, and its times, fitted to one model by least squares over forward calls."""
 
-from fewstep.calibration.function import calibrate
+from fewstep.calibration.calibrate import calibrate
 from fewstep.fingerprint import fingerprint, warn_if_other_model
-from fewstep.recipe import Recipe, Report, load_recipe
+from fewstep.recipe import Recipe, RecipeBook, Report, load_recipe
 
-__all__ = ["Recipe", "Report", "calibrate", "fingerprint", "load_recipe", "warn_if_other_model"]
+__all__ = ["Recipe", "RecipeBook", "Report", "calibrate", "fingerprint", "load_recipe", "warn_if_other_model"]

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from fewstep.calibration.base_plan import base_plan
+from fewstep.calibration.final_problem import FinalProblem
+from fewstep.calibration.formulas import Form, Formulas, forms_for
 from fewstep.calibration.gauss_newton import descend
+from fewstep.calibration.least_squares import Loss, total
 from fewstep.calibration.network import CountedNetwork
-from fewstep.calibration.own_plan import own_plan
-from fewstep.calibration.placement import Placement
+from fewstep.calibration.placement import Placement, resampled
 from fewstep.calibration.reference import Reference
-from fewstep.calibration.refine import FinalProblem
 from fewstep.calibration.rows import FittedRows, fit_rows
 from fewstep.calibration.search import Tried, search_times, some_of
-from fewstep.calibration.times import TimesProblem
-from fewstep.executor import execute, folded
-from fewstep.metrics.bootstrap import bootstrap_interval
+from fewstep.calibration.student import BaseTables
+from fewstep.calibration.times_problem import TimesProblem
+from fewstep.errors import InputError
+from fewstep.executor import execute
 from fewstep.plan import Plan
 from fewstep.solvers import Solver
 from fewstep.time_grid import TimeGrid
 
-__all__ = ["Fitting", "Gain", "Progress", "gain_of"]
+__all__ = ["Fitting", "Progress"]
 
 Progress = Callable[[str, int, float | None], Any]
 """progress(stage, network calls so far, best root mean square error of the stage so far, or None)."""
@@ -33,7 +35,6 @@ Progress = Callable[[str, int, float | None], Any]
 FINAL_ROUNDS = 3
 SEARCHED_ROUNDS = 8
 """Rounds of fitting all rows to the final samples, and of fitting rows and times together after a search."""
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Fitting:
         solver: makes the rows that fits start from.
         which: the noises to fit on.
         history: predictions whose coefficients are fitted in a row.
+        classes: the class of each noise, if the model has classes.
+        loss: how the errors of noises are summed.
         progress: told how far it is.
     """
 
@@ -54,6 +57,8 @@ class Fitting:
     solver: Solver
     which: Tensor
     history: int
+    classes: Tensor | None
+    loss: Loss
     progress: Progress
 
     def placement(self, grid: TimeGrid) -> Placement:
@@ -61,27 +66,110 @@ class Fitting:
         finite = self.reference.grid.half_logsnr[torch.isfinite(self.reference.grid.half_logsnr)]
         return Placement(grid, float(finite[-1]))
 
-    def searched(self, grid: TimeGrid, budget: int) -> tuple[TimeGrid, list[Tried]]:
-        """Return the best grid with the ends of ``grid`` found within ``budget`` network calls, and the starts."""
-        some = some_of(self.which, self.reference.end[0].numel())
-        problem = TimesProblem(self.placement(grid), self.solver, self.network, self.reference, some, self.history)
-        return search_times(problem, lambda: self.network.calls < budget, lambda best: self._tell("times", best))
+    def candidates(self, counts: Sequence[int]) -> list[BaseTables]:
+        """Return what fits may start from: so many first predictions by formulas, in the form that predicts best."""
+        forms = forms_for(tuple(self.reference.end.shape[1:]), self.classes)
+        if not any(counts):
+            return [BaseTables(self.solver, self.history)]
+        probes = self.reference.grid.times[: max(1, self.reference.grid.steps // 4) : 3].tolist()
 
-    def rows(self, grid: TimeGrid) -> FittedRows:
+        def missed(form: Form) -> float:
+            formulas = Formulas(self.reference, self.which, form, 1, self.classes)
+            gaps = (
+                formulas.at(t)(self.reference.state(t, self.which), self.which)
+                - self.reference.prediction(t, self.which)
+                for t in probes
+            )
+            return sum(float(gap.square().mean().log()) for gap in gaps)
+
+        best = min(forms, key=missed)
+        return [
+            BaseTables(
+                self.solver,
+                self.history,
+                Formulas(self.reference, self.which, best, count, self.classes) if count else None,
+            )
+            for count in counts
+        ]
+
+    def started(
+        self, grid: TimeGrid, candidates: Sequence[BaseTables], most: int | None
+    ) -> tuple[BaseTables, TimeGrid, list[Tried]]:
+        """Return the best of the candidates with its grid, and what was tried.
+
+        Args:
+            grid: as many intervals as calls; a candidate with formulas has as many more.
+            candidates: the starts.
+            most: network calls in all after which the search for times begins nothing new; None for no search.
+        """
+        if len(candidates) > 1:
+            candidates = [tables for tables in candidates if not tables.count or self._fits(tables, grid)]
+        if most is not None:
+            return self._searched(grid, candidates, most)
+        if len(candidates) == 1:
+            return candidates[0], resampled(grid, grid.steps + candidates[0].count), []
+        found = []
+        for tables in candidates:
+            place = resampled(grid, grid.steps + tables.count)
+            ends = self.rows(tables, place, self.loss).end
+            errors = (ends - self.reference.end[self.which]).double().square().flatten(1).mean(1)
+            found.append((total(errors, self.loss), tables, place))
+        found.sort(key=lambda entry: entry[0])
+        return *found[0][1:], [(tables.label or "none analytic", error**0.5) for error, tables, _ in found]
+
+    def _fits(self, tables: BaseTables, grid: TimeGrid) -> bool:
+        """Whether the solver's rows on ``grid``, with an interval more for each formula, can be fitted."""
+        try:
+            base_plan(tables.solver, resampled(grid, grid.steps + tables.count))
+        except InputError:
+            return False
+        return True
+
+    def _searched(
+        self, grid: TimeGrid, candidates: Sequence[BaseTables], budget: int
+    ) -> tuple[BaseTables, TimeGrid, list[Tried]]:
+        """Return the best start, the best grid found within ``budget`` calls, and all starts of the search."""
+        some = some_of(self.which, self.reference.end[0].numel())
+        problems = [
+            (
+                tables.label,
+                TimesProblem(
+                    self.placement(resampled(grid, grid.steps + tables.count)),
+                    tables,
+                    self.network,
+                    self.reference,
+                    some,
+                    self.loss,
+                ),
+            )
+            for tables in candidates
+        ]
+        problem, best, tried = search_times(
+            problems, lambda: self.network.calls < budget, lambda error: self._tell("times", error)
+        )
+        return problem.tables, best, tried
+
+    def rows(self, tables: BaseTables, grid: TimeGrid, loss: Loss) -> FittedRows:
         """Return the rows fitted one by one, ridge and width of each chosen by cross-validation."""
-        plan = folded(own_plan(self.solver, grid))
-        rows = fit_rows(plan, self.network, self.reference, self.which, history=self.history)
+        rows = fit_rows(tables.on(grid), self.network, self.reference, self.which, history=self.history, loss=self.loss)
         self._tell("rows", rows.fits[-1].fitted)
         return rows
 
-    def final(self, rows: FittedRows, *, times: bool, features: Callable[[Tensor], Tensor] | None) -> Plan:
+    def final(
+        self,
+        tables: BaseTables,
+        rows: FittedRows,
+        loss: Loss,
+        times: bool,
+        features: Callable[[Tensor], Tensor] | None,
+    ) -> Plan:
         """Return the plan whose rows, and times if they are free, are fitted to the final samples."""
         plan = rows.table.plan
         grid = plan.grid
         placement = self.placement(grid)
         problem = FinalProblem(
             rows,
-            self.solver,
+            tables,
             self.network,
             self.reference,
             self.which,
@@ -89,6 +177,7 @@ class Fitting:
             placement if times and plan.steps > 1 and placement.holds(grid) else None,
             features,
             some_of(self.which, self.reference.end[0].numel()),
+            loss,
         )
         rounds = SEARCHED_ROUNDS if times else FINAL_ROUNDS
         point = descend(problem, problem.start(), rounds, report=lambda p: self._tell("final", p.error**0.5))
@@ -96,35 +185,18 @@ class Fitting:
 
     def errors(self, plan: Plan, which: Tensor) -> Tensor:
         """Return the mean square error of the final sample of each noise, float64 [len(which)]."""
+        x_T = self.reference.state(float(plan.times[0]), which)  # noqa: N806
+        return self.errors_to(plan, which, x_T, self.reference.end[which])
+
+    def errors_to(self, plan: Plan, which: Tensor, x_T: Tensor, exact: Tensor) -> Tensor:  # noqa: N803
+        """Return the mean square error of each noise's final sample, from ``x_T`` [n, …] to ``exact``, float64 [n]."""
         found = []
-        for part in self.network.blocks(which):
-            x_T = self.reference.state(float(plan.times[0]), part)  # noqa: N806
-            end = execute(plan, self.network.bound(part), x_T.to(self.network.device)).cpu()
-            found.append((end - self.reference.end[part]).double().square().flatten(1).mean(1))
+        for place in torch.arange(len(which)).split(self.network.batch_size):
+            cond = None if self.classes is None else self.classes[which[place] % len(self.classes)]
+            network = self.network.bound(which[place])
+            end = execute(plan, network, x_T[place].to(self.network.device), cond=cond).cpu()
+            found.append((end - exact[place]).double().square().flatten(1).mean(1))
         return torch.cat(found)
 
     def _tell(self, stage: str, best: float | None) -> None:
         self.progress(stage, self.network.calls, best)
-
-
-@dataclass(frozen=True)
-class Gain:
-    """Root mean square errors before and after, their ratio, and its 95 % bootstrap interval over the noises."""
-
-    before: float
-    after: float
-    gain: float
-    low: float
-    high: float
-
-
-def gain_of(before: Tensor, after: Tensor) -> Gain:
-    """Return the gain from mean square errors [n] of the same noises; the same in each run."""
-    tiny = np.finfo(np.float64).tiny
-
-    def ratio(one: np.ndarray, other: np.ndarray, axis: int) -> np.ndarray:
-        return np.sqrt(one.mean(axis) / np.maximum(other.mean(axis), tiny))
-
-    low, high = bootstrap_interval(ratio, before.numpy(), after.numpy(), draws=RESAMPLES)
-    rms = float(before.mean()) ** 0.5, float(after.mean()) ** 0.5
-    return Gain(*rms, rms[0] / max(rms[1], float(tiny)), low, high)

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-__all__ = ["FOLDS", "NormalEquations", "Ridge", "choose_ridge"]
+__all__ = ["FOLDS", "Loss", "NormalEquations", "Ridge", "choose_ridge", "total", "weights"]
+
+Loss = Literal["square", "root"]
+"""How the mean square errors of noises become one number: their mean, or the square of the mean of their roots, in
+which a few noises that end in another picture count for little."""
+MOST = 8.0
+"""The largest weight of a noise."""
 
 FOLDS = 4
 """Parts of the noises; each is held out from the fit once, to choose ridge and width."""
@@ -38,6 +45,10 @@ class NormalEquations:
         """Return those of some noises and the first ``width`` features."""
         return NormalEquations(self.gram[which, :width, :width], self.moment[which, :width], self.energy[which])
 
+    def weighted(self, weight: Tensor) -> NormalEquations:
+        """Return the equations of the sum in which noise i counts ``weight[i]`` times."""
+        return NormalEquations(self.gram * weight[:, None, None], self.moment * weight[:, None], self.energy * weight)
+
     def solve(self, ridge: float) -> Tensor:
         """Return the δ that minimises the mean of (r − δ·F)² + ridge·|δ|²."""
         gram = self.gram.mean(0)
@@ -48,6 +59,19 @@ class NormalEquations:
         """Return the mean of (r − δ·F)² of each noise, [n]; at least 0."""
         fitted = self.energy - 2.0 * self.moment @ delta + torch.einsum("i,nij,j->n", delta, self.gram, delta)
         return fitted.clamp(min=0.0)
+
+
+def total(errors: Tensor, loss: Loss) -> float:
+    """Return the loss of noises with mean square ``errors`` [n]."""
+    return float(errors.mean() if loss == "square" else errors.sqrt().mean().square())
+
+
+def weights(errors: Tensor, loss: Loss) -> Tensor:
+    """Return the weights [n] with which the mean square has the gradient of the loss, at most ``MOST``."""
+    if loss == "square":
+        return torch.ones_like(errors)
+    roots = errors.sqrt()
+    return (roots.mean() / roots.clamp(min=torch.finfo(roots.dtype).tiny)).clamp(max=MOST)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class CountedNetwork:
         denoiser: an ``fs.Denoiser`` or a callable (x_t, t) → x0, called with a third argument if ``cond`` is given.
         cond: the conditions of all noises: None, a tensor [num, …], or keywords, nested ones too, of which tensors
             [num, …] are split; anything else goes to every block as it is.
-        num: how many noises there are.
+        num: how many noises there are conditions of; those of further noises come round again.
         batch_size: samples in a call.
         device: where it is called.
     """
@@ -43,10 +43,13 @@ class CountedNetwork:
         return iter(which.split(self.batch_size))
 
     def bound(self, which: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        """Return (x, t) → D for the noises ``which``, on the device: what ``fs.execute`` runs."""
+        """Return (x, t) → D for the noises ``which``, on the device: what ``fs.execute`` runs.
+
+        A condition that it is called with is not looked at: it has its own.
+        """
         arguments = () if self.cond is None else (over_tensors(self.cond, lambda value: self._part(value, which)),)
 
-        def call(x: Tensor, t: Tensor) -> Tensor:
+        def call(x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
             self.calls += len(which)
             return checked_prediction(self.denoiser(x, t, *arguments), x)
 
@@ -72,7 +75,7 @@ class CountedNetwork:
 
     def _part(self, value: Tensor, which: Tensor) -> Tensor:
         split = value.ndim and value.shape[0] == self.num
-        return (value[which.to(value.device)] if split else value).to(self.device)
+        return (value[which.to(value.device) % self.num] if split else value).to(self.device)
 
 
 def checked_predictor(denoiser: object, process: object) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
+from fewstep.errors import InputError
 from fewstep.time_grid import TimeGrid
 
-__all__ = ["Placement"]
+__all__ = ["Placement", "resampled"]
 
 CLOSEST = 0.03
 """The least distance of neighbouring times in λ."""
@@ -67,3 +70,27 @@ class Placement:
     @property
     def _end(self) -> float:
         return float(self.given.half_logsnr[-1])
+
+
+def resampled(grid: TimeGrid, steps: int) -> TimeGrid:
+    """Return ``grid`` with another number of steps: λ over the number of the time is interpolated, both ends stay."""
+    if steps == grid.steps:
+        return grid
+    half_logsnr, process = grid.half_logsnr, grid.process
+    inner = half_logsnr[torch.isfinite(half_logsnr)]
+    ends = int(grid.ends_at_zero) + int(grid.starts_at_pure_noise)
+    if steps - ends < 0:
+        raise InputError(f"a grid of {grid.steps} steps cannot be read as one of {steps}: give one of {steps} steps.")
+    if len(inner) < 2:  # Nothing to interpolate between: even in λ, on to t_min.
+        lowest, highest = (float(process.half_logsnr(t)) for t in (process.t_max, process.t_min))
+        start = lowest if grid.starts_at_pure_noise or not len(inner) else float(inner[0])
+        curve = np.linspace(start, highest, steps - ends + 2)[:-1]
+    else:
+        place = np.linspace(0.0, len(inner) - 1.0, steps - ends + 1)
+        curve = PchipInterpolator(np.arange(len(inner)), inner.numpy())(place)
+    times = process.time(torch.from_numpy(curve))
+    first = grid.times[:1] if grid.starts_at_pure_noise else grid.times[:0]
+    last = grid.times[-1:] if grid.ends_at_zero else grid.times[:0]
+    made = torch.cat([first, times, last])
+    made[0], made[-1] = grid.times[0], grid.times[-1]
+    return TimeGrid(process, made)

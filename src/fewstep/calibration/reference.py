@@ -70,20 +70,36 @@ class Reference:
             state[place] = part
         return state
 
-    def _dense(self, t: float) -> _Dense:
-        times = self.grid.times
-        nearest = int((times - t).abs().argmin())
-        if abs(float(times[nearest]) - t) <= 1e-12 * max(t, 1e-12):
-            return _Dense(nearest, 1.0, ())
-        node = int((times > t).sum()) - 1
+    def prediction(self, t: float, which: Tensor) -> Tensor:
+        """Return D of the noises ``which`` at time ``t``, [len(which), …]: the polynomial in λ through four nodes."""
+        node = int((self.grid.times > t).sum()) - 1
+        nodes = self._around(max(node, 0))
+        half_logsnr = self.grid.half_logsnr[nodes]
+        place = self.grid.process.half_logsnr(torch.tensor(t, dtype=torch.float64))
+        made = torch.zeros(len(which), *self._data.shape[2:], dtype=self._data.dtype)
+        for k, own in zip(nodes, half_logsnr, strict=True):
+            others = half_logsnr[half_logsnr != own]
+            weight = float(((place - others) / (own - others)).prod()) if len(others) else 1.0
+            made.add_(self._data[k][which], alpha=weight)
+        return made
+
+    def _around(self, node: int) -> list[int]:
+        """Return the nodes through which D is interpolated after ``node``."""
         # The noise-free end has no prediction, and pure noise no finite λ to interpolate from.
         usable = [
             k
             for k in range(node - NEIGHBOURS + 1, node + NEIGHBOURS + 1)
             if 0 <= k < self.grid.steps and (k == node or bool(torch.isfinite(self.grid.half_logsnr[k])))
         ]
-        if not bool(torch.isfinite(self.grid.half_logsnr[node])):
-            usable = [node]
+        return usable if bool(torch.isfinite(self.grid.half_logsnr[node])) else [node]
+
+    def _dense(self, t: float) -> _Dense:
+        times = self.grid.times
+        nearest = int((times - t).abs().argmin())
+        if abs(float(times[nearest]) - t) <= 1e-12 * max(t, 1e-12):
+            return _Dense(nearest, 1.0, ())
+        node = int((times > t).sum()) - 1
+        usable = self._around(node)
         before = [k for k in usable if k <= node]
         local = TimeGrid(
             self.grid.process,

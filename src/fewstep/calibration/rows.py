@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from fewstep.calibration.features import Units, feature_matrix
-from fewstep.calibration.least_squares import NormalEquations, Ridge, choose_ridge
+from fewstep.calibration.least_squares import Loss, NormalEquations, Ridge, choose_ridge, weights
 from fewstep.calibration.network import CountedNetwork
 from fewstep.calibration.reference import Reference
 from fewstep.calibration.student import Student, Table
-from fewstep.plan import Plan
 from fewstep.recipe import RowFit
 
 __all__ = ["RIDGES", "FittedRows", "Resume", "fit_rows"]
@@ -42,13 +41,14 @@ class Resume:
 
 
 def fit_rows(
-    plan: Plan,
+    start: Table,
     network: CountedNetwork,
     reference: Reference,
     which: Tensor,
     *,
     history: int,
     ridge: float | None = None,
+    loss: Loss = "square",
     resume: Resume | None = None,
 ) -> FittedRows:
     r"""Fit each row's coefficients so that the next state is the reference's at that time.
@@ -57,15 +57,16 @@ def fit_rows(
     solver's own (a, b), for the student's own state x and predictions H; later rows so mend what earlier ones left.
 
     Args:
-        plan: one row a call (folded).
+        start: the rows to fit around, and the formulas of the first predictions.
         network: the model.
         reference: the solution of every noise.
         which: the noises to fit on.
         history: predictions whose coefficients are fitted; older ones keep the solver's.
         ridge: a fixed ridge for all features, or None: ridge and number of features chosen by cross-validation.
-        resume: a run to go on from; its table must agree with ``plan`` in the rows before.
+        loss: how the errors of noises are summed.
+        resume: a run to go on from; its table must agree with ``start`` in the rows before.
     """
-    table = Table.of(plan, history)
+    table, plan = start, start.plan
     student = Student(which, reference.state(float(plan.times[0]), which))
     students, fits, units = [], [], []
     first = 0
@@ -81,7 +82,7 @@ def fit_rows(
             student = student.evaluated(network, table, n)
         students.append(student)
         target = reference.state(float(plan.times[n + 1]), which)
-        row, fit, unit = _fit_row(table, n, student, target, history, ridge)
+        row, fit, unit = _fit_row(table, n, student, target, history, ridge, loss)
         table = table.changed(n, row)
         fits.append(fit)
         units.append(unit)
@@ -90,7 +91,7 @@ def fit_rows(
 
 
 def _fit_row(
-    table: Table, n: int, student: Student, target: Tensor, history: int, ridge: float | None
+    table: Table, n: int, student: Student, target: Tensor, history: int, ridge: float | None, loss: Loss
 ) -> tuple[Tensor, RowFit, Units]:
     """Return the row, its fit, and the units of its features."""
     own, plan = table.row(n), table.plan
@@ -109,6 +110,9 @@ def _fit_row(
     scale = units.scale
     equations = NormalEquations(raw.gram / (scale[:, None] * scale) + units.penalty, raw.moment / scale, raw.energy)
     before = float(equations.energy.mean())
+    if loss != "square":  # One round of reweighting, by what a fit without weights leaves.
+        first = equations.solve(1e-6 if ridge is None else ridge)
+        equations = equations.weighted(weights(equations.error(first), loss))
     if ridge is None:
         choice = choose_ridge(equations, RIDGES, list(range(2, count + 1)))
     else:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from fewstep.calibration.gauss_newton import Point, descend
-from fewstep.calibration.times import TimesProblem
+from fewstep.calibration.times_problem import TimesProblem
 from fewstep.errors import InputError
 from fewstep.grids import karras, optimized, quadratic_time, uniform_logsnr, uniform_time
 from fewstep.time_grid import TimeGrid
@@ -39,8 +39,8 @@ def starts(problem: TimesProblem) -> Iterator[tuple[str, TimeGrid]]:
         "uniform_time": partial(uniform_time, process, steps),
         "quadratic_time": partial(quadratic_time, process, steps),
         "karras": partial(karras, process, steps),
-        "optimized, error_power=1": partial(optimized, process, problem.solver, steps, error_power=1),
-        "optimized, error_power=2": partial(optimized, process, problem.solver, steps, error_power=2),
+        "optimized, error_power=1": partial(optimized, process, problem.tables.solver, steps, error_power=1),
+        "optimized, error_power=2": partial(optimized, process, problem.tables.solver, steps, error_power=2),
     }
     yield "given", given
     for name, make in makers.items():
@@ -58,16 +58,18 @@ def starts(problem: TimesProblem) -> Iterator[tuple[str, TimeGrid]]:
 
 
 def search_times(
-    problem: TimesProblem, may_go_on: Callable[[], bool], report: Callable[[float], None]
-) -> tuple[TimeGrid, list[Tried]]:
-    """Return the best grid found, and the starts in the order of their errors.
+    problems: Sequence[tuple[str, TimesProblem]],
+    may_go_on: Callable[[], bool],
+    report: Callable[[float], None],
+) -> tuple[TimesProblem, TimeGrid, list[Tried]]:
+    """Return the problem of the least error, the best grid found for it, and the starts in the order of their errors.
 
     Args:
-        problem: the error as a function of the times.
+        problems: the error as a function of the times, with the name of what else differs between them.
         may_go_on: whether there is budget left; asked before every start but the first, and before every round.
         report: told the least root mean square error so far.
     """
-    found: list[tuple[str, Point]] = []
+    found: list[tuple[str, TimesProblem, Point]] = []
     least = float("inf")
 
     def tell(point: Point) -> None:
@@ -75,21 +77,26 @@ def search_times(
         least = min(least, point.error)
         report(least**0.5)
 
-    for name, grid in starts(problem):
-        if found and not may_go_on():
-            break
-        found.append((name, problem.at(grid)))
-        tell(found[-1][1])
-    found.sort(key=lambda entry: entry[1].error)
-    best = found[0][1]
-    finalists = [p for _, p in found if problem.placement.grid(p.theta) is not None][:FINALISTS]
-    if finalists and problem.placement.given.steps > 1:
-        refine = partial(descend, problem, may_go_on=may_go_on, report=tell)
-        refined = [refine(point, FIRST_ROUNDS) for point in finalists]
-        last = refine(min(refined, key=lambda point: point.error), LAST_ROUNDS)
-        best = min(best, last, key=lambda point: point.error)
-    plan = best.detail.table.plan
-    return plan.grid, [(name, point.error**0.5) for name, point in found]
+    for label, problem in problems:
+        for name, grid in starts(problem):
+            if found and not may_go_on():
+                break
+            found.append((", ".join(filter(None, (label, name))), problem, problem.at(grid)))
+            tell(found[-1][2])
+    found.sort(key=lambda entry: entry[2].error)
+    best = found[0][1:]
+    movable = [e[1:] for e in found if e[1].placement.given.steps > 1 and e[1].placement.grid(e[2].theta) is not None]
+
+    def refined(entry: tuple[TimesProblem, Point], rounds: int) -> tuple[TimesProblem, Point]:
+        problem, point = entry
+        return problem, descend(problem, point, rounds, may_go_on=may_go_on, report=tell)
+
+    if movable:
+        short = [refined(entry, FIRST_ROUNDS) for entry in movable[:FINALISTS]]
+        last = refined(min(short, key=lambda entry: entry[1].error), LAST_ROUNDS)
+        best = min(best, last, key=lambda entry: entry[1].error)
+    problem, point = best
+    return problem, point.detail.table.plan.grid, [(name, point.error**0.5) for name, _, point in found]
 
 
 def some_of(which: Tensor, values: int) -> Tensor:

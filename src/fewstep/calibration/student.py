@@ -7,29 +7,39 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from fewstep.calibration.base_plan import base_plan
+from fewstep.calibration.formulas import FittedFormula, Formulas
 from fewstep.calibration.network import CountedNetwork
 from fewstep.calibration.scratch import scratch
+from fewstep.executor import folded
 from fewstep.plan import Plan
+from fewstep.solvers import Solver
+from fewstep.time_grid import TimeGrid
 
-__all__ = ["Student", "Table"]
+__all__ = ["BaseTables", "Student", "Table"]
 
 
 @dataclass(frozen=True)
 class Table:
-    """The coefficients of a plan of one row a call: state_weight [N] and history_weights [N, K], filled row by row."""
+    """The coefficients of a plan of one row a prediction, filled row by row: state_weight [N], history_weights [N, K].
+
+    ``formulas`` predict in place of the network before the first rows.
+    """
 
     plan: Plan
     state_weight: Tensor
     history_weights: Tensor
+    formulas: tuple[FittedFormula, ...] = ()
 
     @classmethod
-    def of(cls, plan: Plan, history: int) -> Table:
+    def of(cls, plan: Plan, history: int, formulas: tuple[FittedFormula, ...] = ()) -> Table:
         """Return those of a folded plan, as wide as its own rows and the history to be fitted."""
         width = max(plan.history_weights.shape[1], min(history, plan.steps))
         return cls(
             plan,
             plan.state_weight.clone(),
             torch.nn.functional.pad(plan.history_weights, (0, width - plan.history_weights.shape[1])),
+            formulas,
         )
 
     def row(self, n: int) -> Tensor:
@@ -44,7 +54,48 @@ class Table:
 
     def finished(self) -> Plan:
         """Return the plan."""
-        return replace(self.plan, state_weight=self.state_weight, history_weights=self.history_weights, fitted=True)
+        count = len(self.formulas)
+        analytic = (*(formula.whole for formula in self.formulas), *(None,) * (self.plan.steps - count))
+        return replace(
+            self.plan,
+            state_weight=self.state_weight,
+            history_weights=self.history_weights,
+            fitted=True,
+            evaluate=torch.arange(self.plan.steps) >= count,
+            analytic=analytic if count else (),
+        )
+
+
+@dataclass(frozen=True)
+class BaseTables:
+    """What fits start from on any grid: the solver's rows, and the formulas of the first predictions.
+
+    Attributes:
+        solver: makes the rows.
+        history: predictions whose coefficients are fitted in a row.
+        formulas: the first predictions that are formulas; None for none.
+    """
+
+    solver: Solver
+    history: int
+    formulas: Formulas | None = None
+
+    @property
+    def count(self) -> int:
+        """The number of predictions by formulas."""
+        return 0 if self.formulas is None else self.formulas.count
+
+    @property
+    def label(self) -> str:
+        """What they are, for people; empty for none."""
+        return "" if self.formulas is None else f"{self.count} analytic ({self.formulas.form})"
+
+    def on(self, grid: TimeGrid) -> Table:
+        """Return the table on ``grid``."""
+        made: tuple[FittedFormula, ...] = ()
+        if self.formulas is not None:
+            made = tuple(self.formulas.at(float(t)) for t in grid.times[: self.formulas.count])
+        return Table.of(folded(base_plan(self.solver, grid)), self.history, made)
 
 
 @dataclass(frozen=True)
@@ -58,7 +109,10 @@ class Student:
     def evaluated(self, network: CountedNetwork, table: Table, n: int) -> Student:
         """Return the student with the prediction before row ``n`` in front of its history."""
         plan, t = table.plan, table.plan.times[n]
-        made = network(self.state, t, self.which)
+        if n < len(table.formulas):
+            made = table.formulas[n](self.state, self.which)
+        else:
+            made = network(self.state, t, self.which)
         if plan.prediction == "epsilon":
             alpha, sigma = float(plan.process.alpha(t)), float(plan.process.sigma(t))
             made = (self.state - alpha * made) / sigma
@@ -67,6 +121,13 @@ class Student:
     def advanced(self, row: Tensor) -> Student:
         """Return the student at the state that ``row`` makes."""
         return replace(self, state=_combined(row, self.vectors(len(row))))
+
+    def run(self, network: CountedNetwork, table: Table) -> Student:
+        """Return the student at the end of the table's plan."""
+        student = self
+        for n in range(table.plan.steps):
+            student = student.evaluated(network, table, n).advanced(table.row(n))
+        return student
 
     def vectors(self, count: int) -> list[Tensor]:
         """Return the base and the newest predictions, ``count`` of them."""

@@ -44,7 +44,9 @@ def calibrate(settings: CalibrateSettings) -> None:
             history=settings.history,
             reference_steps=settings.reference_steps,
             search=settings.search,
-            objective=settings.objective,  # type: ignore[arg-type]  # Checked there.
+            analytic=_number(settings.analytic),
+            loss=settings.loss,
+            objective=settings.objective,
             budget=settings.budget,
             batch_size=settings.batch_size,
             progress=progress,
@@ -54,8 +56,13 @@ def calibrate(settings: CalibrateSettings) -> None:
     typer.echo(f"{plan.steps} steps, {plan.nfe} network calls: {report} -> {settings.out}")
     if report is not None and report.held_out < FEW:
         typer.echo(f"{report.held_out} of {settings.num} noises were held out: few; take --num {4 * FEW} or more.")
-    if report is not None and report.kept == "own":
+    if report is not None and report.kept == "base":
         typer.echo("The fit was not better than the solver's own rows on the held-out noises: these were kept.")
+
+
+def _number(analytic: str) -> Any:
+    """Return a number where one is written, else the word, for ``fs.calibrate`` to check."""
+    return int(analytic) if analytic.isdecimal() else analytic
 
 
 def _conditions(model: Model, num: int, class_: str, texts: list[str]) -> Any:

@@ -26,7 +26,7 @@ def _calls_once(plan: Plan) -> bool:
     """Whether intervals have at most one corrector, the last none, and calls are made by rows after a predictor."""
     predicts = pad(plan.interval.diff() > 0, (1, 0), value=True)
     calls = pad(predicts[:-1], (1, 0), value=True)
-    return bool(predicts[-1] and (predicts | calls).all()) and torch.equal(plan.evaluate, calls)
+    return bool(predicts[-1] and (predicts | calls).all()) and torch.equal(plan.predicts, calls)
 
 
 def _ends(plan: Plan) -> tuple[Tensor, Tensor]:
@@ -87,5 +87,6 @@ def folded(plan: Plan, *, uncorrected: Collection[int] = ()) -> Plan:
         state_weight=state,
         history_weights=data[:, :width],
         noise_scale=plan.noise_scale[first],
-        evaluate=torch.ones(plan.steps, dtype=torch.bool),
+        evaluate=plan.evaluate[plan.predicts],
+        analytic=plan.formulas if plan.analytic else (),
     )

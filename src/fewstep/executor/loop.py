@@ -73,13 +73,16 @@ def execute(
         cond = denoiser.check_cond(cond, x_T.shape[0])
     cond = over_tensors(cond, lambda tensor: tensor.to(x_T.device))
     arguments = () if cond is None else (cond,)
-    tape = _Tape(folded(plan) if foldable(plan) else plan, x_T)
+    tape = _Tape(folded(plan) if foldable(plan) else plan, x_T, cond)
     draw = _noise(plan, x_T, seeds, generator, noise_sampler) if plan.stochastic else None
     prediction = x_T
     for move in tape.moves:
         if move.t is not None:
             prediction = denoiser(move.point.clone(), move.t, *arguments)  # It may write into what it is given.
             _remember(move, checked_prediction(prediction, move.point))
+        elif move.formula is not None:
+            prediction = move.formula(move.point)
+            _remember(move, prediction)
         if move.noise is not None and draw is not None:
             draw(move.noise, move.step)
         torch.mv(move.read, move.coefficients, out=move.write)
@@ -133,6 +136,8 @@ class _Move:
     step: int
     t: Tensor | None
     """The time of the call before this row, or None if there is none."""
+    formula: Callable[[Tensor], Tensor] | None
+    """What predicts in place of a call, if anything does."""
     point: Tensor
     """The state that the network is called on, shaped like x_T."""
     slot: Tensor
@@ -158,7 +163,7 @@ class _Tape:
     """
 
     @on_host
-    def __init__(self, plan: Plan, x_T: Tensor) -> None:  # noqa: N803
+    def __init__(self, plan: Plan, x_T: Tensor, cond: Any) -> None:  # noqa: N803
         dtype = torch.promote_types(x_T.dtype, torch.float32)
         ring = plan.history_weights.shape[-1]
         between = ring + int(plan.stochastic)
@@ -167,7 +172,7 @@ class _Tape:
         columns = _columns(plan, ring, between).to(device=x_T.device, dtype=dtype)
         coefficients = columns.unbind(), columns.roll(-1, dims=1).unbind()
         reads = buffer[:-1].t(), buffer[1:].t()
-        calls, ends = plan.call_times.to(x_T.device).unbind(), plan.times.to(x_T.device).unbind()
+        calls, ends = plan.prediction_times.to(x_T.device).unbind(), plan.times.to(x_T.device).unbind()
         from_data = _from_data(plan)
         self.probes = torch.zeros(plan.steps, dtype=dtype, device=x_T.device)
         probes = self.probes.unbind()
@@ -175,11 +180,12 @@ class _Tape:
         flat = buffer.unbind()
         views = [row.view(x_T.shape) for row in flat]
         base, current, call, drawn = 0, 0, -1, -1
-        steps, evaluates, noises = plan.interval.tolist(), plan.evaluate.tolist(), plan.noise_scale.tolist()
+        steps, predicts, noises = plan.interval.tolist(), plan.predicts.tolist(), plan.noise_scale.tolist()
+        formulas = [None if formula is None else formula.bound(x_T, cond) for formula in plan.formulas]
         for r, step in enumerate(steps):
             if r and step != steps[r - 1]:
                 base = current
-            call += int(evaluates[r])
+            call += int(predicts[r])
             draws = noises[r] != 0 and drawn != step
             drawn = step if draws else drawn
             other = int(base != 0)
@@ -188,7 +194,8 @@ class _Tape:
             self.moves.append(
                 _Move(
                     step=step,
-                    t=calls[call] if evaluates[r] else None,
+                    t=calls[call] if predicts[r] and formulas[call] is None else None,
+                    formula=formulas[call] if predicts[r] else None,
                     point=views[current],
                     slot=views[1 + call % ring],
                     from_data=from_data[call],
@@ -221,8 +228,8 @@ class _Tape:
 def _from_data(plan: Plan) -> list[tuple[float, float] | None]:
     """Return (α, 1/σ) at each call, where the history holds noise predictions."""
     if plan.prediction != "epsilon":
-        return [None] * plan.nfe
-    alpha, sigma = plan.process.alpha(plan.call_times), plan.process.sigma(plan.call_times)
+        return [None] * len(plan.formulas)
+    alpha, sigma = plan.process.alpha(plan.prediction_times), plan.process.sigma(plan.prediction_times)
     return list(zip(alpha.tolist(), sigma.reciprocal().tolist(), strict=True))
 
 
@@ -230,7 +237,7 @@ def _columns(plan: Plan, ring: int, between: int) -> Tensor:
     """Return the coefficients of each row in the order (base, history ring, noise), [R, 1 + between]."""
     columns = torch.zeros(plan.interval.numel(), 1 + between, dtype=torch.float64)
     columns[:, 0] = plan.state_weight
-    newest = plan.evaluate.cumsum(0)[:, None] - 1 - torch.arange(ring)
+    newest = plan.predicts.cumsum(0)[:, None] - 1 - torch.arange(ring)
     columns.scatter_(1, 1 + newest % ring, plan.history_weights)
     if between > ring:
         columns[:, -1] = plan.noise_scale

@@ -89,7 +89,7 @@ class Bound:
         """Return terms [B, M] and their groups, one-hot [M, G]: the bound is Σ_groups √Σ terms²."""
         plan = self.solver.plan(TimeGrid(self.process, times))
         scaled = self._through_rows(plan)
-        steps, calls = plan.steps, plan.nfe
+        steps, calls = plan.steps, len(plan.formulas)
         by_step = torch.zeros(*scaled.shape[:-2], steps, calls, dtype=torch.float64)
         by_step.index_add_(-2, plan.interval, scaled)
         alone = torch.full((steps,), self.to_zero)
@@ -102,14 +102,14 @@ class Bound:
         return terms[..., used], torch.nn.functional.one_hot(group[used]).to(torch.float64)
 
     def _through_rows(self, plan: Plan) -> Tensor:
-        """Return what each call adds to the final error through each row, [B, R, nfe]."""
-        error = self.profile(plan.call_times)[..., None, :]
+        """Return what each prediction adds to the final error through each row, [B, R, P]."""
+        error = self.profile(plan.prediction_times)[..., None, :]
         if not self.to_zero:
             return plan.contributions()[1] * error / self.process.sigma(plan.times[..., -1])[..., None, None]
-        before = int(torch.nonzero(plan.evaluate)[-1]) - 1
-        scaled = torch.zeros(*plan.state_weight.shape, plan.nfe, dtype=torch.float64)
+        before = int(torch.nonzero(plan.predicts)[-1]) - 1
+        scaled = torch.zeros(*plan.state_weight.shape, len(plan.formulas), dtype=torch.float64)
         if before >= 0:
-            alpha = self.process.alpha(plan.call_times[..., -1])[..., None, None]
+            alpha = self.process.alpha(plan.prediction_times[..., -1])[..., None, None]
             scaled = plan.contributions(before)[1] * error / alpha
         scaled[..., before + 1 :, :] = 0.0
         scaled[..., -1, -1] = error[..., 0, -1]

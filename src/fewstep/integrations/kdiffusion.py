@@ -165,6 +165,10 @@ def in_sigma(plan: Plan) -> Plan:
         prediction=plan.prediction,
         solver=plan.solver,
         fitted=plan.fitted,
+        analytic=tuple(
+            None if formula is None else formula.scaled(float(alpha[point]))
+            for formula, point in zip(plan.analytic, plan.row_points.tolist(), strict=False)
+        ),
     )
 
 

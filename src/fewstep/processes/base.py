@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -70,6 +70,8 @@ class Process(ABC):
     """The time at which sampling starts by default."""
     t_limit: float = 1.0
     """The noisiest time at which the process is defined."""
+    sigma_data: ClassVar[float] = 0.5
+    """The standard deviation of data that analytic first predictions assume: that of images in [−1, 1]."""
     ends_at_zero: bool = True
     """Whether grids end at the noise-free end by default (else at ``t_min``)."""
     straight: bool = False

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from inspect import Parameter, signature
 from numbers import Integral
 from typing import Any, ClassVar, TypeVar, final
 
+from fewstep.analytic import AnalyticPrediction
 from fewstep.errors import InputError, unknown_name
 from fewstep.plan import Plan
 from fewstep.processes.base import on_host
@@ -22,6 +23,7 @@ NAMES: dict[str, type[Solver]] = {}
 """The solvers by name: what the command line, the scheduler and the contract tests know."""
 
 
+@dataclass(frozen=True, repr=False)
 class Solver(ABC):
     r"""A training-free sampler: it looks at a time grid and writes a plan.
 
@@ -51,6 +53,9 @@ class Solver(ABC):
     4. The plan refuses a table that is wrong: coefficients that are not finite, rows that look at predictions not made
        yet, rows that do not reproduce a constant data prediction (state_weight·α_s + Σ history_weights = α_t).
     """
+
+    analytic_first: bool = field(default=False, kw_only=True, repr=False)
+    """Whether the first prediction is that of Gaussian data with the process's ``sigma_data``, in place of a call."""
 
     name: ClassVar[str] = ""
     """What the solver is called where it is written as a word: lower-case letters, digits, "-" and "_"."""
@@ -86,7 +91,8 @@ class Solver(ABC):
         made = self.table(grid)
         if not isinstance(made, Plan):
             raise InputError(f"{type(self).__name__}.table returned {type(made).__name__}: return an fs.Plan.")
-        return made if made.solver else replace(made, solver=repr(self))
+        made = made if made.solver else replace(made, solver=repr(self))
+        return _with_analytic_first(made) if self.analytic_first else made
 
     @abstractmethod
     def table(self, grid: TimeGrid) -> Plan:
@@ -94,6 +100,18 @@ class Solver(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+def _with_analytic_first(plan: Plan) -> Plan:
+    """Return the plan with a formula in place of its first call, N − 1 calls in N steps of one call.
+
+    Source: the analytic first step of Dockhorn et al., GENIE (arXiv 2210.05475), here with the variance of the data.
+    """
+    formula = AnalyticPrediction.gaussian(plan.process, plan.times[..., 0], plan.process.sigma_data)
+    evaluate = plan.evaluate.clone()
+    evaluate[0] = False
+    solver = f"{plan.solver}, first prediction analytic"
+    return replace(plan, evaluate=evaluate, analytic=(formula, *[None] * (len(evaluate) - 1)), solver=solver)
 
 
 def check_order(name: str, order: int, low: int, high: int) -> None:

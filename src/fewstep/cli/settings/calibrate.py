@@ -37,6 +37,10 @@ class CalibrateSettings(ConditionSettings, SamplerSettings, ModelSettings):
     num: Annotated[int, typer.Option(help="Noises to calibrate on, 8 or more; a quarter is held out.")] = 64
     search: Annotated[bool, typer.Option("--search/--no-search", help="Search the times too.")] = False
     history: Annotated[int, typer.Option(help="Predictions whose coefficients are fitted in a row.")] = 4
+    analytic: Annotated[str, typer.Option(help="First predictions by formulas, without a call: a number, or auto.")] = (
+        "auto"
+    )
+    loss: Annotated[str, typer.Option(help="square, root (few noises with large errors count less), or auto.")] = "auto"
     reference_steps: Annotated[int, typer.Option(help="Calls of the reference solution of each noise.")] = 100
     objective: Annotated[str, typer.Option(help="final, or local: the row-by-row fit alone.")] = "final"
     budget: Annotated[int | None, typer.Option(help="Network calls after which --search begins nothing new.")] = None

@@ -14,6 +14,7 @@ from fewstep import grids
 from fewstep.errors import InputError, unknown_name
 from fewstep.integrations.diffusers.formulation import EDMFormulation, FlowFormulation, Formulation
 from fewstep.integrations.diffusers.levels import beta_quantiles, flagged, times_of
+from fewstep.integrations.diffusers.recipe import RecipeSolver
 from fewstep.processes import Process
 from fewstep.processes.spec import parse
 from fewstep.solvers import Solver
@@ -66,9 +67,10 @@ def grid_of(formulation: Formulation, config: Mapping[str, Any], num: int, solve
         raise InputError(f"num_inference_steps is {num!r}: give a whole number of at least 1.")
     if not isinstance(placement, str):
         grid = TimeGrid(formulation.process, placement)
-        if grid.steps != num:
+        calls = solver.recipe.plan.nfe if isinstance(solver, RecipeSolver) else grid.steps
+        if calls != num:
             source = "grid has times" if config["recipe"] is None else "the recipe is"
-            raise InputError(f"{source} of {grid.steps} steps: call with num_inference_steps={grid.steps}.")
+            raise InputError(f"{source} of {calls} steps: call with num_inference_steps={calls}.")
         return grid
     if placement in STEPS:
         return STEPS[placement](formulation, config, int(num), solver)

@@ -46,6 +46,8 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
     _step_index: int | None = None
     _begin_index: int | None = None
     _stepper: Stepper | None = None
+    _lead: int = 0
+    _led: bool = False
 
     def __len__(self) -> int:
         return self.config.num_train_timesteps
@@ -123,12 +125,12 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
         formulation = formulation_of(self._settings, self._alphas_cumprod, mu)
         table = timetable_of(formulation, self._settings, self._solver, num_inference_steps, timesteps, sigmas)
         plan = self._solver.plan(table.grid)
-        folded(plan)  # A plan that cannot be stepped is refused here, not in the first step.
-        self._timetable, self._formulation, self._plan = table, formulation, plan
-        scale = formulation.input_scale(table.grid.times[:-1])
+        lead = _lead(folded(plan))  # A plan that cannot be stepped is refused here, not in the first step.
+        self._timetable, self._formulation, self._plan, self._lead = table, formulation, plan, lead
+        scale = formulation.input_scale(table.grid.times[lead:-1])
         self._input_scale = None if scale is None else scale.to(torch.float32).to(device)
-        self.timesteps, self.sigmas = table.timesteps.to(device), table.sigmas
-        self.num_inference_steps = len(table.timesteps)
+        self.timesteps, self.sigmas = table.timesteps[lead:].to(device), table.sigmas[lead:]
+        self.num_inference_steps = len(self.timesteps)
         self._restart()
 
     def _current(self) -> dict[str, Any]:
@@ -147,6 +149,7 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
     def _restart(self) -> None:
         self._step_index = self._begin_index = self._stepper = None
         self._begun = 0
+        self._led = False
         self._noise = StepNoise(self.config.seed)
 
     def index_for_timestep(self, timestep: float | Tensor, schedule_timesteps: Tensor | None = None) -> int:
@@ -159,9 +162,12 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
         self, sample: Tensor, timestep: float | Tensor | None = None, *args: Any, **kwargs: Any
     ) -> Tensor:
         """Return what the network is to be given for ``sample``: a copy of it, for EDM networks c_in·sample."""
+        index = self._upcoming(timestep) if self._lead or self._input_scale is not None else 0
+        if self._lead and index == 0:
+            sample, self._led = self._stepper_from(0, sample).lead(sample), True
         if self._input_scale is None:
             return sample.clone()  # The network may write into it.
-        return sample * self._input_scale[self._upcoming(timestep)]
+        return sample * self._input_scale[index]
 
     def step(
         self,
@@ -233,6 +239,8 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
             level = float(self._timetable.grid.times[index]) if index else None
             self._noise = StepNoise(self.config.seed, level)
             self._stepper = self._stepper_from(index, sample)
+            if self._lead:
+                sample = self._begin_led(self._stepper, sample)
         stepper = self._stepper
         if sample.shape != stepper.shape or sample.device != stepper.device:
             raise InputError(
@@ -271,6 +279,15 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
         limit = None if self._limit is None else self._limit(sample)
         return Stepper(plan, x0_from, sample, limit)
 
+    def _begin_led(self, stepper: Stepper, sample: Tensor) -> Tensor:
+        """Return the sample of the first call, which the network has been given by ``scale_model_input``."""
+        if not self._led:
+            raise InputError(
+                "the recipe's first predictions are formulas, and this pipeline does not ask the scheduler what the "
+                "network is to be given: calibrate with analytic=0 for it."
+            )
+        return stepper.lead(sample)
+
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Return α·x + σ·ε at the times at which the network is fed ``timesteps``, one for each sample or for all.
 
@@ -308,6 +325,16 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
     def scale_noise(self, sample: Tensor, timestep: float | Tensor, noise: Tensor) -> Tensor:
         """Return ``add_noise(sample, noise, timestep)``: what flow pipelines call."""
         return self.add_noise(sample, noise, torch.as_tensor(timestep))
+
+
+def _lead(plan: Plan) -> int:
+    """Return how many steps come before the first network call of a folded plan."""
+    lead = int(plan.evaluate.to(torch.int64).argmax())
+    if not bool(plan.evaluate[lead:].all()):
+        raise InputError("the plan has formulas between network calls: a pipeline can run them before the first only.")
+    if bool((plan.noise_scale[:lead] != 0).any()):
+        raise InputError("the plan adds noise before its first network call: a pipeline cannot; take fs.sample.")
+    return lead
 
 
 def without_variance(model_output: Tensor, sample: Tensor) -> Tensor:

@@ -25,8 +25,8 @@ class Stepper:
     of the ring written. Its state is the sample that is passed in: a pipeline may change it between steps.
 
     Args:
-        plan: one row and one call an interval (see ``fewstep.executor.folded``).
-        x0_from: (p, q) of each step, float64 [N, 2]: x0 = p·x + q·o.
+        plan: one row and one prediction an interval (see ``fewstep.executor.folded``), analytic ones first if any.
+        x0_from: (p, q) of each network call, float64 [nfe, 2]: x0 = p·x + q·o.
         sample: the first sample: shape, device and dtype of the run; half precision is raised to float32 inside.
         limit: what is done to x0, if anything, before it is used.
     """
@@ -35,6 +35,9 @@ class Stepper:
         self, plan: Plan, x0_from: Tensor, sample: Tensor, limit: Callable[[Tensor], Tensor] | None = None
     ) -> None:
         self.shape, self.device = sample.shape, sample.device
+        self._formulas = [formula for formula in plan.formulas if formula is not None]
+        lead = len(self._formulas)  # The output of a formula is x0.
+        x0_from = torch.cat([torch.tensor([[0.0, 1.0]], dtype=torch.float64).expand(lead, 2), x0_from])
         dtype = torch.promote_types(sample.dtype, torch.float32)
         rounds, ring = dtype != sample.dtype, plan.history_weights.shape[1] - 1
         given = x0_from if limit is None else torch.tensor([[0.0, 1.0]], dtype=torch.float64).expand_as(x0_from)
@@ -68,8 +71,18 @@ class Stepper:
         vars(self).update(state)
         self._view()
 
+    def lead(self, sample: Tensor) -> Tensor:
+        """Return the sample of the first network call: after the steps whose predictions are formulas."""
+        for n, formula in enumerate(self._formulas):
+            x = sample.to(self._read.dtype)
+            sample = self._step(n, formula.bound(x)(x), sample, _silent)
+        return sample
+
     def step(self, n: int, model_output: Tensor, sample: Tensor, draw: Callable[[Tensor], None]) -> Tensor:
-        """Return the sample after step ``n``; ``draw`` fills a tensor with noise, where the step adds any."""
+        """Return the sample after the step of call ``n``; ``draw`` fills a tensor with noise, where it adds any."""
+        return self._step(n + len(self._formulas), model_output, sample, draw)
+
+    def _step(self, n: int, model_output: Tensor, sample: Tensor, draw: Callable[[Tensor], None]) -> Tensor:
         given = sample.dtype
         sample, model_output = sample.to(self._read.dtype), model_output.to(self._read.dtype)
         if self._limit is not None:
@@ -97,16 +110,22 @@ class Stepper:
             torch.addcmul(sample, model_output, self._gain[n], out=place)
 
     def history(self, n: int) -> list[Tensor]:
-        """Return the predictions that are kept after ``n`` steps, oldest first."""
+        """Return the predictions that are kept after ``n`` calls, oldest first."""
+        n += len(self._formulas)
         kept = range(max(0, n - len(self._ring)), n)
         return [self._ring[call % len(self._ring)] * self._factor[call] for call in kept]
+
+
+def _silent(row: Tensor) -> None:
+    """Draw no noise: a plan that leads with formulas is deterministic there."""
+    row.zero_()
 
 
 def _history_map(plan: Plan, x0_from: Tensor) -> Tensor:
     """Return (h, k) of each prediction with H = h·x + k·o, float64 [N, 2]; a noise prediction is (x − α·x0)/σ."""
     if plan.prediction == "x0":
         return x0_from
-    alpha, sigma = plan.process.alpha(plan.call_times), plan.process.sigma(plan.call_times)
+    alpha, sigma = plan.process.alpha(plan.prediction_times), plan.process.sigma(plan.prediction_times)
     noise = -alpha[:, None] * x0_from
     noise[:, 0] += 1.0
     return noise / sigma[:, None]

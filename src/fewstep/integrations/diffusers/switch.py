@@ -24,7 +24,7 @@ from fewstep.integrations.diffusers.recipe import agree
 from fewstep.integrations.diffusers.recommended import recommended
 from fewstep.integrations.diffusers.scheduler import FewStepScheduler
 from fewstep.integrations.diffusers.stopwatch import Stopwatch
-from fewstep.recipe import Recipe, load_recipe
+from fewstep.recipe import Recipe, RecipeBook, load_recipe
 from fewstep.skip import Profile, Tuned, tuned
 from fewstep.skip import named as named_profile
 from fewstep.solvers import Solver, spelled
@@ -62,7 +62,7 @@ def enable(
     solver: str | Solver | None = None,
     grid: str | Path | TimeGrid | None = None,
     skip: float | str | Path | Profile | None = None,
-    recipe: Recipe | Path | str | None = None,
+    recipe: Recipe | RecipeBook | Path | str | None = None,
     **settings: Any,
 ) -> DiffusionPipeline:
     """Put a ``FewStepScheduler`` into ``pipe``, with the settings recommended for its family, and return ``pipe``.
@@ -80,8 +80,9 @@ def enable(
             process.
         skip: Skip-Tuning of the network: ρ of its deepest skip, settings, "bottom=0.7,top=0.95", a ``.json`` file, or
             a profile.
-        recipe: a recipe of ``fs.calibrate`` or ``fewstep calibrate``, or its file, in place of ``steps``, ``solver``
-            and ``grid``; a warning tells of a pipeline whose network is not the one that it was calibrated on.
+        recipe: a recipe of ``fs.calibrate`` or ``fewstep calibrate``, or its file, in place of ``solver`` and
+            ``grid``; of a book of recipes the one of ``steps``. A warning tells of a pipeline whose network is not the
+            one that it was calibrated on.
         **settings: further settings of ``FewStepScheduler``, by its names.
 
     Raises:
@@ -96,12 +97,12 @@ def enable(
     base = type(pipe) if before is None else before.pipeline_class
     config = config_of(original)
     if recipe is not None:
-        if (steps, solver, grid) != (None, None, None):
-            raise InputError("a recipe decides steps, solver and grid: leave them out.")
-        recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+        if (solver, grid) != (None, None):
+            raise InputError("a recipe decides solver and grid: leave them out.")
+        recipe = _chosen(recipe, steps)
         scheduler = FewStepScheduler.from_recipe(recipe, config, **settings)
         _warn_if_other_model(pipe, scheduler, recipe)
-        return _put(pipe, scheduler, recipe.plan.steps, skip)
+        return _put(pipe, scheduler, recipe.plan.nfe, skip)
     given = None
     if grid is not None:
         given = None if isinstance(grid, str) and grid in PLACEMENTS else grids.read(grid, steps)
@@ -128,6 +129,20 @@ def _takes_count(pipe: Any, base: type) -> bool:
     blocks = getattr(pipe, "blocks", None)
     inputs = [] if blocks is None else [value.name for value in blocks.inputs]
     return COUNT in inspect.signature(base.__call__).parameters or COUNT in inputs
+
+
+def _chosen(recipe: Recipe | RecipeBook | Path | str, steps: Any) -> Recipe:
+    """Return the recipe, of a book the one of ``steps``.
+
+    Raises:
+        InputError: if there is none of so many steps.
+    """
+    if isinstance(recipe, RecipeBook):
+        return recipe.chosen(steps)
+    found = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, steps)
+    if steps is not None and steps != found.plan.nfe:
+        raise InputError(f"the recipe is of {found.plan.nfe} steps: leave steps out, or give steps={found.plan.nfe}.")
+    return found
 
 
 def _put(

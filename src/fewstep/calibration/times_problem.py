@@ -8,15 +8,12 @@ import torch
 from torch import Tensor
 
 from fewstep.calibration.gauss_newton import Point
-from fewstep.calibration.least_squares import NormalEquations
+from fewstep.calibration.least_squares import Loss, NormalEquations, total, weights
 from fewstep.calibration.network import CountedNetwork
-from fewstep.calibration.own_plan import own_plan
 from fewstep.calibration.placement import Placement
 from fewstep.calibration.reference import Reference
 from fewstep.calibration.rows import FittedRows, Resume, fit_rows
-from fewstep.executor import folded
-from fewstep.plan import Plan
-from fewstep.solvers import Solver
+from fewstep.calibration.student import BaseTables, Table
 from fewstep.time_grid import TimeGrid
 
 __all__ = ["TimesProblem"]
@@ -36,18 +33,17 @@ class TimesProblem:
     """
 
     placement: Placement
-    solver: Solver
+    tables: BaseTables
     network: CountedNetwork
     reference: Reference
     which: Tensor
-    history: int
+    loss: Loss = "square"
     max_step: float = 0.7
 
     def at(self, grid: TimeGrid) -> Point:
         """Return the point of a grid that need not be one of ``placement.grid``."""
-        rows = self._fitted(folded(own_plan(self.solver, grid)))
-        error = float((rows.end - self.reference.end[self.which]).double().square().mean())
-        return Point(self.placement.read(grid), error, rows)
+        rows = self._fitted(self.tables.on(grid))
+        return Point(self.placement.read(grid), total(self._errors(rows), self.loss), rows)
 
     def evaluate(self, theta: Tensor) -> Point | None:
         """Return the point at interior λ, None if they cannot be a grid."""
@@ -63,13 +59,17 @@ class TimesProblem:
             if moved is None:  # no room on either side: the time stays
                 columns.append(torch.zeros_like(base.end))
                 continue
-            rows = self._fitted(folded(own_plan(self.solver, moved)), Resume(base, p))
+            rows = self._fitted(self.tables.on(moved), Resume(base, p))
             columns.append((rows.end - base.end) / step)
         residual = self.reference.end[self.which] - base.end
-        return NormalEquations.of(
+        equations = NormalEquations.of(
             (torch.stack([c[i].reshape(-1) for c in columns]).double(), residual[i].reshape(-1).double())
             for i in range(len(self.which))
         )
+        return equations.weighted(weights(self._errors(base), self.loss))
+
+    def _errors(self, rows: FittedRows) -> Tensor:
+        return (rows.end - self.reference.end[self.which]).double().square().flatten(1).mean(1)
 
     def _moved(self, theta: Tensor, p: int) -> tuple[TimeGrid | None, float]:
         for step in (DIFFERENCE, -DIFFERENCE, DIFFERENCE / 4, -DIFFERENCE / 4):
@@ -80,13 +80,14 @@ class TimesProblem:
                 return grid, step
         return None, 0.0
 
-    def _fitted(self, plan: Plan, resume: Resume | None = None) -> FittedRows:
+    def _fitted(self, table: Table, resume: Resume | None = None) -> FittedRows:
         return fit_rows(
-            plan,
+            table,
             self.network,
             self.reference,
             self.which,
-            history=self.history,
+            history=self.tables.history,
             ridge=SEARCH_RIDGE,
+            loss=self.loss,
             resume=resume,
         )

@@ -11,17 +11,13 @@ from torch import Tensor
 
 from fewstep.calibration.features import feature_matrix
 from fewstep.calibration.gauss_newton import Point
-from fewstep.calibration.least_squares import NormalEquations
+from fewstep.calibration.least_squares import Loss, NormalEquations, total, weights
 from fewstep.calibration.network import CountedNetwork
-from fewstep.calibration.own_plan import own_plan
 from fewstep.calibration.placement import Placement
 from fewstep.calibration.reference import Reference
 from fewstep.calibration.rows import FittedRows
-from fewstep.calibration.student import Student, Table
+from fewstep.calibration.student import BaseTables, Student, Table
 from fewstep.denoiser import network_device
-from fewstep.executor import execute, folded
-from fewstep.solvers import Solver
-from fewstep.time_grid import TimeGrid
 
 __all__ = ["FinalProblem"]
 
@@ -39,17 +35,18 @@ class FinalProblem:
 
     Args:
         rows: the rows fitted one by one: where to start.
-        solver: makes the own rows when times move.
+        tables: makes the rows that fits start from, when times move too.
         network, reference, which: as in ``fit_rows``.
         widths: the features of each row that are free.
         placement: where times may go; None keeps them.
         features: the space in which final samples are compared, [n, …] → [n, …]; None for their own values.
         derived: the noises that derivatives are taken on, the costly part; None for all of ``which``. Whether a step
             is better is always asked of all.
+        loss: how the errors of noises are summed.
     """
 
     rows: FittedRows
-    solver: Solver
+    tables: BaseTables
     network: CountedNetwork
     reference: Reference
     which: Tensor
@@ -57,15 +54,16 @@ class FinalProblem:
     placement: Placement | None = None
     features: Callable[[Tensor], Tensor] | None = None
     derived: Tensor | None = None
+    loss: Loss = "square"
     max_step: float = 0.5
 
     def start(self) -> Point:
         """Return the point of the rows as they are."""
-        own = Table.of(self.rows.table.plan, self.rows.table.history_weights.shape[1])
-        parts = [] if self.placement is None else [self.placement.read(self._grid(own))]
+        base = self.tables.on(self.rows.table.plan.grid)
+        parts = [] if self.placement is None else [self.placement.read(base.plan.grid)]
         for n, width in enumerate(self.widths):
-            matrix, scale = self._matrix(own, n), self.rows.units[n].scale[:width]
-            change = (self.rows.table.row(n) - own.row(n))[:width]
+            matrix, scale = self._matrix(base, n), self.rows.units[n].scale[:width]
+            change = (self.rows.table.row(n) - base.row(n))[:width]
             parts.append(scale * torch.linalg.solve(matrix.T, change))
         theta = torch.cat(parts)
         point = self.evaluate(theta)
@@ -77,15 +75,17 @@ class FinalProblem:
         table = self._table(theta)
         if table is None:
             return None
-        total = 0.0
+        found = []
         for part in self.network.blocks(self.which):
             end = self._run(table, part)
-            total += sum(float(r @ r) / len(r) for r in self._residuals(end, part))
-        return Point(theta, total / len(self.which) + float(theta @ self._penalty @ theta), table)
+            found += [float(r @ r) / len(r) for r in self._residuals(end, part)]
+        error = total(torch.tensor(found, dtype=torch.float64), self.loss)
+        return Point(theta, error + float(theta @ self._penalty @ theta), table)
 
     def linearise(self, point: Point) -> NormalEquations:
         """Return the normal equations over θ, by difference quotients."""
         equations, pull = NormalEquations.of(self._quotients(point)), self._penalty @ point.theta
+        equations = equations.weighted(weights(equations.energy, self.loss))
         return NormalEquations(
             equations.gram + self._penalty, equations.moment - pull, equations.energy + point.theta @ pull
         )
@@ -109,9 +109,10 @@ class FinalProblem:
         return torch.block_diag(torch.zeros(times, times, dtype=torch.float64), *blocks)
 
     def _run(self, table: Table, part: Tensor) -> Tensor:
-        x_T = self.reference.state(float(table.plan.times[0]), part)  # noqa: N806
-        network = self.network
-        return execute(table.finished(), network.bound(part), x_T.to(network.device)).cpu()
+        return self._student(table, part).run(self.network, table).state
+
+    def _student(self, table: Table, part: Tensor) -> Student:
+        return Student(part, self.reference.state(float(table.plan.times[0]), part))
 
     @torch.no_grad()
     def _compared(self, end: Tensor) -> Tensor:
@@ -146,7 +147,7 @@ class FinalProblem:
     def _ends(self, table: Table, tables: list[Table], starts: list[int], part: Tensor) -> list[Tensor]:
         """Return the final states of the table itself and of every changed one; those not yet changed share its run."""
         plan = table.plan
-        runs = [Student(part, self.reference.state(float(plan.times[0]), part))]
+        runs = [self._student(table, part)]
         members = [table]
         which: list[int] = []
         for n in range(plan.steps):
@@ -161,6 +162,8 @@ class FinalProblem:
 
     def _called(self, runs: list[Student], members: list[Table], n: int) -> list[Student]:
         """Return the runs with the predictions before row n; one network call for all that share its time."""
+        if n < len(members[0].formulas):
+            return [run.evaluated(self.network, member, n) for run, member in zip(runs, members, strict=True)]
         made = list(runs)
         by_time: dict[float, list[int]] = {}
         for k, member in enumerate(members):
@@ -173,14 +176,14 @@ class FinalProblem:
         return made
 
     def _table(self, theta: Tensor) -> Table | None:
-        table = Table.of(self.rows.table.plan, self.rows.table.history_weights.shape[1])
-        used = 0
+        grid, used = self.rows.table.plan.grid, 0
         if self.placement is not None:
             used = len(theta) - sum(self.widths)
-            grid = self.placement.grid(theta[:used])
-            if grid is None:
+            moved = self.placement.grid(theta[:used])
+            if moved is None:
                 return None
-            table = Table.of(folded(own_plan(self.solver, grid)), self.rows.table.history_weights.shape[1])
+            grid = moved
+        table = self.tables.on(grid)
         for n, width in enumerate(self.widths):
             row = table.row(n)
             row[:width] += self._matrix(table, n).T @ (theta[used : used + width] / self.rows.units[n].scale[:width])
@@ -191,6 +194,3 @@ class FinalProblem:
     def _matrix(self, table: Table, n: int) -> Tensor:
         plan, width = table.plan, self.widths[n]
         return feature_matrix(plan.process, plan.times[n], plan.prediction, max(width - 1, 1))[:width, :width]
-
-    def _grid(self, table: Table) -> TimeGrid:
-        return table.plan.grid

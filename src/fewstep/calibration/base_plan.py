@@ -10,10 +10,10 @@ from fewstep.plan import Plan
 from fewstep.solvers import Solver
 from fewstep.time_grid import TimeGrid
 
-__all__ = ["own_plan"]
+__all__ = ["base_plan"]
 
 
-def own_plan(solver: Solver, grid: TimeGrid) -> Plan:
+def base_plan(solver: Solver, grid: TimeGrid) -> Plan:
     """Return ``solver.plan(grid)``.
 
     Raises:
@@ -30,6 +30,8 @@ def own_plan(solver: Solver, grid: TimeGrid) -> Plan:
             f"{plan.solver} adds noise from t = {start:.6g} to {end:.6g}: its samples have no one solution to be "
             "fitted to. Calibrate a deterministic solver: fs.UniPC(), or tau=0 or eta=0."
         )
+    if plan.analytic:
+        raise InputError(f"{plan.solver}: calibrate chooses its own; leave analytic_first out, and write analytic=1.")
     if not foldable(plan):
         raise InputError(
             f"{plan.solver} makes {plan.nfe} calls in {plan.steps} steps: calibration fits one row a call. Take "

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
+from fewstep.calibration.base_plan import base_plan
 from fewstep.calibration.conditions import conditions_for
-from fewstep.calibration.fitting import Fitting, Progress, gain_of
+from fewstep.calibration.fitting import Fitting, Progress
+from fewstep.calibration.held_out import HeldOut
+from fewstep.calibration.least_squares import Loss
 from fewstep.calibration.network import CountedNetwork, checked_predictor
-from fewstep.calibration.own_plan import own_plan
+from fewstep.calibration.placement import resampled
 from fewstep.calibration.reference import Reference, reference_grid
 from fewstep.calibration.scratch import scratch
 from fewstep.denoiser import DataPredictor, network_device
 from fewstep.errors import InputError, unknown_name
 from fewstep.executor import checked_seeds
 from fewstep.fingerprint import described
-from fewstep.recipe import Recipe, Report
+from fewstep.recipe import Recipe, RecipeBook, Report
 from fewstep.sampling import initial_state
 from fewstep.solvers import Solver
 from fewstep.time_grid import TimeGrid
@@ -35,18 +38,27 @@ HELD_OUT = 4
 """One in so many noises is held out for the report."""
 LEAST = 8
 """The least number of noises: two are held out, and six are left for the four folds of the cross-validation."""
+MOST_ANALYTIC = 3
+"""The most predictions that "auto" replaces by formulas."""
 
 
-def calibrate(
+@overload
+def calibrate(*args: Any, steps: None = None, **settings: Any) -> Recipe: ...
+@overload
+def calibrate(*args: Any, steps: Iterable[int], **settings: Any) -> RecipeBook: ...
+def calibrate(  # type: ignore[misc]  # The overloads tell what is returned, this what is taken.
     denoiser: DataPredictor | Callable[..., Tensor],
     solver: Solver,
     grid: TimeGrid,
     x_T: Tensor | None = None,  # noqa: N803
     *,
+    steps: Iterable[int] | None = None,
     num: int = 64,
     seeds: Sequence[int] | None = None,
     cond: Any = None,
     history: int = 4,
+    analytic: int | Literal["auto"] = "auto",
+    loss: Loss | Literal["auto"] = "auto",
     reference_steps: int = 100,
     search: bool = False,
     objective: Objective = "final",
@@ -54,7 +66,7 @@ def calibrate(
     budget: int | None = None,
     batch_size: int = 32,
     progress: Progress | None = None,
-) -> Recipe:
+) -> Recipe | RecipeBook:
     r"""Return the solver's plan with its coefficients fitted to the model, by least squares over forward calls.
 
     For ``num`` noises the model's solution is computed once, in ``reference_steps`` calls. Then each row of the plan
@@ -64,8 +76,13 @@ def calibrate(
     derivatives are difference quotients, which are forward calls too. With ``search`` the times between the grid's
     ends are searched first, every trial with its rows fitted.
 
-    A quarter of the noises is held out for the report; if the fit is not better on them, the solver's own plan comes
-    back. ``objective="local"`` without a search costs num·(reference_steps + N) calls, and N for each held-out noise.
+    Where noise is high, predictions can be formulas of the state in place of network calls (``analytic``): a plan then
+    has more rows than calls.
+
+    A quarter of the noises is held out. The fit is returned only if it is better on them beyond doubt: the lower end of
+    the gain's 95 % interval is above 1. Where the interval contains 1, three times as many noises more are held out.
+    Else the solver's own plan comes back. ``objective="local"`` without a search and analytic predictions costs
+    num·(reference_steps + N) calls, and 2·N for each held-out noise.
 
     States, predictions and the reference lie in temporary files (``TMPDIR``), so memory does not grow with ``num``.
     Fits are around the solver's own rows, ridges are chosen by cross-validation, sums are made in float64 noise by
@@ -77,15 +94,21 @@ def calibrate(
     Args:
         denoiser: an ``fs.Denoiser`` with its guidance, or a callable (x_t, t) → x0.
         solver: deterministic, with one call a step; fits start from its rows.
-        grid: the times; with ``search``, its ends and number of steps stay.
+        grid: the times, N steps for N network calls; with ``search``, its ends and number of steps stay. For other
+            numbers of steps, and with analytic predictions, its λ are interpolated.
         x_T: noises [num, …] at the grid's first time, in place of ``seeds``: for a callable, whose shape is not known.
             A denoiser that does not know its device is called on theirs.
+        steps: numbers of network calls, such as range(4, 13): one reference serves all, and a book of recipes is made.
         num: how many noises, at least 8.
         seeds: of the noises; the default is ``num`` numbers from 10⁹ on, so that samples are not drawn from them.
         cond: what to calibrate on. None: every class in turn for a model with classes, no condition for others;
             "none": no condition; one class for all; or one condition for each noise: a tensor [num, …], or keywords
             with such tensors, nested ones too, such as the embeddings of prompts; a tensor [1, …] of them is for all.
         history: predictions whose coefficients are fitted in a row; older ones keep the solver's.
+        analytic: how many first predictions are formulas fitted to the model; "auto" tries 0 to 3.
+        loss: "square", the mean square of the noises' errors; "root", the square of the mean of their roots, in which a
+            few noises that end in another picture count for little; "auto" fits final samples with both and keeps the
+            one whose mean and median on the held-out noises are lower, and rows alone with "square".
         reference_steps: calls of the reference solution, well above the grid's.
         search: whether the times between the ends are searched.
         objective: "final", or "local" for the row-by-row fit alone.
@@ -95,64 +118,119 @@ def calibrate(
         batch_size: samples in a network call.
         progress: called as progress(stage, calls so far, best error of the stage or None).
 
+    Returns:
+        The recipe; with ``steps``, a book of recipes.
+
     Raises:
         InputError: if the solver adds noise, on this grid or on one that ``search`` may move to, or calls the network
             more than once a step, there are too few noises for the fit, or settings, shapes, seeds or conditions do
             not fit.
         NonFiniteStateError: if the network returns a value that is not finite.
     """
-    began = time.perf_counter()
-    own = own_plan(solver, grid)
+    numbers = [grid.steps] if steps is None else _numbers(steps)
+    base_plan(solver, grid)
     checked_predictor(denoiser, grid.process)
-    _check_settings(grid, num, history, reference_steps, batch_size, budget, objective, features)
-    fine = reference_grid(grid, reference_steps)
+    _check_settings(max(numbers), num, history, reference_steps, batch_size, budget, objective, features)
+    counts = _counts(analytic)
+    if loss not in ("auto", "square", "root"):
+        raise unknown_name("loss", loss, ("auto", "square", "root"))
+    grids = [resampled(grid, number) for number in numbers]
+    fine = reference_grid(max(grids, key=lambda one: one.steps), reference_steps)
     if search:
-        own_plan(solver, fine)  # Where times may move to.
+        base_plan(solver, fine)  # Where times may move to.
     noises = _noises(denoiser, grid, x_T, seeds, num, batch_size)
     _check_values(noises, history)
-    network = CountedNetwork(
-        denoiser, conditions_for(denoiser, cond, num), num, batch_size, network_device(denoiser, x_T)
-    )
+    conditions = conditions_for(denoiser, cond, num)
+    network = CountedNetwork(denoiser, conditions, num, batch_size, network_device(denoiser, x_T))
     tell: Progress = progress or (lambda stage, calls, best: None)
     tell("reference", 0, None)
+    began = time.perf_counter()
     reference = Reference.solve(network, fine, noises)
     held_out = num // HELD_OUT
-    which, unseen = torch.arange(num - held_out), torch.arange(num - held_out, num)
-    fitting = Fitting(network, reference, solver, which, history, tell)
-    tried: list[tuple[str, float]] = []
-    if search:
-        grid, tried = fitting.searched(grid, 5 * num * reference_steps if budget is None else budget)
-    rows = fitting.rows(grid)
-    plan = rows.table.finished() if objective == "local" else fitting.final(rows, times=search, features=features)
-    gain = gain_of(fitting.errors(own, unseen), fitting.errors(plan, unseen))
-    better = gain.after < gain.before
-    report = Report(
-        before=gain.before,
-        after=gain.after if better else gain.before,
-        gain=gain.gain if better else 1.0,
-        gain_low=gain.low if better else 1.0,
-        gain_high=gain.high if better else 1.0,
-        kept="fitted" if better else "own",
-        num=num,
-        held_out=held_out,
-        calls=network.calls,
-        seconds=time.perf_counter() - began,
-        rows=rows.fits,
-        tried=tuple(tried),
-        settings={
-            "history": history,
-            "reference_steps": reference_steps,
-            "search": search,
-            "objective": objective,
-            "features": getattr(features, "__name__", None if features is None else repr(features)),
-            "seeds": None if seeds is None else checked_seeds(seeds),
-        },
+    by_class = getattr(denoiser, "num_classes", None) is not None and isinstance(conditions, Tensor)
+    fitting = Fitting(
+        network,
+        reference,
+        solver,
+        torch.arange(num - held_out),
+        history,
+        conditions.expand(num) if by_class else None,
+        "square" if loss == "square" or (loss, objective) == ("auto", "local") else "root",
+        tell,
     )
-    return Recipe(plan if better else own, report, described(denoiser))
+
+    def further(number: int) -> Tensor:
+        seen = range(SEEDS_FROM, SEEDS_FROM + num) if seeds is None else checked_seeds(seeds)
+        fresh = [seed for seed in range(SEEDS_FROM, SEEDS_FROM + number + num) if seed not in set(seen)]
+        return initial_state(grid, tuple(noises.shape[1:]), fresh[:number])
+
+    held = HeldOut(fitting, torch.arange(num - held_out, num), further if x_T is None else None)
+    settings = {
+        "history": history,
+        "analytic": analytic,
+        "loss": loss,
+        "reference_steps": reference_steps,
+        "search": search,
+        "objective": objective,
+        "features": getattr(features, "__name__", None if features is None else repr(features)),
+        "seeds": None if seeds is None else checked_seeds(seeds),
+    }
+    model = described(denoiser)
+    recipes: list[Recipe] = []
+    for one in grids:
+        most = (network.calls if recipes else 0) + (5 * num * reference_steps if budget is None else budget)
+        candidates = fitting.candidates(counts)
+        tables, place, tried = fitting.started(one, candidates, most if search else None)
+        fits = {}
+        for kind in ("square", "root") if loss == "auto" and objective == "final" else (fitting.loss,):
+            rows = fitting.rows(tables, place, kind)
+            local = objective == "local"
+            fits[kind] = rows.table.finished() if local else fitting.final(tables, rows, kind, search, features), rows
+        kind = min(fits, key=lambda name: held.score(fits[name][0]))
+        plan, rows = fits[kind]
+        base = base_plan(solver, one)
+        gain, numbers_held = held.gain(base, plan)
+        better = gain.low > 1.0
+        report = Report(
+            before=gain.before,
+            after=gain.after if better else gain.before,
+            gain=gain.gain if better else 1.0,
+            gain_low=gain.low if better else 1.0,
+            gain_high=gain.high if better else 1.0,
+            kept="fitted" if better else "base",
+            num=num,
+            held_out=numbers_held,
+            calls=network.calls,
+            seconds=time.perf_counter() - began,
+            rows=rows.fits,
+            tried=tuple(tried),
+            settings={**settings, "chosen": {"loss": kind, "analytic": tables.label or "none"}},
+            quantiles_before=gain.quantiles_before,
+            quantiles_after=gain.quantiles_after if better else gain.quantiles_before,
+            worst=gain.worst,
+        )
+        recipes.append(Recipe(plan if better else base, report, model))
+    return recipes[0] if steps is None else RecipeBook(tuple(recipes))
+
+
+def _numbers(steps: Iterable[int]) -> list[int]:
+    found = list(steps)
+    wrong = [n for n in found if isinstance(n, bool) or not isinstance(n, Integral) or n < 1]
+    if not found or wrong or len(set(found)) < len(found):
+        raise InputError(f"steps is {found}: give different whole numbers of at least 1, such as range(4, 13).")
+    return [int(n) for n in found]
+
+
+def _counts(analytic: int | str) -> list[int]:
+    if analytic == "auto":
+        return list(range(MOST_ANALYTIC + 1))
+    if isinstance(analytic, bool) or not isinstance(analytic, Integral) or analytic < 0:
+        raise InputError(f"analytic is {analytic!r}: give 'auto', or how many first predictions are formulas.")
+    return [int(analytic)]
 
 
 def _check_settings(
-    grid: TimeGrid,
+    steps: int,
     num: int,
     history: int,
     reference_steps: int,
@@ -165,7 +243,7 @@ def _check_settings(
         ("num", num, LEAST),
         ("history", history, 1),
         ("batch_size", batch_size, 1),
-        ("reference_steps", reference_steps, 2 * grid.steps),
+        ("reference_steps", reference_steps, 2 * steps),
         ("budget", 0 if budget is None else budget, 0),
     ):
         if isinstance(value, bool) or not isinstance(value, Integral) or value < least:

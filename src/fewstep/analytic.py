@@ -1,0 +1,198 @@
+"""The analytic prediction: a data prediction that is a formula of the state, where the network need not be called."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fewstep.errors import InputError
+from fewstep.processes import Process
+from fewstep.processes.base import on_host
+from fewstep.storage import Schema
+
+__all__ = ["AnalyticPrediction", "StoredAnalytic", "cosine_transformed", "radial_bands"]
+
+
+class StoredMean(Schema):
+    """An array in JSON: its shape, and its values as little-endian float32 in base64."""
+
+    shape: list[int]
+    float32: str
+
+
+class StoredAnalytic(Schema):
+    """An analytic prediction in JSON."""
+
+    gain: list[float] = Field(min_length=1)
+    mean: StoredMean | float
+    by_class: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class AnalyticPrediction:
+    r"""D̂(x) = mean + gain∘x, a data prediction without a network.
+
+    Where noise is high the data prediction is nearly linear in the state. One gain multiplies all values; several
+    multiply the spatial frequencies of a sample [channels, …], gain b those whose radius rounds to b: the orthonormal
+    cosine transform (DCT-II) over all dimensions but the first has the frequencies k_i = 0 … L_i − 1, and radius
+    √(Σ_i (k_i·L/L_i)²) with L the largest L_i.
+
+    Args:
+        gain: float64 [bands], one gain for all values or one for each band; [..., 1] in a batch of plans.
+        mean: float32, one number [], one sample [channels, …], or one for each class [classes, channels, …].
+        by_class: whether ``mean`` has one sample for each class.
+
+    Raises:
+        InputError: if a number is not finite, or shapes cannot be so.
+    """
+
+    gain: Tensor
+    mean: Tensor
+    by_class: bool = False
+
+    @on_host
+    def __post_init__(self) -> None:
+        """Refuse arrays that are wrong."""
+        object.__setattr__(self, "gain", torch.as_tensor(self.gain).detach().to("cpu", torch.float64))
+        object.__setattr__(self, "mean", torch.as_tensor(self.mean).detach().to("cpu", torch.float32))
+        for name in ("gain", "mean"):
+            if not bool(torch.isfinite(getattr(self, name)).all()):
+                raise InputError(f"the {name} of an analytic prediction is not finite: fit it anew.")
+        if self.gain.ndim < 1 or self.gain.numel() == 0:
+            raise InputError(f"the gain of an analytic prediction has shape {tuple(self.gain.shape)}: give [bands].")
+        if self.mean.numel() == 0 or (self.by_class and self.mean.ndim < 2):
+            raise InputError(
+                f"the mean of an analytic prediction has shape {tuple(self.mean.shape)}: give a number, a sample, or "
+                "one sample for each class."
+            )
+
+    @classmethod
+    def gaussian(cls, process: Process, t: Tensor, std: float) -> AnalyticPrediction:
+        r"""Return the data prediction of Gaussian data of mean 0, D̂ = α·s²·x/(α²·s² + σ²), exact if data are so.
+
+        On EDM it is σ_data²·x/(σ² + σ_data²) with s = σ_data.
+
+        Args:
+            process: where α and σ come from.
+            t: the time of the prediction, []; [...] in a batch of plans.
+            std: s, the standard deviation of the data.
+        """
+        alpha, sigma = process.alpha(t), process.sigma(t)
+        return cls((alpha * std**2 / ((alpha * std) ** 2 + sigma**2))[..., None], torch.zeros(()))
+
+    def scaled(self, factor: float) -> AnalyticPrediction:
+        """Return the same prediction of a state that is ``factor`` times smaller."""
+        return replace(self, gain=self.gain * factor)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON holds: the gains and a single mean as numbers, an array of means in base64."""
+        mean: Any = (
+            float(self.mean)
+            if self.mean.ndim == 0
+            else {
+                "shape": list(self.mean.shape),
+                "float32": base64.b64encode(self.mean.contiguous().numpy().astype("<f4").tobytes()).decode("ascii"),
+            }
+        )
+        return {"gain": self.gain.tolist(), "mean": mean, "by_class": self.by_class}
+
+    @classmethod
+    def of(cls, stored: StoredAnalytic) -> AnalyticPrediction:
+        """Return the prediction that JSON held, bit for bit.
+
+        Raises:
+            InputError: if its array is damaged.
+        """
+        if isinstance(stored.mean, float):
+            return cls(torch.tensor(stored.gain, dtype=torch.float64), torch.tensor(stored.mean), stored.by_class)
+        shape, text = stored.mean.shape, stored.mean.float32
+        try:
+            raw = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise InputError(
+                f"the mean of an analytic prediction is damaged ({error}): write the plan anew."
+            ) from error
+        if min(shape, default=1) < 1 or len(raw) != 4 * math.prod(shape):
+            raise InputError(
+                f"the mean of an analytic prediction is damaged: {len(raw)} bytes for the shape {shape}, which has "
+                f"{4 * math.prod(shape)}; write the plan anew."
+            )
+        values = np.frombuffer(raw, dtype="<f4").astype(np.float32).reshape(shape)
+        return cls(torch.tensor(stored.gain, dtype=torch.float64), torch.from_numpy(values), stored.by_class)
+
+    def bound(self, x: Tensor, cond: Any = None) -> Callable[[Tensor], Tensor]:
+        """Return x_t → D̂ for a batch shaped like ``x`` [batch, channels, …], its arrays on the device of ``x``.
+
+        Raises:
+            InputError: if the arrays are of samples of another shape, or of classes and ``cond`` names none.
+        """
+        sample = tuple(x.shape[1:])
+        mean = self._mean(cond, len(x)).to(x.device, x.dtype)
+        if mean.ndim and tuple(mean.shape[-len(sample) :]) != sample:
+            raise InputError(
+                f"the plan's analytic predictions are of samples {tuple(self.mean.shape[int(self.by_class) :])}, x_T "
+                f"has samples of {sample}: it runs at the size that it was made for."
+            )
+        if self.gain.numel() == 1:
+            gain = float(self.gain)
+            return lambda x_t: torch.add(mean, x_t, alpha=gain)
+        wide = torch.float32 if x.device.type == "mps" else torch.float64
+        bands = radial_bands(sample[1:])
+        if int(bands.max()) + 1 != self.gain.shape[-1]:
+            raise InputError(
+                f"the plan's analytic predictions have {self.gain.shape[-1]} bands of spatial frequency, samples of "
+                f"{sample} have {int(bands.max()) + 1}: it runs at the size that it was made for."
+            )
+        gains = self.gain[bands].to(x.device, wide)
+
+        def predict(x_t: Tensor) -> Tensor:
+            spectrum = cosine_transformed(x_t.to(wide)) * gains
+            return cosine_transformed(spectrum, inverse=True).to(x_t.dtype).add_(mean)
+
+        return predict
+
+    def _mean(self, cond: Any, batch: int) -> Tensor:
+        if not self.by_class:
+            return self.mean
+        classes = torch.as_tensor(-1 if cond is None or isinstance(cond, (dict, str)) else cond)
+        if classes.is_floating_point() or classes.ndim > 1 or bool((classes < 0).any()):
+            raise InputError("the plan's analytic predictions are of classes: give cond, the class of each sample.")
+        if int(classes.max()) >= len(self.mean):
+            raise InputError(f"class {int(classes.max())} is out of range: the plan knows {len(self.mean)} classes.")
+        return self.mean[classes.cpu().expand(batch)]
+
+
+def radial_bands(shape: tuple[int, ...]) -> Tensor:
+    """Return the band of each spatial frequency, int64 [*shape]: its radius, rounded."""
+    largest = max(shape, default=1)
+    axes = [torch.arange(size, dtype=torch.float64) * (largest / size) for size in shape]
+    squared = torch.zeros(shape, dtype=torch.float64)
+    for place, axis in enumerate(axes):
+        squared = squared + axis.square().view(-1, *[1] * (len(shape) - 1 - place))
+    return squared.sqrt().round().long()
+
+
+def cosine_transformed(x: Tensor, inverse: bool = False) -> Tensor:
+    """Return the orthonormal DCT-II of ``x`` [batch, channels, …] over all but its first two dimensions."""
+    for axis in range(2, x.ndim):
+        matrix = _cosines(x.shape[axis]).to(x.device, x.dtype)
+        x = torch.movedim(torch.movedim(x, axis, -1) @ (matrix if inverse else matrix.T), -1, axis)
+    return x
+
+
+def _cosines(size: int) -> Tensor:
+    """Return the matrix of the orthonormal DCT-II, float64 [frequency, place]."""
+    frequency = torch.arange(size, dtype=torch.float64)[:, None]
+    place = torch.arange(size, dtype=torch.float64)[None]
+    matrix = torch.cos(math.pi * frequency * (2.0 * place + 1.0) / (2.0 * size)) * math.sqrt(2.0 / size)
+    matrix[0] /= math.sqrt(2.0)
+    return matrix
