@@ -7,11 +7,20 @@ SAMPLE_READY := $(VENV)/.sample-ready
 TEST_READY := $(VENV)/.test-ready
 DOCS_READY := $(VENV)/.docs-ready
 
-.PHONY: help sample test lint format docs wheel clean
+# Tests run in so many processes, each with one thread and up to 1 GB.
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
+# What computes, as on a processor without AVX: bounds that were read off one machine fail there.
+NUMERICAL := $(addprefix tests/,processes grids solvers executor calibration skip integrations/test_diffusers_results.py \
+	integrations/test_diffusers_recipe.py test_plan.py test_sampling.py test_guidance.py)
+PLAIN := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2
+
+.PHONY: help sample test test-kernels lint format docs wheel clean
 
 help:
 	@echo "make sample  draw 16 pictures with the embedded model into samples.png"
-	@echo "make test    run the test suite"
+	@echo "make test    run the test suite, in WORKERS=2 processes"
+	@echo "make test-kernels  run the numerical tests with torch's plainest CPU kernels"
 	@echo "make lint    ruff, mypy and the layers' contract"
 	@echo "make format  sort imports, mend what ruff can, and format the code"
 	@echo "make docs    build the documentation into build/site"
@@ -22,7 +31,10 @@ sample: $(SAMPLE_READY)
 	@$(BIN)/fewstep sample --out $(CURDIR)/samples.png
 
 test: $(TEST_READY)
-	$(BIN)/python -m pytest -q --durations=10
+	$(PYTEST) --durations=10
+
+test-kernels: $(TEST_READY)
+	$(PLAIN) $(PYTEST) $(NUMERICAL)
 
 lint: $(TEST_READY)
 	$(BIN)/ruff check .

@@ -93,7 +93,8 @@ def test_the_order_of_the_reference_decides_nothing(folder):
     for name, images in (("sorted", both), ("mixed", mixed)):
         np.savez(folder / f"{name}.npz", images=images)
         values.append(evaluate("--reference", f"{name}.npz", "--metrics", "prdc")["metrics"])
-    assert values[0] == pytest.approx(values[1], abs=0.2)
+    # Shares of 40 samples: each is off by √(¼/40) at most, their differences by √2 of that; three of these.
+    assert values[0] == pytest.approx(values[1], abs=3 * (2 * 0.25 / 40) ** 0.5)
 
 
 def test_statistics_of_others_serve_for_the_distance(folder):

@@ -150,7 +150,8 @@ def test_bfloat16_latents_lose_little(kind, solver):
         return denoise(scheduler, noise(4, 4, 8, 8).bfloat16().to(dtype), 50).double()
 
     exact = run(torch.float64)
-    assert float((run(torch.bfloat16) - exact).norm() / exact.norm()) < 4e-3
+    # What is left are the roundings of the last prediction and the last state, half an eps each at most.
+    assert float((run(torch.bfloat16) - exact).norm() / exact.norm()) < torch.finfo(torch.bfloat16).eps
 
 
 def test_high_orders_keep_their_digits_in_many_steps():
@@ -188,7 +189,7 @@ def test_what_rounding_takes_is_given_back(dtype):
     expected = x.double() / float(scheduler.grid.alpha[0])
     for t in scheduler.timesteps:
         x = scheduler.step(torch.zeros_like(x), t, x).prev_sample
-    assert float((x.double() - expected).norm() / expected.norm()) < 5e-3
+    assert float((x.double() - expected).norm() / expected.norm()) < torch.finfo(dtype).eps
 
 
 def stochastic(**settings):

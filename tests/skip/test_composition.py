@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 import torch
 from support import skip_diffusers_networks as small
+from support.rounding import rounding
 from support.skip_reference import ScaledConcatenation, randomised
 from torch.utils._python_dispatch import TorchDispatchMode
 from train_embedded_model import NETWORK
@@ -31,7 +32,8 @@ def compared(network, call):
         result = call()
     assert len(reference.seen) == 4
     scale = plain.abs().max()
-    torch.testing.assert_close(result / scale, expected / scale, rtol=0, atol=1e-6)
+    # FreeU's Fourier transforms, there and back, are 16 butterflies at most; the layers after round as often again.
+    torch.testing.assert_close(result / scale, expected / scale, rtol=0, atol=rounding(64, 1.0, torch.float32))
     assert ((result - plain).abs().max() / scale) > 1e-3
     assert torch.equal(call(), plain)
 
