@@ -79,7 +79,6 @@ def sample(
         plan,
         model,
         x,
-        levels,
         extra_args=extra_args,
         callback=callback,
         disable=disable,
@@ -184,7 +183,6 @@ def run(
     plan: Plan,
     model: Model,
     x: Tensor,
-    sigmas: Tensor,
     *,
     extra_args: Mapping[str, Any] | None = None,
     callback: Callable[[dict[str, Any]], Any] | None = None,
@@ -193,12 +191,12 @@ def run(
     seeds: Sequence[int] | Tensor | None = None,
     generator: Generators | None = None,
 ) -> Tensor:
-    """Return what a plan in the model's own coordinates makes of ``x``; the arguments are those of ``sample``.
+    """Return what a plan whose times are the model's sigmas makes of ``x``; the arguments are those of ``sample``.
 
     Raises:
         InputError: as ``sample``.
     """
-    called: Callable[..., Tensor] = _Called(model, plan, x, sigmas, dict(extra_args or {}), callback)
+    called: Callable[..., Tensor] = _Called(model, plan, x, dict(extra_args or {}), callback)
     if isinstance(plan.process, TowardsNoise):
         called = NoisePredictor(called, plan.process)
     with progress(plan.steps, disable) as advance:
@@ -215,21 +213,21 @@ def run(
 
 
 class _Called:
-    """A wrapper as a denoiser: its sigmas are the caller's own, and the last call at each level is a step's start."""
+    """A wrapper as a denoiser, called with one sigma a sample; the last call at each level is a step's start."""
 
     def __init__(
         self,
         model: Model,
         plan: Plan,
         x: Tensor,
-        sigmas: Tensor,
         extra_args: dict[str, Any],
         callback: Callable[[dict[str, Any]], Any] | None,
     ) -> None:
         points = plan.call_points.tolist()
+        times = plan.process.inner_time(plan.times) if isinstance(plan.process, TowardsNoise) else plan.times
         self.model, self.dtype, self.extra_args, self.callback = model, x.dtype, extra_args, callback
-        self.sigmas = sigmas.to(x.device)
-        self.expanded = [self.sigmas[point].to(x.dtype).expand(x.shape[0]) for point in points]
+        self.sigmas = times.to(device=x.device, dtype=x.dtype)
+        self.expanded = [self.sigmas[point].expand(x.shape[0]) for point in points]
         starts = {point: call for call, point in enumerate(points) if point < plan.steps}
         self.starts = {call: point for point, call in starts.items()}
         self.calls = 0

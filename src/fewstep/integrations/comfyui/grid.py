@@ -1,0 +1,126 @@
+"""The grid node: our grids as ComfyUI's SIGMAS."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+
+from fewstep import grids
+from fewstep.errors import InputError
+from fewstep.integrations.comfyui.levels import sigmas_between
+from fewstep.integrations.comfyui.sampler import Choice, choice_of
+
+__all__ = ["FewstepGrid", "sigmas_of_grid"]
+
+LATENT = 2.0
+"""The error's growth with σ of networks in latent space (arXiv 2402.17376)."""
+
+
+def sigmas_of_grid(
+    sampling: Any,
+    grid: str,
+    steps: int,
+    choice: Choice,
+    *,
+    error_power: float = LATENT,
+    start: float = 0.0,
+    end: float = 1.0,
+) -> torch.Tensor:
+    """Return SIGMAS, float32 [steps + 1], of a grid by name, between two percentages of the sampling process."""
+    make: Any = partial(grids.NAMES[grid], steps=steps)
+    if grid == "optimized":
+        make = partial(make, solver=choice.solver_for(sampling), error_power=error_power)
+    return sigmas_between(sampling, make, start=start, end=end)
+
+
+class FewstepGrid(io.ComfyNode):
+    """SIGMAS of one of our grids."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Return inputs and outputs."""
+        percent = {"min": 0.0, "max": 1.0, "step": 0.01}
+        return io.Schema(
+            node_id="FewstepGrid",
+            display_name="fewstep Grid",
+            category="sampling/fewstep",
+            description="The noise levels of the steps (SIGMAS). optimized places them where the error bound of the "
+            "connected sampler is lowest on this model's levels; it takes a few milliseconds.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model whose levels these are; patches of its sampling count."),
+                io.Combo.Input(
+                    "grid",
+                    options=sorted(grids.NAMES),
+                    default="optimized",
+                    tooltip="optimized: for the sampler. uniform_logsnr: even in log σ. uniform_time: even in the "
+                    "model's time. quadratic_time: denser near the image. karras: Karras et al.",
+                ),
+                io.Int.Input("steps", default=8, min=1, max=1000, tooltip="The number of steps."),
+                io.Float.Input(
+                    "denoise",
+                    default=1.0,
+                    tooltip="Below 1 for image-to-image: all steps are spent on this last share of the process.",
+                    **percent,
+                ),
+                io.Float.Input(
+                    "start",
+                    default=0.0,
+                    tooltip="Where the steps begin, in percent of the process: 0 is the highest noise level.",
+                    **percent,
+                ),
+                io.Float.Input(
+                    "end",
+                    default=1.0,
+                    tooltip="Where the steps end, in percent of the process: 1 is the image, less ends a first stage.",
+                    **percent,
+                ),
+                io.Sampler.Input(
+                    "sampler",
+                    optional=True,
+                    tooltip="For optimized: the fewstep Sampler that will run on it. Without one: unipc of order 2.",
+                ),
+                io.Float.Input(
+                    "error_power",
+                    default=LATENT,
+                    min=0.1,
+                    max=10.0,
+                    step=0.1,
+                    optional=True,
+                    tooltip="For optimized: the power of σ with which the network's error grows: 2 for models in "
+                    "latent space, 1 in pixel space.",
+                ),
+            ],
+            outputs=[io.Sigmas.Output()],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        grid: str,
+        steps: int,
+        denoise: float,
+        start: float,
+        end: float,
+        sampler: Any = None,
+        error_power: float = LATENT,
+    ) -> io.NodeOutput:
+        """Return the SIGMAS; none for a ``denoise`` of 0."""
+        if denoise <= 0:
+            return io.NodeOutput(torch.zeros(0))
+        choice = Choice() if sampler is None else choice_of(sampler)
+        if choice is None:
+            raise InputError("the sampler of fewstep Grid is none of fewstep's: connect a fewstep Sampler, or none.")
+        sigmas = sigmas_of_grid(
+            model.get_model_object("model_sampling"),
+            grid,
+            steps,
+            choice,
+            error_power=error_power,
+            start=max(start, 1.0 - denoise),
+            end=end,
+        )
+        return io.NodeOutput(sigmas)
