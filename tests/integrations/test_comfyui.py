@@ -6,6 +6,7 @@ without it.
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def native(name: str) -> dict:
 
 
 def held(comfyui, kind: str, value) -> dict:
-    return {"class_type": comfyui.hold(kind, value), "inputs": {}}
+    return {"class_type": comfyui.hold(**{kind: value}), "inputs": {}}
 
 
 def latents(
@@ -330,6 +331,47 @@ class TestAgreement:
             for made in (our_sampler, their_sampler)
         ]
         assert apart(*made) < 1e-5
+
+    @pytest.mark.parametrize("kind", ["sd15", "sd15-v"])
+    @pytest.mark.parametrize(("theirs", "variant"), [("uni_pc", "bh1"), ("uni_pc_bh2", "bh2")])
+    def test_uni_pc_on_its_own_last_sigma(self, comfyui, kind, theirs, variant):
+        import comfy.samplers
+
+        graph = Graph(comfyui, kind)
+        sampling = comfyui.model(kind).get_model_object("model_sampling")
+        levels = comfy.samplers.calculate_sigmas(sampling, "karras", 7)
+        levels[-1] = 0.001  # What it puts in place of 0.
+        latent = latents(comfyui, kind, 1)
+        for name, sampler in (("theirs", native(theirs)), ("ours", ours(comfyui, order=3, variant=variant))):
+            graph.sample(name, sampler, held(comfyui, "SIGMAS", levels.clone()), latent)
+        made = graph.run()
+        # Theirs runs in float32 alone: its coefficients are rounded as the states of size σ = 14.6 are.
+        assert apart(made["ours"], made["theirs"]) < 2e-4
+
+    @pytest.mark.parametrize("kind", ["sd15", "edm"])
+    def test_dpmpp_2m_sde_is_sa_solver_without_a_corrector(self, comfyui, kind, monkeypatch):
+        import comfy.k_diffusion.sampling as samplers
+        import comfy.samplers
+
+        from fewstep.integrations.comfyui import sampler as module
+
+        def fed(*_, **__):
+            generator = torch.Generator().manual_seed(5)
+            return lambda *_: torch.randn(1, 4, 16, 16, generator=generator, dtype=torch.float64)
+
+        monkeypatch.setattr(samplers, "BrownianTreeNoiseSampler", fed)
+        monkeypatch.setattr(module, "step_noise", fed)
+        graph = Graph(comfyui, kind)
+        sampling = comfyui.model(kind).get_model_object("model_sampling")
+        levels = held(comfyui, "SIGMAS", comfy.samplers.calculate_sigmas(sampling, "karras", 7).double())
+        latent = latents(comfyui, kind, 1, dtype=torch.float64)
+        inputs = {"solver_type": "heun", "eta": 0.49, "s_noise": 1.0, "noise_device": "cpu"}
+        graph.sample("theirs", {"class_type": "SamplerDPMPP_2M_SDE", "inputs": inputs}, levels, latent)
+        whole = {"tau": 0.7, "window_start": 0.0, "window_end": 1.0, "corrector": False}
+        own = ours(comfyui, solver="sa", variant="many-step", settings="orders=diffusers", **whole)
+        graph.sample("ours", own, levels, latent)
+        made = graph.run()
+        assert apart(made["ours"], made["theirs"]) < 1e-5
 
 
 class TestStages:
@@ -707,3 +749,57 @@ class TestMistakes:
         graph.sample("ours", ours(comfyui, solver="sa"), held(comfyui, "SIGMAS", torch.tensor([0.1, 1.0, 3.0])))
         with pytest.raises(RuntimeError, match="deterministic"):
             graph.run()
+
+
+class Text:
+    """What CLIPTextEncode asks of a CLIP."""
+
+    def __init__(self, comfyui, kind: str) -> None:
+        self.encoded = comfyui.conditioning(kind, 1)
+
+    def tokenize(self, text: str) -> str:
+        assert text
+        return text
+
+    def encode_from_tokens_scheduled(self, tokens: str) -> list:
+        return [[tensor, dict(more)] for tensor, more in self.encoded]
+
+
+class Pixels:
+    """What VAEDecode asks of a VAE."""
+
+    def decode(self, samples: torch.Tensor) -> torch.Tensor:
+        return samples[:, :3].movedim(1, -1).sigmoid()
+
+
+class TestExamples:
+    """The workflows in examples/comfyui, with tiny models in place of what they load."""
+
+    @pytest.mark.parametrize(("name", "kind"), [("sdxl", "sdxl"), ("flux", "flux"), ("recipe", "sdxl")])
+    def test_a_workflow_is_valid_and_runs(self, comfyui, name, kind):
+        if name == "recipe":
+            from fewstep.integrations.comfyui.levels import process_of
+            from fewstep.recipe import Recipe
+
+            process = process_of(comfyui.model(kind).get_model_object("model_sampling"))
+            plan = fs.UniPC(2).plan(fs.grids.uniform_logsnr(process, 6, end="zero"))
+            Recipe(plan).save(comfyui.work / "models" / "fewstep" / "sdxl-6-steps.json")
+        prompt = comfyui.prompt_of(json.loads((EXAMPLES / f"{name}.json").read_text("utf-8")))
+        ready = {"MODEL": comfyui.model(kind), "CLIP": Text(comfyui, kind), "VAE": Pixels()}
+        loaded = {
+            "CheckpointLoaderSimple": ("MODEL", "CLIP", "VAE"),
+            "UNETLoader": ("MODEL",),
+            "DualCLIPLoader": ("CLIP",),
+            "VAELoader": ("VAE",),
+        }
+        for node in prompt.values():
+            if node["class_type"] in loaded:
+                outputs = {output: ready[output] for output in loaded[node["class_type"]]}
+                node |= {"class_type": comfyui.hold(**outputs), "inputs": {}}
+            elif "Latent" in node["class_type"]:
+                node["inputs"] |= {"width": 128, "height": 128}
+        before = set((comfyui.work / "output").glob("*.png"))
+        comfyui.run(prompt)
+        (image,) = set((comfyui.work / "output").glob("*.png")) - before
+        assert image.stat().st_size > 100
+        assert any(node["class_type"].startswith("Fewstep") for node in prompt.values())

@@ -88,18 +88,18 @@ def _keep(kept: dict[str, Any]) -> type:
     return Keep
 
 
-def _holding(kind: str, value: Any) -> type:
+def _holding(kinds: tuple[str, ...], values: tuple[Any, ...]) -> type:
     class Holding:
-        """A node with one ready output."""
+        """A node with ready outputs."""
 
-        RETURN_TYPES, FUNCTION, CATEGORY = (kind,), "give", "tests"
+        RETURN_TYPES, FUNCTION, CATEGORY = kinds, "give", "tests"
 
         @classmethod
         def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
             return {"required": {}}
 
-        def give(self) -> tuple[Any]:
-            return (value,)
+        def give(self) -> tuple[Any, ...]:
+            return values
 
     return Holding
 
@@ -129,11 +129,28 @@ class ComfyUI:
             raise RuntimeError(f"{errors[0]['node_type']}: {errors[0]['exception_message']}")
         return dict(self.kept)
 
-    def hold(self, kind: str, value: Any) -> str:
-        """Return the name of a node that gives ``value``."""
-        name = f"Holding{kind}{id(value)}"
-        self.nodes.NODE_CLASS_MAPPINGS[name] = _holding(kind, value)
+    def hold(self, **values: Any) -> str:
+        """Return the name of a node that gives the values, each of the kind it is named by."""
+        name = f"Holding{len(self.nodes.NODE_CLASS_MAPPINGS)}"
+        self.nodes.NODE_CLASS_MAPPINGS[name] = _holding(tuple(values), tuple(values.values()))
         return name
+
+    def prompt_of(self, workflow: dict[str, Any]) -> dict[str, Any]:
+        """Return a workflow as the browser saves it in the form that the API takes, as the browser would send it."""
+        links = {number: [str(source), slot] for number, source, slot, *_ in workflow["links"]}
+        prompt = {}
+        for node in workflow["nodes"]:
+            known = self.nodes.NODE_CLASS_MAPPINGS[node["type"]].INPUT_TYPES()
+            inputs = {given["name"]: links[given["link"]] for given in node["inputs"] if given["link"] is not None}
+            values = iter(node["widgets_values"])
+            for name, (kind, *options) in {**known["required"], **known.get("optional", {})}.items():
+                if isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"):
+                    inputs[name] = next(values)
+                    if options and options[0].get("control_after_generate"):
+                        next(values)
+            assert not list(values), f"{node['type']} has more values than widgets"
+            prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+        return prompt
 
     def model(self, kind: str) -> Any:
         """Return a tiny MODEL of a kind, always the same one; see ``KINDS``."""
