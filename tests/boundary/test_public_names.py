@@ -1,0 +1,212 @@
+"""Every public name, every argument, every kind of bad value: a result or an ``InputError``, soon, and nothing else.
+
+Names are found by walking ``fewstep``; a new one is in it, and so is each of its arguments. What an argument is given
+otherwise is read off its name in ``GOOD``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import signal
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import fewstep as fs
+from fewstep.errors import FewstepError
+
+LIMIT = 10
+"""Seconds that a call may take."""
+PROCESS = fs.processes.VPLinear()
+GRID = fs.grids.karras(PROCESS, 3, end="zero")
+SOLVER = fs.UniPC(2)
+PLAN = SOLVER.plan(GRID)
+X = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+class Net(torch.nn.Module):
+    def forward(self, x, t, cond=None):
+        return 0.3 * x
+
+
+MODEL = fs.Denoiser(Net(), PROCESS, shape=(1, 8, 8), num_classes=3)
+
+LISTS = [[], [1], [float("nan")], ["x"], [None], [[1], [2, 3]], [10**400], range(3), iter([1, 2]), np.array([1.5]), {1}]
+TENSORS = [torch.tensor(float("nan")), torch.empty(0), torch.empty(2, device="meta"), torch.tensor([1 + 1j]), torch.ones(3, 2)]  # fmt: skip  # noqa: E501
+NUMBERS = [0, -1, 1.5, 2.0, float("nan"), float("inf"), 10**9, 10**30, 10**400, True, 1e-300, np.int64(2), np.float32(2), torch.tensor(2), 2j]  # fmt: skip  # noqa: E501
+WORDS = ["", "x", "2", "²", "a\nb", "\x1b[2J", "\ud800", "[/b]", "karras:rho=x", "none:", b"x", "a" * 10_000]
+THINGS = [None, {}, {"a": 1}, object(), lambda *_: None, int, PROCESS, GRID, SOLVER, PLAN, MODEL]
+BAD = [*LISTS, *TENSORS, *NUMBERS, *WORDS, *THINGS]
+
+GOOD: dict[str, Callable[[], Any]] = {
+    "batch": lambda: 8,
+    "beta_max": lambda: 20.0,
+    "alphas_cumprod": lambda: torch.linspace(0.99, 0.01, 10),
+    "bottoms": lambda: [0.9, 0.8, 0.7],
+    "count": lambda: 3,
+    "denoiser": lambda: MODEL,
+    "data": lambda: PROCESS.to_dict(),
+    "evaluate": lambda: PLAN.evaluate,
+    "grid": lambda: GRID,
+    "guidance_scale": lambda: 2.0,
+    "half_logsnr": lambda: 0.0,
+    "history_weights": lambda: PLAN.history_weights,
+    "high": lambda: 1.0,
+    "inner": lambda: MODEL,
+    "interval": lambda: PLAN.interval,
+    "kind": lambda: "grid",
+    "known": lambda: ["a", "b"],
+    "low": lambda: 0.1,
+    "make": lambda: fs.grids.karras,
+    "message": lambda: "x",
+    "name": lambda: "x",
+    "network": Net,
+    "noise_scale": lambda: PLAN.noise_scale,
+    "null_cond": lambda: 0,
+    "pipe": lambda: None,
+    "plan": lambda: PLAN,
+    "process": lambda: PROCESS,
+    "report": lambda: None,
+    "seeds": lambda: range(8),
+    "shape": lambda: (1, 8, 8),
+    "sigma": lambda: 1.0,
+    "solver": lambda: SOLVER,
+    "spec": lambda: "karras",
+    "state_weight": lambda: PLAN.state_weight,
+    "steps": lambda: 3,
+    "t": lambda: torch.tensor(0.5),
+    "tau": lambda: 1.0,
+    "text": lambda: PLAN.to_json(),
+    "times": lambda: GRID.times,
+    "u": lambda: 0.5,
+    "value": lambda: 1.0,
+    "x": lambda: X.clone(),
+    "x_T": lambda: X.clone(),
+    "x_t": lambda: X.clone(),
+}
+"""A good value of each required argument, by name."""
+QUICK = {"num": 8, "reference_steps": 6, "objective": "local"}
+"""What keeps a call short, where it is an argument."""
+HEAVY = ("calibrate", "optimized", "invert", "sample", "execute")
+"""Calls whose arguments each get a part of the bad values, which all of them together cover."""
+ELSEWHERE = ("fewstep.integrations", "fewstep.metrics", "fewstep.models", "fewstep.zoo", "fewstep.skip_analysis", "fewstep.errors")  # fmt: skip  # noqa: E501
+"""Modules with boundaries of their own: files, pipelines and images, tested beside this file."""
+LEFT_OUT = {"fewstep.grids.registered", "fewstep.disable", "fewstep.enable", "fewstep.summary", "fewstep.doctor"}
+"""A decorator, and what takes a diffusers pipeline."""
+
+
+def walk(name: str, value: Any, found: dict[str, Any]) -> dict[str, Any]:
+    """Return all public callables by name."""
+    if isinstance(value, types.ModuleType):
+        for inner in getattr(value, "__all__", ()):
+            if not f"{name}.{inner}".startswith(ELSEWHERE):
+                walk(f"{name}.{inner}", getattr(value, inner), found)
+    elif callable(value) and not any(value is held for held in found.values()) and name not in LEFT_OUT:
+        found[name] = value
+    return found
+
+
+PUBLIC = walk("fewstep", fs, {})
+
+
+@contextmanager
+def soon() -> Iterator[None]:
+    """Fail what takes longer than ``LIMIT``."""
+
+    def stop(*_: Any) -> None:
+        raise TimeoutError(f"more than {LIMIT} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(LIMIT)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def arguments(function: Any) -> dict[str, inspect.Parameter]:
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {p.name: p for p in inspect.signature(function).parameters.values() if p.kind in kinds}
+
+
+def good_call(name: str, function: Any) -> dict[str, Any]:
+    """Return keywords with which the function does what it should."""
+    needed = [p.name for p in arguments(function).values() if p.default is inspect.Parameter.empty]
+    missing = [one for one in needed if one not in GOOD]
+    assert not missing, f"{name} is new: give a good value of {missing} in GOOD"
+    made = {one: GOOD[one]() for one in needed}
+    return made | {one: value for one, value in QUICK.items() if one in arguments(function) and one not in made}
+
+
+def methods(name: str, kind: type) -> Iterator[tuple[str, Any]]:
+    """Yield the public methods of an object of a public class."""
+    if inspect.isabstract(kind) or not issubclass(kind, (fs.Solver, fs.DataPredictor, fs.processes.Process, fs.TimeGrid, fs.Plan)):  # fmt: skip  # noqa: E501
+        return
+    made = kind(**good_call(name, kind))
+    if isinstance(made, torch.nn.Module):
+        return
+    for key, value in inspect.getmembers(kind, callable):
+        if (not key.startswith("_") or key == "__call__") and key not in ("save", "load", "mro"):
+            if callable(getattr(made, key)) and arguments(getattr(made, key)):
+                yield f"{name}().{key}", getattr(made, key)
+
+
+def attempt(name: str, function: Any, keywords: dict[str, Any], what: str) -> str | None:
+    """Return what is wrong with the answer of a call, None if it is a result or an error on purpose."""
+    try:
+        with soon(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            function(**keywords)
+    except FewstepError as error:
+        if "\n" in str(error) or len(str(error)) > 1000 or not str(error):
+            return f"{what}: the message is {str(error)[:200]!r}"
+    except Exception as error:
+        return f"{what}: {type(error).__name__}: {str(error)[:150]}"
+    return None
+
+
+def shown(value: Any) -> str:
+    try:
+        return repr(value)[:60].replace("\n", " ")
+    except ValueError:
+        return "10**400"
+
+
+def contract(name: str, function: Any) -> list[str]:
+    """Return everything that is wrong with the answers to bad values, one argument at a time."""
+    wrong = [attempt(name, function, good_call(name, function), f"{name}: the good call")]
+    for place, argument in enumerate(arguments(function)):
+        values = [value() if False else value for value in BAD]
+        if name.rpartition(".")[2] in HEAVY:
+            values = values[place % 4 :: 4]
+        for value in values:
+            keywords = good_call(name, function) | {argument: value}
+            wrong.append(attempt(name, function, keywords, f"{name}({argument}={shown(value)})"))
+    return [one for one in wrong if one is not None]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_argument_of_every_public_name(name):
+    function = PUBLIC[name]
+    if inspect.isclass(function) and inspect.isabstract(function):
+        pytest.skip("an abstract class takes nothing")
+    wrong = contract(name, function)
+    if inspect.isclass(function):
+        for method_name, method in methods(name, function):
+            wrong += contract(method_name, method)
+    assert not wrong, f"{len(wrong)} of {name}:\n" + "\n".join(wrong[:40])
+
+
+def test_the_walk_finds_what_there_is():
+    """Solvers, grids and processes are found by themselves, each by its class or function."""
+    found = set(PUBLIC.values())
+    assert {fs.sample, fs.execute, fs.calibrate, fs.Denoiser, fs.TimeGrid, fs.Plan} <= found
+    assert set(fs.solvers.NAMES.values()) <= found if hasattr(fs.solvers, "NAMES") else True
+    assert len(found) > 30
