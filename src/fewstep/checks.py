@@ -10,9 +10,24 @@ from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from fewstep.errors import InputError, unknown_name
 
-__all__ = ["as_integer", "as_number", "as_real", "as_word", "checked_shape", "real", "shown", "whole"]
+__all__ = [
+    "as_integer",
+    "as_number",
+    "as_real",
+    "as_word",
+    "check_callback",
+    "checked_shape",
+    "flag",
+    "real",
+    "shown",
+    "tensor",
+    "whole",
+]
 
 
 def shown(value: object) -> str:
@@ -107,6 +122,39 @@ def real(
         hint = hint or f"give a finite number {' and '.join(bounds)}".strip()
         raise InputError(f"{name} is {shown(value)}: {hint}.")
     return number
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return ``value`` if it is True or False, NumPy's included.
+
+    Raises:
+        InputError: if it is anything else.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise InputError(f"{name} is {shown(value)}: write True or False.")
+    return bool(value)
+
+
+def tensor(name: str, value: Any, hint: str) -> Tensor:
+    """Return ``value`` if it is a tensor of floating-point numbers with a batch.
+
+    Raises:
+        InputError: if it is not; ``hint`` says what to give.
+    """
+    if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim < 1:
+        what = f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else shown(value)
+        raise InputError(f"{name} is {what}: {hint}.")
+    return value
+
+
+def check_callback(name: str, value: Any) -> None:
+    """Refuse what is neither None nor callable.
+
+    Raises:
+        InputError: if it is something else.
+    """
+    if value is not None and not callable(value):
+        raise InputError(f"{name} is {shown(value)}: give a function, or leave it out.")
 
 
 def checked_shape(shape: Any) -> tuple[int, ...]:

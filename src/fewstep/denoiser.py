@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewstep.checks import checked_shape, real, shown, whole
+from fewstep.checks import checked_shape, flag, real, shown, tensor, whole
 from fewstep.errors import InputError, unknown_name
 from fewstep.processes import Process, VPDiscrete
+from fewstep.processes.base import as_float64
 from fewstep.unwrap import layers, network_of
 
 __all__ = [
@@ -237,8 +238,8 @@ class Denoiser(DataPredictor):
         self.default_cond = None if default_cond is None else whole("default_cond", default_cond, 0)
         self.network_time = process.network_time if network_time is None else network_time
         self.sigma_data = real("sigma_data", sigma_data, 0.0, above=True)
-        self.learned_variance = bool(learned_variance)
-        self.integer_times = bool(integer_times)
+        self.learned_variance = flag("learned_variance", learned_variance)
+        self.integer_times = flag("integer_times", integer_times)
         if network_time is not None and not callable(network_time):
             raise InputError(f"network_time is {shown(network_time)}: give a function of t.")
         if integer_times and not isinstance(process, VPDiscrete):
@@ -262,6 +263,10 @@ class Denoiser(DataPredictor):
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Condition = None) -> Tensor:
         """Return D(x_t, t), in ``x_t``'s dtype."""
+        tensor("x_t", x_t, "give the state, a floating-point tensor [batch, …]")
+        t = t if isinstance(t, Tensor) else as_float64(t).to(x_t.device)
+        if t.ndim:
+            raise InputError(f"t has shape {tuple(t.shape)}: give one time, a number or a 0-dimensional tensor.")
         alpha, sigma = self.process.alpha(t), self.process.sigma(t)
         if self.prediction == "edm":
             return self._preconditioned(x_t / alpha, sigma / alpha, cond)

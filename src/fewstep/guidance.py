@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.checks import as_real, real, shown, whole
+from fewstep.checks import as_real, flag, real, shown, tensor, whole
 from fewstep.denoiser import Condition, DataPredictor
 from fewstep.errors import InputError
 from fewstep.unwrap import layers
 
 __all__ = ["ClassifierFree", "DynamicThreshold", "StaticThreshold", "Wrapped", "thresholds"]
+
+STATE = "give the state, a floating-point tensor [batch, …]"
 
 
 class Wrapped(DataPredictor):
@@ -69,10 +71,12 @@ class ClassifierFree(Wrapped):
         super().__init__(inner)
         self.guidance_scale = real("guidance_scale", guidance_scale, hint="give a finite number, such as 2.0")
         self.null_cond = self._checked_null(null_cond)
-        self.batched = batched
+        self.batched = flag("batched", batched)
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Condition = None) -> Tensor:
         """Return the guided D(x_t, t)."""
+        if not isinstance(cond, (Tensor, Mapping)):
+            cond = self.check_cond(cond, len(tensor("x_t", x_t, STATE)))
         if cond is None or self.guidance_scale == 1.0:
             return self.inner(x_t, t, cond)
         null = self._null(cond)

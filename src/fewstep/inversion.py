@@ -8,14 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.checks import shown
 from fewstep.denoiser import Condition, DataPredictor
 from fewstep.errors import InputError
-from fewstep.executor import Callback, execute
+from fewstep.executor import Callback, check_denoiser, execute
 from fewstep.plan import Plan
 from fewstep.processes import Process
 from fewstep.processes.base import Real, as_float64, on_host
 from fewstep.solvers import Solver
-from fewstep.time_grid import TimeGrid
+from fewstep.solvers.base import as_solver
+from fewstep.time_grid import TimeGrid, as_grid
 
 __all__ = ["NoisePredictor", "TowardsNoise", "inversion_plan", "invert"]
 
@@ -49,6 +51,9 @@ def invert(
         NonFiniteStateError: if a state stops being finite.
     """
     plan = inversion_plan(solver, grid)
+    check_denoiser(denoiser)
+    if not isinstance(x, Tensor) or x.ndim < 1:
+        raise InputError(f"x is {shown(x)}: give a tensor [batch, …], the state at the grid's last time.")
     predictor = NoisePredictor(denoiser, plan.process)  # type: ignore[arg-type]
     if isinstance(denoiser, DataPredictor):
         cond = denoiser.check_cond(cond, x.shape[0])
@@ -62,13 +67,13 @@ def inversion_plan(solver: Solver, grid: TimeGrid) -> Plan:
     Raises:
         InputError: as ``invert``.
     """
-    if grid.ends_at_zero:
+    if as_grid(grid).ends_at_zero:
         raise InputError(
             "the grid ends at 0, where the data say nothing of their noise: end it at a small time, such as "
             f"end={grid.process.t_min:g}."
         )
     turned = TowardsNoise(grid.process, float(grid.times[..., 0].max()))
-    plan = solver.plan(TimeGrid(turned, turned.t_limit - grid.times.flip(-1)))
+    plan = as_solver(solver).plan(TimeGrid(turned, turned.t_limit - grid.times.flip(-1)))
     if plan.stochastic:
         raise InputError(f"{solver!r} adds noise, and the way to noise has none: take a deterministic one, with tau=0.")
     return plan

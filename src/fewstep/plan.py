@@ -13,11 +13,12 @@ from torch import Tensor
 
 from fewstep import processes
 from fewstep.analytic import AnalyticPrediction, StoredAnalytic
+from fewstep.checks import flag, shown, whole
 from fewstep.errors import InputError
 from fewstep.processes import Process
 from fewstep.processes.base import on_host
 from fewstep.storage import Plain, Schema, Stored, json_text, parsed
-from fewstep.time_grid import StoredTimes, TimeGrid
+from fewstep.time_grid import StoredTimes, TimeGrid, as_grid
 
 __all__ = ["Plan", "Prediction", "Row"]
 
@@ -150,6 +151,12 @@ class Plan(Stored):
     @on_host
     def __post_init__(self) -> None:
         """Refuse a table that is wrong."""
+        as_grid(self.grid)
+        flag("fitted", self.fitted)
+        for name in COLUMNS:
+            value = getattr(self, name)
+            if not isinstance(value, Tensor) or value.is_meta or value.is_complex() or not value.ndim:
+                raise InputError(f"plan.{name} is {shown(value)}: give a tensor of real numbers, one for each row.")
         self._check_shapes()
         for name in ("state_weight", "history_weights", "noise_scale"):
             if not bool(torch.isfinite(getattr(self, name)).all()):
@@ -291,6 +298,7 @@ class Plan(Stored):
         adjoint solution gives every weight at once.
         """
         rows, calls = self.interval.numel(), len(self.formulas)
+        row = whole("row", row, -rows, rows - 1)
         to_call = self.predicts.cumsum(0)
         batch = self.state_weight.shape[:-1]
         taken = torch.zeros(*batch, rows, calls, dtype=torch.float64)

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.checks import checked_shape, shown
 from fewstep.denoiser import DataPredictor
 from fewstep.errors import InputError
 from fewstep.executor import Callback, Generators, NoiseSampler, NoiseSource, checked_seeds, execute
 from fewstep.solvers import Solver
-from fewstep.time_grid import TimeGrid
+from fewstep.solvers.base import as_solver
+from fewstep.time_grid import TimeGrid, as_grid
 
 __all__ = ["initial_state", "sample"]
 
@@ -34,8 +36,16 @@ def initial_state(
     Raises:
         InputError: if a seed is no whole number from 0 to below 2⁶⁴.
     """
-    chosen = checked_seeds(seeds)
-    noise = torch.empty(len(chosen), *shape, device=device, dtype=dtype)
+    as_grid(grid)
+    chosen, sizes = checked_seeds(seeds), checked_shape(shape)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise InputError(f"dtype is {shown(dtype)}: give torch.float32 or another floating type.")
+    try:
+        noise = torch.empty(len(chosen), *sizes, device=device, dtype=dtype)
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+        raise InputError(f"{len(chosen)} samples of shape {sizes} on device {shown(device)}: {error}.") from error
+    if noise.is_meta:
+        raise InputError("device is meta, where nothing can be drawn: write cpu, or cuda on a GPU.")
     NoiseSource(len(chosen), noise.device, seeds=chosen).fill(noise)
     return noise.mul_(float(grid.sigma[0]))
 
@@ -61,10 +71,7 @@ def sample(
     Raises:
         InputError: as ``fs.execute`` does, and if ``x_T`` is left out without seeds or a known shape.
     """
-    if not isinstance(solver, Solver):
-        raise InputError(f"solver is {solver!r}: give one such as fs.UniPC().")
-    if not isinstance(grid, TimeGrid):
-        raise InputError(f"grid is {grid!r}: give a TimeGrid, such as fs.grids.karras(process, steps=8).")
+    solver, grid = as_solver(solver), as_grid(grid)
     if getattr(denoiser, "integer_times", False):
         grid = grid.on_training_steps()
     if x_T is None:

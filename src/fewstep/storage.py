@@ -135,6 +135,8 @@ def check_readable(path: Name, what: str) -> Path:
     Raises:
         InputError: if there is none, or it cannot be looked at.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"{what} is {_short(path)}, which cannot be read: give the path of a file.")
     try:
         mode = os.stat(path).st_mode
     except (OSError, TypeError, ValueError) as error:

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from fewstep import processes
+from fewstep.checks import shown
 from fewstep.errors import InputError
 from fewstep.processes import Process, VPDiscrete
-from fewstep.processes.base import on_host
+from fewstep.processes.base import as_process, on_host
 from fewstep.storage import Plain, Schema, Stored, json_text, parsed
 
-__all__ = ["StoredTimes", "TimeGrid"]
+__all__ = ["StoredTimes", "TimeGrid", "as_grid"]
 
 FORMAT = "fewstep-grid/1"
 SHOWN = 11
@@ -49,9 +50,7 @@ class TimeGrid(Stored):
 
     @on_host
     def __init__(self, process: Process, times: Any) -> None:
-        if not isinstance(process, Process):
-            raise InputError(f"process is {process!r}: give one of fewstep.processes, such as VPLinear().")
-        self.process = process
+        self.process = as_process(process)
         self.times = _checked(process, times)
         size = self.half_logsnr.abs()
         least = CLOSEST * (1.0 + torch.minimum(size[..., :-1], size[..., 1:]))
@@ -157,12 +156,25 @@ class TimeGrid(Stored):
         return "\n".join(lines)
 
 
+def as_grid(value: Any) -> TimeGrid:
+    """Return ``value`` if it is a grid.
+
+    Raises:
+        InputError: if it is not.
+    """
+    if not isinstance(value, TimeGrid):
+        raise InputError(f"grid is {shown(value)}: give a TimeGrid, such as fs.grids.karras(process, steps=8).")
+    return value
+
+
 def _checked(process: Process, given: Any) -> Tensor:
     """Return the given times as a tensor of their own, if they can be a grid of ``process``."""
+    if isinstance(given, Tensor) and (given.is_complex() or given.is_meta):
+        raise InputError(f"times is {shown(given)}: give real numbers that are in memory.")
     try:
         times = torch.as_tensor(given, dtype=torch.float64).to(device="cpu", copy=True)
     except (OverflowError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"times is {given!r}: give a sequence of numbers, such as [1.0, 0.5, 0.1].") from error
+        raise InputError(f"times is {shown(given)}: give a sequence of numbers, such as [1.0, 0.5, 0.1].") from error
     if times.ndim < 1 or times.shape[-1] < 2:
         raise InputError(f"times has shape {tuple(times.shape)}: a grid needs at least two times, noise to data.")
     if not bool(torch.isfinite(times).all()):

@@ -31,7 +31,7 @@ X = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 class Net(torch.nn.Module):
-    def forward(self, x, t, cond=None):
+    def forward(self, x, t, cond=None, **keywords):
         return 0.3 * x
 
 
@@ -48,7 +48,9 @@ GOOD: dict[str, Callable[[], Any]] = {
     "batch": lambda: 8,
     "beta_max": lambda: 20.0,
     "alphas_cumprod": lambda: torch.linspace(0.99, 0.01, 10),
+    "alpha": lambda: PROCESS.alpha(0.5),
     "bottoms": lambda: [0.9, 0.8, 0.7],
+    "cond": lambda: None,
     "count": lambda: 3,
     "denoiser": lambda: MODEL,
     "data": lambda: PROCESS.to_dict(),
@@ -65,6 +67,8 @@ GOOD: dict[str, Callable[[], Any]] = {
     "low": lambda: 0.1,
     "make": lambda: fs.grids.karras,
     "message": lambda: "x",
+    "module": lambda: "conv",
+    "path": lambda: "no-such-file.json",
     "name": lambda: "x",
     "network": Net,
     "noise_scale": lambda: PLAN.noise_scale,
@@ -99,6 +103,10 @@ ELSEWHERE = ("fewstep.integrations", "fewstep.metrics", "fewstep.models", "fewst
 """Modules with boundaries of their own: files, pipelines and images, tested beside this file."""
 LEFT_OUT = {"fewstep.grids.registered", "fewstep.disable", "fewstep.enable", "fewstep.summary", "fewstep.doctor"}
 """A decorator, and what takes a diffusers pipeline."""
+HANDED_OUT = {"fewstep.tau.GridPoint", "fewstep.skip.Skip", "fewstep.skip.Tuned", "fewstep.solvers.Schedule"}
+"""Classes whose objects fewstep makes."""
+HOOKS = {"correct", "of", "predict", "schedule", "table", "save", "load", "mro"}
+"""What a subclass fills in and fewstep calls, and what files are tested for elsewhere."""
 
 
 def walk(name: str, value: Any, found: dict[str, Any]) -> dict[str, Any]:
@@ -107,7 +115,7 @@ def walk(name: str, value: Any, found: dict[str, Any]) -> dict[str, Any]:
         for inner in getattr(value, "__all__", ()):
             if not f"{name}.{inner}".startswith(ELSEWHERE):
                 walk(f"{name}.{inner}", getattr(value, inner), found)
-    elif callable(value) and not any(value is held for held in found.values()) and name not in LEFT_OUT:
+    elif callable(value) and not any(value is held for held in found.values()) and name not in LEFT_OUT | HANDED_OUT:
         found[name] = value
     return found
 
@@ -152,8 +160,8 @@ def methods(name: str, kind: type) -> Iterator[tuple[str, Any]]:
     made = kind(**good_call(name, kind))
     if isinstance(made, torch.nn.Module):
         return
-    for key, value in inspect.getmembers(kind, callable):
-        if (not key.startswith("_") or key == "__call__") and key not in ("save", "load", "mro"):
+    for key, _ in inspect.getmembers(kind, callable):
+        if (not key.startswith("_") or key == "__call__") and key not in HOOKS:
             if callable(getattr(made, key)) and arguments(getattr(made, key)):
                 yield f"{name}().{key}", getattr(made, key)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from numbers import Integral
 from typing import Any, Literal, overload
 
 import torch
@@ -19,8 +18,9 @@ from fewstep.calibration.network import CountedNetwork, checked_predictor
 from fewstep.calibration.placement import resampled
 from fewstep.calibration.reference import Reference, reference_grid
 from fewstep.calibration.scratch import scratch
+from fewstep.checks import as_word, check_callback, flag, whole
 from fewstep.denoiser import DataPredictor, network_device
-from fewstep.errors import InputError, unknown_name
+from fewstep.errors import InputError
 from fewstep.executor import checked_seeds
 from fewstep.fingerprint import described
 from fewstep.recipe import Recipe, RecipeBook, Report
@@ -36,6 +36,7 @@ SEEDS_FROM = 1_000_000_000
 """Where the default seeds begin: far from those that people sample with."""
 HELD_OUT = 4
 """One in so many noises is held out for the report."""
+MOST = 1_000_000
 LEAST = 8
 """The least number of noises: two are held out, and six are left for the four folds of the cross-validation."""
 MOST_ANALYTIC = 3
@@ -130,10 +131,13 @@ def calibrate(  # type: ignore[misc]  # The overloads tell what is returned, thi
     numbers = [grid.steps] if steps is None else _numbers(steps)
     base_plan(solver, grid)
     checked_predictor(denoiser, grid.process)
-    _check_settings(max(numbers), num, history, reference_steps, batch_size, budget, objective, features)
+    _check_settings(objective, features, progress)
+    num, history = whole("num", num, LEAST, MOST), whole("history", history)
+    batch_size, search = whole("batch_size", batch_size), flag("search", search)
+    reference_steps = whole("reference_steps", reference_steps, 2 * max(numbers), 10_000)
+    budget = None if budget is None else whole("budget", budget, 0)
     counts = _counts(analytic)
-    if loss not in ("auto", "square", "root"):
-        raise unknown_name("loss", loss, ("auto", "square", "root"))
+    as_word("loss", loss, ("auto", "square", "root"))
     grids = [resampled(grid, number) for number in numbers]
     fine = reference_grid(max(grids, key=lambda one: one.steps), reference_steps)
     if search:
@@ -229,27 +233,10 @@ def _counts(analytic: int | str) -> list[int]:
     return [int(analytic)]
 
 
-def _check_settings(
-    steps: int,
-    num: int,
-    history: int,
-    reference_steps: int,
-    batch_size: int,
-    budget: int | None,
-    objective: str,
-    features: Callable[[Tensor], Tensor] | None,
-) -> None:
-    for name, value, least in (
-        ("num", num, LEAST),
-        ("history", history, 1),
-        ("batch_size", batch_size, 1),
-        ("reference_steps", reference_steps, 2 * steps),
-        ("budget", 0 if budget is None else budget, 0),
-    ):
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-            raise InputError(f"{name} is {value!r}: give a whole number of at least {least}.")
-    if objective not in ("final", "local"):
-        raise unknown_name("objective", objective, ("final", "local"))
+def _check_settings(objective: str, features: Callable[[Tensor], Tensor] | None, progress: Progress | None) -> None:
+    as_word("objective", objective, ("final", "local"))
+    check_callback("features", features)
+    check_callback("progress", progress)
     if features is not None and objective == "local":
         raise InputError("features are compared at the final samples: write objective='final', or leave them out.")
 

@@ -1,7 +1,16 @@
 """The executor: one loop for every plan."""
 
 from fewstep.executor.fold import folded
-from fewstep.executor.loop import Callback, execute
+from fewstep.executor.loop import Callback, check_denoiser, execute
 from fewstep.executor.noise import Generators, NoiseSampler, NoiseSource, checked_seeds
 
-__all__ = ["Callback", "Generators", "NoiseSampler", "NoiseSource", "checked_seeds", "execute", "folded"]
+__all__ = [
+    "Callback",
+    "Generators",
+    "NoiseSampler",
+    "NoiseSource",
+    "check_denoiser",
+    "checked_seeds",
+    "execute",
+    "folded",
+]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.checks import check_callback, shown
 from fewstep.denoiser import DataPredictor, checked_prediction, over_tensors
 from fewstep.errors import InputError, NonFiniteStateError
 from fewstep.executor.fold import foldable, folded
@@ -69,6 +70,7 @@ def execute(
     """
     plan = plan.plan if isinstance(plan, Recipe) else plan
     _check(plan, denoiser, x_T)
+    check_callback("callback", callback)
     if isinstance(denoiser, DataPredictor):
         cond = denoiser.check_cond(cond, x_T.shape[0])
     cond = over_tensors(cond, lambda tensor: tensor.to(x_T.device))
@@ -258,13 +260,22 @@ def _remember(move: _Move, prediction: Tensor) -> None:
     torch.sub(move.point, move.slot, out=move.slot).mul_(per_sigma)
 
 
+def check_denoiser(denoiser: object) -> None:
+    """Refuse what is no denoiser.
+
+    Raises:
+        InputError: if it cannot be called.
+    """
+    if not callable(denoiser) or isinstance(denoiser, type):
+        raise InputError(f"denoiser is {shown(denoiser)}: give an fs.Denoiser or a callable (x_t, t) -> x0.")
+
+
 def _check(plan: Plan, denoiser: object, x_T: Tensor) -> None:  # noqa: N803
     if not isinstance(plan, Plan):
         raise InputError(f"plan is {type(plan).__name__}: give a Plan, as solver.plan(grid) returns.")
     if plan.times.ndim != 1:
         raise InputError(f"plan is a batch of {tuple(plan.times.shape[:-1])} plans: run one, made on a single grid.")
-    if not callable(denoiser):
-        raise InputError(f"denoiser is {denoiser!r}: give an fs.Denoiser or a callable (x_t, t) -> x0.")
+    check_denoiser(denoiser)
     if not isinstance(x_T, Tensor) or not x_T.is_floating_point() or x_T.ndim < 1 or x_T.numel() == 0:
         shown = f"{tuple(x_T.shape)} {x_T.dtype}" if isinstance(x_T, Tensor) else type(x_T).__name__
         raise InputError(f"x_T is {shown}: give a floating-point tensor [batch, …] at the first time of the grid.")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fewstep.checks import as_number, real, shown
 from fewstep.errors import InputError
 from fewstep.plan import Plan
 from fewstep.processes import Process
-from fewstep.processes.base import positive
 from fewstep.time_grid import TimeGrid
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ Profile = Callable[[Tensor], Tensor]
 ErrorPower = float | Profile | Sequence[tuple[float, float]]
 """p of ε̃ = σ^p/α, or ε̃ as a function of λ, or measured pairs (λ, ε̃)."""
 
+HIGHEST = 20
+"""The largest p of ε̃ = σ^p/α: beyond it σ^p leaves float64."""
 SAFEGUARDED = 7
 """Up to so many steps the first three intervals are bounded one by one."""
 
@@ -38,16 +40,15 @@ def error_profile(process: Process, error: ErrorPower) -> Callable[[Tensor], Ten
         InputError: if p is not a positive number, or pairs are fewer than two, repeat a λ, or are not positive.
     """
     if callable(error):
-        return lambda t: _positive(torch.as_tensor(error(process.half_logsnr(t)), dtype=torch.float64))
-    if np.ndim(error) == 0:
-        try:
-            power = positive("error_power", error)
-        except InputError:
-            raise InputError(
-                f"error_power is {error!r}: give a positive number; 1 for pixels, 2 for latents."
-            ) from None
+        return lambda t: _positive(_asked(error, process.half_logsnr(t)))
+    if as_number(error) is not None or not isinstance(error, Iterable) or isinstance(error, (str, bytes)):
+        hint = f"give a positive number of at most {HIGHEST}; 1 for pixels, 2 for latents"
+        power = real("error_power", error, 0.0, HIGHEST, above=True, hint=hint)
         return lambda t: process.sigma(t) ** power / process.alpha(t)
-    pairs = np.asarray(error, dtype=np.float64)
+    try:
+        pairs = np.asarray(error, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as wrong:
+        raise InputError(f"error_power is {shown(error)}: give a positive number, or pairs (λ, ε̃).") from wrong
     if pairs.ndim != 2 or pairs.shape[-1] != 2 or len(pairs) < 2:
         raise InputError(f"the error profile has shape {pairs.shape}: give at least two pairs (λ, ε̃).")
     at, values = pairs[pairs[:, 0].argsort()].T
@@ -55,6 +56,16 @@ def error_profile(process: Process, error: ErrorPower) -> Callable[[Tensor], Ten
         raise InputError(f"the error profile's λ are {at.tolist()}: give finite ones, each once.")
     logs = np.log(_positive(torch.from_numpy(values)).numpy())
     return lambda t: torch.from_numpy(np.exp(np.interp(process.half_logsnr(t).numpy(), at, logs)))
+
+
+def _asked(error: Callable[[Tensor], Tensor], half_logsnr: Tensor) -> Tensor:
+    try:
+        made = torch.as_tensor(error(half_logsnr), dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as wrong:
+        raise InputError(f"error_power is {shown(error)}, and no function of λ, tensor to tensor: {wrong}.") from wrong
+    if made.shape != half_logsnr.shape:
+        raise InputError(f"error_power returned {tuple(made.shape)} for λ of {tuple(half_logsnr.shape)}.")
+    return made
 
 
 def _positive(values: Tensor) -> Tensor:

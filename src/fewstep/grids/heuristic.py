@@ -8,9 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fewstep.checks import as_real, real, shown, whole
 from fewstep.errors import InputError
 from fewstep.grids.registry import registered
 from fewstep.processes import Process
+from fewstep.processes.base import as_process
 from fewstep.time_grid import TimeGrid
 
 __all__ = [
@@ -28,6 +30,8 @@ __all__ = [
 
 End = float | Literal["zero"] | None
 """Where a grid ends: a time, "zero" (a last interval from t_min to the noise-free end), or the process's habit."""
+MOST = 10_000
+"""The most steps of a grid."""
 Start = float | Literal["noise"] | None
 """Where a grid starts: a time (image-to-image, a second stage), "noise" (where α = 0: a flow's t = 1), or t_max."""
 
@@ -44,18 +48,21 @@ def uniform_logsnr(process: Process, steps: int, *, start: Start = None, end: En
             or a start that is not noisier than the end; here and for ``karras`` also if ``end`` is 0, where λ is
             infinite: write "zero".
     """
+    process = as_process(process)
     return _spaced(process, steps, start, end, process.half_logsnr, process.time, reaches_zero=False)
 
 
 @registered
 def uniform_time(process: Process, steps: int, *, start: Start = None, end: End = None) -> TimeGrid:
     """Return the grid that is even in time (in the clock before the shift, for a flow; DDIM's habit)."""
+    process = as_process(process)
     return _spaced(process, steps, start, end, process.clock, process.from_clock)
 
 
 @registered
 def quadratic_time(process: Process, steps: int, *, start: Start = None, end: End = None) -> TimeGrid:
     """Return the grid that is even in √t (DDIM's quadratic one, Song et al., arXiv 2010.02502)."""
+    process = as_process(process)
     return _spaced(
         process, steps, start, end, lambda t: process.clock(t).sqrt(), lambda root: process.from_clock(root**2)
     )
@@ -68,8 +75,8 @@ def karras(process: Process, steps: int, *, rho: float = 7.0, start: Start = Non
     Raises:
         InputError: as ``uniform_logsnr``, and for a ``rho`` that is not positive.
     """
-    if not rho > 0:
-        raise InputError(f"rho is {rho!r}: give a number above 0; 7 is usual.")
+    process = as_process(process)
+    rho = real("rho", rho, 0.0, above=True, hint="give a finite number above 0; 7 is usual")
     return _spaced(
         process,
         steps,
@@ -107,14 +114,8 @@ def early_end(
 
 
 def checked_steps(steps: int) -> int:
-    """Return ``steps`` if it is a whole number of at least 1."""
-    try:
-        whole = 0 if isinstance(steps, bool) or int(steps) != steps else int(steps)
-    except (TypeError, ValueError, OverflowError):
-        whole = 0
-    if whole < 1:
-        raise InputError(f"steps is {steps!r}: give a whole number of at least 1.")
-    return whole
+    """Return ``steps`` if it is a whole number from 1 to ``MOST``."""
+    return whole("steps", steps, 1, MOST)
 
 
 def beginning(process: Process, start: Start, last: float) -> float:
@@ -125,11 +126,12 @@ def beginning(process: Process, start: Start, last: float) -> float:
         if float(process.alpha(process.t_limit)) != 0.0:
             raise InputError(f"start is 'noise', and {process!r} has no time at which α is 0: leave it out, for t_max.")
         return process.t_limit
-    if isinstance(start, str) or not last < start <= process.t_limit:
+    number = as_real(start)
+    if number is None or not last < number <= process.t_limit:
         raise InputError(
-            f"start is {start!r}: give a time above {last:g} up to {process.t_limit:g}, 'noise' or None for t_max."
+            f"start is {shown(start)}: give a time above {last:g} up to {process.t_limit:g}, 'noise' or None for t_max."
         )
-    return float(start)
+    return number
 
 
 def span(process: Process, end: End) -> tuple[float, bool]:
@@ -138,9 +140,10 @@ def span(process: Process, end: End) -> tuple[float, bool]:
         return process.t_min, process.ends_at_zero
     if end == "zero":
         return process.t_min, True
-    if isinstance(end, str) or not 0 <= end < process.t_max:
-        raise InputError(f"end is {end!r}: give a time from 0 to below {process.t_max:g}, 'zero' or None.")
-    return float(end), False
+    number = as_real(end)
+    if number is None or not 0 <= number < process.t_max:
+        raise InputError(f"end is {shown(end)}: give a time from 0 to below {process.t_max:g}, 'zero' or None.")
+    return number, False
 
 
 def _spaced(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ import torch
 from scipy.optimize import LinearConstraint, minimize
 from torch import Tensor
 
-from fewstep.errors import InputError, unknown_name
+from fewstep.checks import as_real, as_word, shown
+from fewstep.errors import InputError
 from fewstep.grids.bound import SAFEGUARDED, Bound, ErrorPower
 from fewstep.grids.heuristic import (
     End,
@@ -31,6 +33,7 @@ from fewstep.grids.placement import Placement
 from fewstep.grids.prox_linear import prox_linear
 from fewstep.grids.registry import registered
 from fewstep.processes import Process
+from fewstep.processes.base import as_process
 from fewstep.time_grid import TimeGrid
 
 if TYPE_CHECKING:
@@ -46,6 +49,10 @@ STARTS = {
 }
 Method = Literal["prox-linear", "trust-constr"]
 MAIN, POLISH = 16, 8
+SEARCHED = 60
+"""The most steps for which times are searched."""
+MOST = 1000
+"""The most steps for which bounds are computed: the work grows with their square."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,8 @@ def optimized(
     Args:
         process: the noising process.
         solver: whose plan is to be bounded; its ``plan`` is called on batches of grids.
-        steps: the number of intervals N.
+        steps: the number of intervals N. Above 60 nothing is searched: the best start is the result, and a warning says
+            so. At most 1000.
         error_power: p of ε̃ = σ^p/α (1 for networks in pixel space, 2 in latent space), or ε̃ itself: a function
             of λ, tensor to tensor, or measured pairs (λ, ε̃).
         start: as in the heuristic grids.
@@ -108,13 +116,13 @@ def optimized(
     Raises:
         InputError: for wrong steps, ends or methods, a p that is not positive, or an ε̃ with zeros or NaN.
     """
-    if not isinstance(process, Process):
-        raise InputError(f"process is {process!r}: give one of fewstep.processes, such as VPLinear().")
-    if not callable(getattr(solver, "plan", None)):
-        raise InputError(f"solver is {solver!r}: give one such as fs.UniPC().")
-    if method not in ("prox-linear", "trust-constr"):
-        raise unknown_name("method", method, ("prox-linear", "trust-constr"))
+    process = as_process(process)
+    if not callable(getattr(solver, "plan", None)) or isinstance(solver, type):
+        raise InputError(f"solver is {shown(solver)}: give one such as fs.UniPC().")
+    as_word("method", method, ("prox-linear", "trust-constr"))
     steps = checked_steps(steps)
+    if steps > MOST:
+        raise InputError(f"steps is {steps}: optimized grids have at most {MOST}; take uniform_logsnr.")
     last, to_zero = span(process, end)
     to_zero = to_zero or last == 0
     last = last or process.t_min
@@ -126,10 +134,17 @@ def optimized(
     starts = torch.stack(
         [make(process, steps, start=placement.start, end="zero" if to_zero else last).times for make in STARTS.values()]
     )
-    candidates, iterations = starts, 0
+    candidates, iterations, used = starts, 0, str(method)
     with _one_thread():
         before = bound(starts)
-        if placement.free:
+        if placement.free and steps > SEARCHED:
+            used = "heuristic"
+            warnings.warn(
+                f"with more than {SEARCHED} steps the best of the heuristic grids is taken: a search gains nothing.",
+                UserWarning,
+                stacklevel=2,
+            )
+        elif placement.free:
             run = _trust_region if method == "trust-constr" else _fast
             found, iterations = run(bound, placement, starts)
             candidates = torch.cat([found, starts])
@@ -138,8 +153,8 @@ def optimized(
     report = OptimizationReport(
         before=dict(zip(STARTS, before.tolist(), strict=True)),
         after=float(values[best]),
-        method=method,
-        error_power=None if callable(error_power) or np.ndim(error_power) else float(error_power),  # type: ignore[arg-type]
+        method=used,
+        error_power=as_real(error_power),
         iterations=iterations,
         seconds=time.perf_counter() - began,
     )

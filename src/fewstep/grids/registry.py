@@ -9,9 +9,10 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from fewstep.checks import shown
 from fewstep.errors import InputError
 from fewstep.processes import Process
-from fewstep.processes.base import on_host
+from fewstep.processes.base import as_process, on_host
 from fewstep.processes.spec import build, check, parse, register
 from fewstep.time_grid import TimeGrid
 
@@ -65,6 +66,7 @@ def named(
         InputError: if there is no such grid or file, a setting is not one of its own, a file's grid is of another
             process or number of steps, or the number is missing.
     """
+    process = as_process(process)
     given = read(spec)
     if given is not None:
         if given.process != process or steps not in (None, given.steps):
@@ -96,7 +98,7 @@ def read(spec: str | os.PathLike[str] | TimeGrid, steps: int | None = None) -> T
         InputError: if there is no such grid, file or setting, or a grid has another number of steps.
     """
     if not isinstance(spec, (str, os.PathLike, TimeGrid)):
-        raise InputError(f"grid is {spec!r}: give a name, as 'karras' or 'karras:rho=5', a .json file, or a TimeGrid.")
+        raise InputError(f"grid is {shown(spec)}: give a name, as 'karras' or 'karras:rho=5', a .json file, or a TimeGrid.")
     if isinstance(spec, (TimeGrid, os.PathLike)) or spec.endswith(".json"):
         grid = spec if isinstance(spec, TimeGrid) else _from_file(Path(spec))
         if steps not in (None, grid.steps):
@@ -112,7 +114,4 @@ def _shown(spec: str | os.PathLike[str] | TimeGrid) -> str:
 
 
 def _from_file(path: Path) -> TimeGrid:
-    try:
-        return TimeGrid.from_json(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the grid file {str(path)!r} cannot be read: {error}.") from error
+    return TimeGrid.load(path)

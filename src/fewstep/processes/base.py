@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.checks import real
+from fewstep.checks import real, shown
+from fewstep.errors import InputError
 
-__all__ = ["HOST", "Process", "Real", "as_float64", "log_alpha_at", "on_host", "positive"]
+__all__ = ["HOST", "Process", "Real", "as_process", "as_float64", "log_alpha_at", "on_host", "positive"]
 
 HOST = torch.device("cpu")
 """Where coefficients are made."""
@@ -41,8 +42,19 @@ def on_host(function: Callable[P, Made]) -> Callable[P, Made]:
 
 
 def as_float64(value: Any) -> Tensor:
-    """Return ``value`` (number, sequence, array or tensor) as a float64 tensor: a tensor's own device, else the CPU."""
-    return torch.as_tensor(value, dtype=torch.float64, device=value.device if isinstance(value, Tensor) else HOST)
+    """Return ``value`` (number, sequence, array or tensor) as a float64 tensor: a tensor's own device, else the CPU.
+
+    Raises:
+        InputError: if it is nothing of the kind.
+    """
+    if isinstance(value, Tensor):
+        if value.is_complex():
+            raise InputError(f"{shown(value)} is complex: give real numbers.")
+        return value.to(torch.float64)
+    try:
+        return torch.as_tensor(value, dtype=torch.float64, device=HOST)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"{shown(value)} is no number and no sequence of numbers: give such, or a tensor.") from error
 
 
 def log_alpha_at(half_logsnr: Tensor) -> Tensor:
@@ -114,3 +126,14 @@ class Process(ABC):
 
     def __hash__(self) -> int:
         return hash(repr(self))
+
+
+def as_process(value: Any) -> Process:
+    """Return ``value`` if it is a process.
+
+    Raises:
+        InputError: if it is not.
+    """
+    if not isinstance(value, Process):
+        raise InputError(f"process is {shown(value)}: give one of fewstep.processes, such as VPLinear().")
+    return value

@@ -8,6 +8,7 @@ from collections.abc import Callable, Container, Mapping
 from inspect import Parameter, signature
 from typing import Any, TypeVar
 
+from fewstep.checks import shown
 from fewstep.errors import InputError, unknown_name
 
 __all__ = ["build", "check", "parse", "register"]
@@ -25,6 +26,8 @@ def parse(spec: str) -> tuple[str, dict[str, Any]]:
     Raises:
         InputError: if a setting has no "=".
     """
+    if not isinstance(spec, str):
+        raise InputError(f"{shown(spec)} is no name: write one, with settings if wanted, as name:key=value.")
     name, _, rest = spec.partition(":")
     settings: dict[str, Any] = {}
     for part in filter(None, (piece.strip() for piece in OUTSIDE.split(rest))):

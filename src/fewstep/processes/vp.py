@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.checks import as_real, shown, whole
 from fewstep.errors import InputError
 from fewstep.processes.base import Process, Real, as_float64, log_alpha_at, on_host, positive
 
@@ -130,7 +131,10 @@ class VPDiscrete(_VariancePreserving):
 
     @on_host
     def __init__(self, alphas_cumprod: Any) -> None:
-        values = as_float64(alphas_cumprod).detach().cpu().clone()
+        values = as_float64(alphas_cumprod).detach()
+        if values.is_meta:
+            raise InputError("alphas_cumprod is on the meta device, where it has no values: give it on the CPU.")
+        values = values.cpu().clone()
         if values.ndim != 1 or values.numel() < 1:
             raise InputError(f"alphas_cumprod has shape {tuple(values.shape)}: give a sequence of N values.")
         falling = bool((values[1:] < values[:-1]).all())
@@ -155,13 +159,17 @@ class VPDiscrete(_VariancePreserving):
         Raises:
             InputError: if a β is outside (0, 1) or the schedule is neither of the two.
         """
-        if not (0 < beta_start < 1 and 0 < beta_end < 1):
-            raise InputError(f"beta_start={beta_start}, beta_end={beta_end}: give values between 0 and 1.")
+        first, last = as_real(beta_start), as_real(beta_end)
+        if first is None or last is None or not (0 < first < 1 and 0 < last < 1):
+            raise InputError(
+                f"beta_start={shown(beta_start)}, beta_end={shown(beta_end)}: give values between 0 and 1."
+            )
+        num = whole("num", num, 1, 1_000_000)
         powers = {"linear": 1.0, "scaled_linear": 2.0}
-        if schedule not in powers:
-            raise InputError(f"schedule is {schedule!r}: write 'linear' or 'scaled_linear'.")
+        if not isinstance(schedule, str) or schedule not in powers:
+            raise InputError(f"schedule is {shown(schedule)}: write 'linear' or 'scaled_linear'.")
         power = powers[schedule]
-        betas = torch.linspace(beta_start ** (1 / power), beta_end ** (1 / power), num, dtype=torch.float64) ** power
+        betas = torch.linspace(first ** (1 / power), last ** (1 / power), num, dtype=torch.float64) ** power
         return cls(torch.cumprod(1.0 - betas, dim=0))
 
     def _knots_on(self, device: torch.device) -> Tensor:
@@ -193,7 +201,7 @@ class VPDiscrete(_VariancePreserving):
 
     def network_time(self, t: Tensor) -> Tensor:
         """Return the training index N·t − 1, which may be fractional."""
-        return t * self.num_train_timesteps - 1.0
+        return as_float64(t) * self.num_train_timesteps - 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON-able data."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from fewstep.checks import shown
 from fewstep.denoiser import DataPredictor
 from fewstep.errors import InputError
 from fewstep.skip import diffusers_networks, research_networks, transformers
@@ -41,6 +42,9 @@ def find(network: nn.Module | DataPredictor, sites: Sequence[Site] | None = None
     """
     root = module_in(network)
     if sites is not None:
+        known = isinstance(sites, Sequence) and len(sites) > 0 and all(isinstance(site, Site) for site in sites)
+        if not known:
+            raise InputError(f"sites are {shown(sites)}: give a list of fs.skip.Site, deepest first.")
         return [_described(root, site, len(sites) - 1 - i) for i, site in enumerate(sites)]
     found = list(_search(root, ""))
     if not found:

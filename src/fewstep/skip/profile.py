@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ConfigDict
 
+from fewstep.checks import as_real, shown, whole
 from fewstep.errors import InputError
 from fewstep.processes.spec import build, parse
 from fewstep.storage import Plain, Schema, Stored, json_text, parsed
@@ -18,6 +19,8 @@ from fewstep.time_grid import TimeGrid
 __all__ = ["Profile", "load", "named"]
 
 FORMAT = "fewstep-skip/1"
+WIDEST = 20.0
+"""The widest ramp, in natural logarithms: e^20 is further than from the smallest noise level to the largest."""
 SAMPLED = tuple(10.0 ** (k / 64) for k in range(-256, 257))
 """The σ/α at which a weight that is a function is sampled: 1e-4 … 1e4, 3.6 % apart."""
 
@@ -70,16 +73,16 @@ class Profile(Stored):
             put("rho", _factor("rho", self.rho))
         if self.sigma_window is not None:
             put("sigma_window", _window(self.sigma_window))
-        put("ramp", _number(self.ramp))
-        if self.ramp is None or not 0 <= self.ramp < math.inf or (self.ramp and self.sigma_window is None):
-            raise InputError(f"ramp is {self.ramp!r}: give a number of at least 0, with a sigma_window.")
+        put("ramp", as_real(self.ramp))
+        if self.ramp is None or not 0 <= self.ramp <= WIDEST or (self.ramp and self.sigma_window is None):
+            raise InputError(f"ramp is {self.ramp!r}: give a number from 0 to {WIDEST:g}, with a sigma_window.")
         if self.sigma_weight is not None:
             if self.sigma_window is not None:
                 raise InputError("sigma_window and sigma_weight are both given: leave one out.")
             weight = self.sigma_weight
-            put("sigma_weight", _points([(s, weight(s)) for s in SAMPLED] if callable(weight) else weight))
-        if self.skips is not None and (type(self.skips) is not int or self.skips < 1):
-            raise InputError(f"skips is {self.skips!r}: give the number of skips that the profile is for, or None.")
+            put("sigma_weight", _points(_sampled(weight) if callable(weight) else weight))
+        if self.skips is not None:
+            put("skips", whole("skips", self.skips))
         if not isinstance(self.origin, Mapping):
             raise InputError(f"origin is {type(self.origin).__name__}: give a mapping, or leave it out.")
 
@@ -92,8 +95,10 @@ class Profile(Stored):
         Raises:
             InputError: if there are not as many values as steps.
         """
-        if len(bottoms) != grid.steps:
-            raise InputError(f"{len(bottoms)} values for {grid.steps} steps: give one for each.")
+        if not isinstance(grid, TimeGrid):
+            raise InputError(f"grid is {shown(grid)}: give a TimeGrid.")
+        if not isinstance(bottoms, Sequence) or len(bottoms) != grid.steps:
+            raise InputError(f"bottoms are {shown(bottoms)} for {grid.steps} steps: give one number for each.")
         strongest = max((_factor("bottoms", value) for value in bottoms), key=lambda value: abs(1 - value))
         weights = [(1 - value) / (1 - strongest) if strongest != 1 else 0.0 for value in bottoms]
         logs = [min(max(-x, -30.0), 30.0) for x in grid.half_logsnr[: grid.steps].tolist()]
@@ -196,33 +201,33 @@ def load(path: str | os.PathLike[str]) -> Profile:
 
 
 def _factor(name: str, value: Any) -> float:
-    number = _number(value)
+    number = as_real(value)
     if number is None or not (math.isfinite(number) and number >= 0):
         raise InputError(f"{name} is {value!r}: a skip's factor is a number of at least 0; 1 leaves it as it is.")
     return number
 
 
-def _number(value: Any) -> float | None:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
-
-
 def _window(window: Any) -> tuple[float | None, float | None]:
     bounds = list(window) if isinstance(window, Sequence) and len(window) == 2 else [None, 0.0]
     low, high = (
-        _number(default if value is None else value) for value, default in zip(bounds, (0.0, math.inf), strict=True)
+        as_real(default if value is None else value) for value, default in zip(bounds, (0.0, math.inf), strict=True)
     )
     if low is None or high is None or not 0 <= low < high:
         raise InputError(f"sigma_window is {window!r}: give (low, high) in σ/α with 0 ≤ low < high, or None for open.")
     return low or None, None if math.isinf(high) else high
 
 
+def _sampled(weight: Callable[[float], float]) -> list[tuple[float, float]]:
+    try:
+        return [(s, weight(s)) for s in SAMPLED]
+    except TypeError as error:
+        raise InputError(f"sigma_weight is {shown(weight)}, and no function of σ/α: {error}.") from error
+
+
 def _points(points: Any) -> tuple[tuple[float, float], ...]:
     try:
         pairs = tuple((float(s), float(w)) for s, w in points)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         pairs = ()
     rising = all(a[0] < b[0] for a, b in zip(pairs, pairs[1:], strict=False))
     if not pairs or not rising or pairs[0][0] <= 0 or not all(math.isfinite(x) for pair in pairs for x in pair):

@@ -8,6 +8,7 @@ from types import TracebackType
 import torch
 from torch import Tensor, nn
 
+from fewstep.checks import shown
 from fewstep.denoiser import DataPredictor, Denoiser
 from fewstep.errors import InputError
 from fewstep.processes import Process
@@ -71,6 +72,9 @@ def tuned(
             "profile is given together with settings that it holds: give one or the other, or "
             "dataclasses.replace(profile, …)."
         )
+    for name, value, kind in (("profile", profile, Profile), ("process", process, Process)):
+        if value is not None and not isinstance(value, kind):
+            raise InputError(f"{name} is {shown(value)}: give a {kind.__name__}, or leave it out.")
     network = innermost_denoiser(network)
     if isinstance(network, Denoiser):
         process = network.process if process is None else process

@@ -5,17 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from inspect import Parameter, signature
-from numbers import Integral
 from typing import Any, ClassVar, TypeVar, final
 
 from fewstep.analytic import AnalyticPrediction
+from fewstep.checks import flag, shown, whole
 from fewstep.errors import InputError, unknown_name
 from fewstep.plan import Plan
 from fewstep.processes.base import on_host
 from fewstep.processes.spec import register
-from fewstep.time_grid import TimeGrid
+from fewstep.time_grid import TimeGrid, as_grid
 
-__all__ = ["NAMES", "Solver", "check_order"]
+__all__ = ["NAMES", "Solver", "as_solver", "check_order"]
 
 Made = TypeVar("Made", bound="Solver")
 
@@ -76,6 +76,10 @@ class Solver(ABC):
             for key in settings:
                 if key not in parameters:
                     raise unknown_name(f"setting of {cls.__name__}", key, parameters)
+        given = [*zip(parameters, args, strict=False), *settings.items()]
+        for key, value in given:
+            if key in parameters and isinstance(parameters[key].default, bool):
+                flag(key, value)
         return super().__new__(cls)
 
     @final
@@ -86,9 +90,7 @@ class Solver(ABC):
         Raises:
             InputError: if ``grid`` is no ``TimeGrid``, or one that the solver cannot use.
         """
-        if not isinstance(grid, TimeGrid):
-            raise InputError(f"grid is {grid!r}: give a TimeGrid, such as fs.grids.karras(process, steps=8).")
-        made = self.table(grid)
+        made = self.table(as_grid(grid))
         if not isinstance(made, Plan):
             raise InputError(f"{type(self).__name__}.table returned {type(made).__name__}: return an fs.Plan.")
         made = made if made.solver else replace(made, solver=repr(self))
@@ -114,7 +116,17 @@ def _with_analytic_first(plan: Plan) -> Plan:
     return replace(plan, evaluate=evaluate, analytic=(formula, *[None] * (len(evaluate) - 1)), solver=solver)
 
 
+def as_solver(value: Any) -> Solver:
+    """Return ``value`` if it is a solver.
+
+    Raises:
+        InputError: if it is not.
+    """
+    if not isinstance(value, Solver):
+        raise InputError(f"solver is {shown(value)}: give one such as fs.UniPC().")
+    return value
+
+
 def check_order(name: str, order: int, low: int, high: int) -> None:
     """Raise ``InputError`` unless ``order`` is a whole number from ``low`` to ``high``."""
-    if isinstance(order, bool) or not isinstance(order, Integral) or order not in range(low, high + 1):
-        raise InputError(f"{name} is {order!r}: give a whole number from {low} to {high}.")
+    whole(name, order, low, high)

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fewstep.checks import real
 from fewstep.errors import InputError, unknown_name
 from fewstep.solvers.adams import Coefficients, Intervals, adams
 from fewstep.solvers.multistep import MultistepSolver, Schedule
@@ -62,8 +63,8 @@ class DDIM(MultistepSolver):
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if not 0 <= self.eta <= 1:
-            raise InputError(f"eta is {self.eta!r}: give a number from 0 (deterministic) to 1 (ancestral).")
+        hint = "give a number from 0 (deterministic) to 1 (ancestral)"
+        object.__setattr__(self, "eta", real("eta", self.eta, 0.0, 1.0, hint=hint))
 
     def schedule(self, grid: TimeGrid) -> Schedule:
         """Return one row an interval."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fewstep.checks import as_number, as_real, real, shown
 from fewstep.errors import InputError
 from fewstep.time_grid import TimeGrid
 
@@ -80,9 +80,8 @@ def constant(value: float) -> Tau:
     Raises:
         InputError: if the value is negative or not finite.
     """
-    if isinstance(value, str) or not (math.isfinite(value) and value >= 0):
-        raise InputError(f"tau is {value!r}: give a finite number of at least 0; 0 is the ODE, 1 the standard SDE.")
-    return _Constant(float(value))
+    hint = "give a finite number of at least 0; 0 is the ODE, 1 the standard SDE"
+    return _Constant(real("tau", value, 0.0, hint=hint))
 
 
 def window(value: float, low: float, high: float) -> Tau:
@@ -93,17 +92,23 @@ def window(value: float, low: float, high: float) -> Tau:
     Raises:
         InputError: if the window is reversed or negative, or the value is.
     """
-    if not 0 <= low < high:
-        raise InputError(f"the σ/α window is [{low}, {high}]: write the lower end first, neither below 0.")
-    return _Window(constant(value).value, float(low), float(high))  # type: ignore[attr-defined]
+    first, last = as_real(low), as_real(high)
+    if first is None or last is None or not 0 <= first < last:
+        raise InputError(
+            f"the σ/α window is [{shown(low)}, {shown(high)}]: write the lower end first, neither below 0."
+        )
+    return _Window(constant(value).value, first, last)  # type: ignore[attr-defined]
 
 
 def as_tau(tau: float | Tau | Callable[[GridPoint], float | Tensor]) -> Tau:
     """Return ``tau`` as a ``Tau``: numbers become constants, functions are asked at each point but a noise-free end."""
     if isinstance(tau, Tau):
         return tau
-    if callable(tau):
+    if callable(tau) and not isinstance(tau, type):
         return _Function(tau)
-    if isinstance(tau, (int, float)):
-        return constant(tau)
-    raise InputError(f"tau is {tau!r}: give a number, fs.tau.constant, fs.tau.window or a function of the grid point.")
+    number = as_number(tau)
+    if number is not None:
+        return constant(number)
+    raise InputError(
+        f"tau is {shown(tau)}: give a number, fs.tau.constant, fs.tau.window or a function of the grid point."
+    )
