@@ -174,7 +174,11 @@ def dynamically_thresholded(prediction: Tensor, quantile: float | Tensor, limit:
     """
     size = prediction.abs().to(torch.promote_types(prediction.dtype, torch.float32))
     quantile = quantile.to(size.dtype) if isinstance(quantile, Tensor) else quantile
-    reach = torch.quantile(size.flatten(1), quantile, dim=1).clamp(1.0, limit).to(prediction.dtype)
+    reach = (
+        torch.quantile(size.flatten(1) if size.ndim > 1 else size[:, None], quantile, dim=1)
+        .clamp(1.0, limit)
+        .to(prediction.dtype)
+    )
     reach = reach.view(-1, *[1] * (prediction.ndim - 1))
     return prediction.clamp(-reach, reach) / reach
 
