@@ -91,7 +91,7 @@ def test_even_time_may_end_at_zero_itself():
         (lambda p: fs.grids.uniform_logsnr(p, 2.5), "steps is 2.5"),
         (lambda p: fs.grids.uniform_logsnr(p, None), "steps is None"),
         (lambda p: fs.grids.uniform_logsnr(p, float("inf")), "steps is inf"),
-        (lambda p: fs.grids.named("karras:rho=abc", p, 5), "does not take these settings"),
+        (lambda p: fs.grids.named("karras:rho=abc", p, 5), "does not take these settings|rho is 'abc'"),
         (lambda p: fs.grids.named("optimized:error_power=abc", p, 5, solver=fs.UniPC()), "error_power is 'abc'"),
         (lambda p: fs.grids.uniform_logsnr(p, 5, end=0.0), "end='zero'"),
         (lambda p: fs.grids.uniform_time(p, 5, end=1.0), "below 1"),

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 import warnings
+from types import FrameType
 from typing import NoReturn
 
-from fewstep.errors import FewstepError, MissingPackageError
+from fewstep.errors import FewstepError, MissingPackageError, one_line
 
 try:
     import typer
     from rich.console import Console
+    from rich.text import Text
 except ImportError as error:
     raise MissingPackageError("the command line needs typer and rich: pip install 'fewstep[cli]'.") from error
 
@@ -61,13 +66,29 @@ app = _application()
 
 
 def run() -> None:
-    """Run the application; a mistake in the input is one line on stderr and exit code 2, a warning is a sentence."""
+    """Run the application; a mistake in the input is one line on stderr and exit code 2, a warning is a sentence.
+
+    A signal to end is answered as an interrupt is: what is half-written goes, and the exit code is the usual one.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # Terminals that know no σ, names that are no UTF-8.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _end)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
             app()
     except FewstepError as error:
         _refuse(str(error))
+    except MemoryError:
+        _refuse("there is not enough memory: take a smaller batch, fewer samples or fewer steps.")
+    except BrokenPipeError:  # The reader of a pipe has gone.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        where = f"{error.filename!r}: " if error.filename is not None else ""
+        _refuse(f"{where}{error.strerror or error}.")
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch is not imported before it is needed.
             raise
@@ -76,13 +97,19 @@ def run() -> None:
 
 def _warn(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     if not issubclass(category, (DeprecationWarning, PendingDeprecationWarning)):  # Those are for developers.
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold yellow]warning:[/] {_plain(str(message))}")
+        _say("warning:", "bold yellow", str(message))
 
 
 def _refuse(reason: str) -> NoReturn:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {_plain(reason)}")
+    _say("error:", "bold red", reason)
     sys.exit(2)
 
 
-def _plain(reason: str) -> str:
-    return reason.replace("[", r"\[").replace("\n", " ")
+def _say(kind: str, style: str, text: str) -> None:
+    """Print one line on stderr; what comes from outside is text, and no markup."""
+    line = Text.assemble((kind, style), " ", one_line(text))
+    Console(stderr=True, soft_wrap=True, highlight=False).print(line)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)

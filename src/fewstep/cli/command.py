@@ -7,9 +7,15 @@ import shlex
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from inspect import Parameter, Signature
+from pathlib import Path
 from typing import Any, get_type_hints
 
+from fewstep.errors import InputError
+
 __all__ = ["command", "spelled"]
+
+WRITTEN = ("out", "plot")
+"""The options that name what is written."""
 
 
 def command(settings: type, run: str) -> Callable[..., None]:
@@ -24,6 +30,7 @@ def command(settings: type, run: str) -> Callable[..., None]:
 
     def called(**values: Any) -> None:
         chosen = settings(**values)
+        _refuse_overwriting(chosen)
         module, _, function = run.partition(":")
         getattr(importlib.import_module(module), function)(chosen)
 
@@ -40,6 +47,30 @@ def command(settings: type, run: str) -> Callable[..., None]:
     called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     called.__doc__ = settings.__doc__
     return called
+
+
+def _refuse_overwriting(settings: Any) -> None:
+    """Refuse an output that is one of the inputs.
+
+    Raises:
+        InputError: with both options.
+    """
+    values = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    for written in WRITTEN:
+        out = values.get(written)
+        if out is None or not Path(out).exists():
+            continue
+        for name, value in values.items():
+            named = str(value).split(",") if name not in WRITTEN and isinstance(value, (str, Path)) else []
+            if any(_same(one.strip(), Path(out)) for one in named):
+                raise InputError(f"--{written} is {str(out)!r}, which --{name.rstrip('_')} names too: choose another.")
+
+
+def _same(name: str, path: Path) -> bool:
+    try:
+        return Path(name).samefile(path)
+    except (OSError, ValueError):
+        return False
 
 
 def spelled(name: str, settings: Any) -> str:

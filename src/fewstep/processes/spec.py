@@ -15,6 +15,8 @@ __all__ = ["build", "check", "parse", "register"]
 
 Made = TypeVar("Made")
 NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
+LONGEST = 200
+"""The most characters of a value that is read as a literal."""
 OUTSIDE = re.compile(r",(?![^(\[]*[)\]])")
 """A comma that is not in brackets."""
 TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -41,9 +43,11 @@ def parse(spec: str) -> tuple[str, dict[str, Any]]:
 def _value(text: str) -> Any:
     if text.lower() in TRUTH:
         return TRUTH[text.lower()]
+    if len(text) > LONGEST:  # The parser has its limits.
+        return text
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
         return text
 
 

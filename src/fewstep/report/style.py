@@ -29,6 +29,7 @@ SETTINGS: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
+    "text.parse_math": False,
     "xtick.color": "#3b4754",
     "ytick.color": "#3b4754",
 }

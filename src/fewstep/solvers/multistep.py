@@ -150,7 +150,7 @@ class MultistepSolver(Solver):
         """
         made = (self.correct if corrects else self.predict)(intervals, order)
         size, total = made.history_weights.abs().sum(-1), made.history_weights.sum(-1).abs()
-        cancel = (size > CANCELLED * total).flatten(0, -2).any(0) if size.ndim > 1 else size > CANCELLED * total
+        cancel = size > CANCELLED * total
         if order == 1 + int(corrects) or not bool(cancel.any()):  # Without the past nothing lies close together.
             return made
         lower = self._steady(intervals, order - 1, corrects)
@@ -158,7 +158,7 @@ class MultistepSolver(Solver):
         weights = torch.cat([lower.history_weights, spare], dim=-1)
         return Coefficients(
             torch.where(cancel, lower.state_weight, made.state_weight),
-            torch.where(cancel[:, None], weights, made.history_weights),
+            torch.where(cancel[..., None], weights, made.history_weights),
             torch.where(cancel, lower.noise_scale, made.noise_scale),
         )
 

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from fewstep.errors import one_line
 from fewstep.report import best, comparison_page
 from fewstep.storage import write_json, write_whole
 
@@ -51,12 +53,12 @@ def show(rows: list[dict[str, Any]]) -> None:
     table = Table("solver", "grid", "steps", "nfe", *columns, box=None)
     for row in rows:
         shown = {
-            name: f"[bold]{row[name]:.4g}[/]" if row[name] == leaders[name][row["nfe"]] else f"{row[name]:.4g}"
+            name: Text(f"{row[name]:.4g}", "bold" if row[name] == leaders[name][row["nfe"]] else "")
             for name in leaders
             if name in row
         }
         if "error" in row:
-            shown["interval"] = f"{row['error_low']:.4g} … {row['error_high']:.4g}"
-        words = (row["solver"], row["grid"], str(row["steps"]), str(row["nfe"]))
+            shown["interval"] = Text(f"{row['error_low']:.4g} … {row['error_high']:.4g}")
+        words = (Text(one_line(str(row[name]))) for name in ("solver", "grid", "steps", "nfe"))
         table.add_row(*words, *(shown.get(name, "") for name in columns))
     Console().print(table)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from fewstep.cli.settings.options import check_writable
 from fewstep.errors import InputError
 
 __all__ = ["GridSettings"]
@@ -45,3 +46,5 @@ def _check_suffix(option: str, path: Path | None, suffixes: tuple[str, ...]) -> 
         raise InputError(f"{option} is {str(path)!r}: end the name in {' or '.join(suffixes)}.")
     if path is not None and not path.absolute().parent.is_dir():
         raise InputError(f"{option} is {str(path)!r}: the folder {str(path.absolute().parent)!r} does not exist.")
+    if path is not None:
+        check_writable(path, option)

@@ -139,6 +139,17 @@ def at_least(low: int, **given: int | None) -> None:
             raise InputError(f"--{name.replace('_', '-')} is {value}: it must be at least {low}.")
 
 
+def check_writable(path: Path, option: str) -> None:
+    """Try whether a file can be written, before any work.
+
+    Raises:
+        InputError: if it cannot.
+    """
+    from fewstep import storage  # Its packages are not for help texts.
+
+    storage.check_writable(path, option)
+
+
 def check_json(out: Path) -> None:
     """Refuse a file that is no ``.json`` in a folder that exists.
 
@@ -147,6 +158,7 @@ def check_json(out: Path) -> None:
     """
     if out.suffix != ".json" or not out.absolute().parent.is_dir() or out.is_dir():
         raise InputError(f"--out is {str(out)!r}: write a name that ends in .json, in a folder that exists.")
+    check_writable(out, "--out")
 
 
 def names(text: str) -> list[str]:

@@ -110,6 +110,11 @@ class SearchSettings(SamplerSettings, ModelSettings):
 
     def __post_init__(self) -> None:
         check_json(self.out)
+        if self.out.with_suffix(".png").exists() and not self.out.exists():
+            raise InputError(
+                f"--out is {str(self.out)!r}, and its plot would overwrite {self.out.with_suffix('.png').name}: choose "
+                "another name."
+            )
         if self.metric not in METRICS:
             raise unknown_name("metric", self.metric, METRICS)
         at_least(2, num=self.num)

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress, ProgressColumn
+from rich.progress import Progress, ProgressColumn, TextColumn
 
 __all__ = ["bar"]
 
@@ -24,6 +24,9 @@ def bar(*columns: ProgressColumn, silent: bool = False) -> Progress:
     A task's fields "speed" and "shown" are words that belong to its line.
     """
     console = Console(stderr=True)
+    for column in columns:
+        if isinstance(column, TextColumn):
+            column.markup = False  # Names from outside are text.
     if silent or console.is_terminal:
         return Progress(*columns, console=console, transient=True, disable=silent, speed_estimate_period=ESTIMATED)
     return _Lines(console=console, disable=True, speed_estimate_period=ESTIMATED)

@@ -91,7 +91,7 @@ def _write(out: Path, found: SearchResult, metric: str, origin: dict[str, Any]) 
 
 
 def _show(found: SearchResult, metric: str, out: Path) -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     table = Table("ρ deepest", "ρ outermost", metric, box=None, header_style="bold")
     for point in found.points:
         words = f"{point.bottom:.4g}", f"{point.top:.4g}", f"{point.value:.5g}"
