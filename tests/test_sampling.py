@@ -9,6 +9,8 @@ from fewstep.errors import InputError
 
 VP = fs.processes.VPLinear()
 
+REFUSED = "does not take these settings|is 'abc'|='abc'|no number"
+
 
 def model() -> fs.Denoiser:
     exact = GaussianMixture.example(VP)
@@ -64,7 +66,7 @@ def test_samples_follow_the_data_distribution():
         (lambda: fs.tau.window(1.0, 1.0, 0.05), "lower end first"),
         (lambda: fs.SASolver(tau=lambda p: -p.t).plan(fs.grids.karras(VP, 3)), "tau gave"),
         (lambda: fs.solvers.named("unicp"), "did you mean 'unipc'"),
-        (lambda: fs.solvers.named("ddim:eta=abc"), "does not take these settings|is 'abc'|='abc'|no number"),
+        (lambda: fs.solvers.named("ddim:eta=abc"), REFUSED),
         (lambda: fs.solvers.named("sa:tau=abc"), "tau is 'abc'"),
         (lambda: fs.solvers.named("sa:tau=1@5"), "tau=1@0.05:1"),
         (lambda: fs.solvers.named("unipc:corrector=maybe"), "corrector=true or corrector=false"),

@@ -10,6 +10,7 @@ import importlib
 import io
 import json
 import os
+import resource
 import signal
 import sys
 import warnings
@@ -27,6 +28,7 @@ from support.boundary import Answer, tree
 import fewstep as fs
 from fewstep.cli.app import COMMANDS, run
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is limited as Linux does")
 LIMIT = 10
 """Seconds that a refusal may take."""
 assert torch.__version__  # Imported here, so that no time limit stops it half-way.
@@ -47,6 +49,17 @@ BASES: dict[str, dict[str, str]] = {
 """A short call of each command."""
 WORDS = ["", " ", "x", "²", "1e400", "9" * 5000, "-1", "0", "nan", "inf", "1e10", "a\x1b[2Jb", "[/b]", "$x_{$", "a" * 5000, "/dev/null", "/dev/zero", "pipe", "folder", "/root/no", "no/such", "a,b", ":", "os.path:join", "karras:rho=", "None", "\udcff", "--", "images.npz", "damaged.json"]  # fmt: skip  # noqa: E501
 """What stands behind an option."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def limited():
+    """What would fill the machine's memory is an error instead."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 3 * 2**30, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 @pytest.fixture(autouse=True)

@@ -66,8 +66,11 @@ def picture_folder(folder, sizes):
         (lambda f: (f / "a.png").write_bytes(b"none") and f, "a.png' is damaged"),
         (lambda f: picture_folder(f, (6,)) / "0.png", "0.png' is no .npz"),
         (lambda f: Image.fromarray(np.full((6, 6), 999, np.uint16)).save(f / "a.png") or f, "more than 8 bits"),
-        (lambda f: (f / "manifest.json").write_text('{"format": "fewstep-comparison/1"}') and f, "no manifest"),
-        (lambda f: (f / "manifest.json").write_text("[]") and f, "no manifest"),
+        (
+            lambda f: (f / "manifest.json").write_text('{"format": "fewstep-comparison/1"}') and f,
+            "the manifest of",
+        ),
+        (lambda f: (f / "manifest.json").write_text("[]") and f, "the manifest of"),
         (lambda f: (f / "manifest.json").write_text('{"files": ["a.npz"]}') and f, "1 of 1 files are missing"),
     ],
 )

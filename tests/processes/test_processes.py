@@ -29,6 +29,8 @@ ALL = [
 ]
 each = pytest.mark.parametrize("process", ALL, ids=repr)
 
+REFUSED = "does not take these settings|is 'abc'|='abc'|no number|num is -1"
+
 
 @each
 def test_time_inverts_half_logsnr(process):
@@ -159,11 +161,11 @@ def test_processes_by_name():
         (lambda: RectifiedFlow(None), "shift is None"),
         (lambda: named("edm:sigma_min=abc"), "sigma_min is 'abc'"),
         (lambda: named("edm:sigma_min=true"), "sigma_min is True"),
-        (lambda: named("vp-discrete:beta_start=abc"), "does not take these settings|is 'abc'|='abc'|no number"),
-        (lambda: named("vp-discrete:num=-1"), "does not take these settings|is 'abc'|='abc'|no number"),
+        (lambda: named("vp-discrete:beta_start=abc"), REFUSED),
+        (lambda: named("vp-discrete:num=-1"), REFUSED),
         (
             lambda: from_dict({"name": "vp-discrete", "alphas_cumprod": ["a"]}),
-            "does not take these settings|is 'abc'|='abc'|no number",
+            REFUSED,
         ),
         (lambda: VPDiscrete([0.9, 0.95]), "fall strictly"),
         (lambda: VPDiscrete([0.9, 0.0]), "zero terminal SNR"),

@@ -168,7 +168,7 @@ def test_a_network_with_another_number_of_skips_is_refused():
         skip.Profile(0.7, skips=4).factors(5)
 
 
-@pytest.mark.parametrize("settings", [{"skips": 0}, {"skips": 2.0}, {"origin": ["a"]}])
+@pytest.mark.parametrize("settings", [{"skips": 0}, {"skips": 2.5}, {"origin": ["a"]}])
 def test_what_is_no_number_of_skips_or_no_origin_is_refused(settings):
     with pytest.raises(ValueError, match="skips is|origin is"):
         skip.Profile(**settings)

@@ -98,7 +98,9 @@ def read(spec: str | os.PathLike[str] | TimeGrid, steps: int | None = None) -> T
         InputError: if there is no such grid, file or setting, or a grid has another number of steps.
     """
     if not isinstance(spec, (str, os.PathLike, TimeGrid)):
-        raise InputError(f"grid is {shown(spec)}: give a name, as 'karras' or 'karras:rho=5', a .json file, or a TimeGrid.")
+        raise InputError(
+            f"grid is {shown(spec)}: give a name, as 'karras' or 'karras:rho=5', a .json file, or a TimeGrid."
+        )
     if isinstance(spec, (TimeGrid, os.PathLike)) or spec.endswith(".json"):
         grid = spec if isinstance(spec, TimeGrid) else _from_file(Path(spec))
         if steps not in (None, grid.steps):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 
 import torch
@@ -40,7 +41,8 @@ def frechet_distance(one: FeatureSet, other: FeatureSet) -> float:
     neither be given the statistics of a data set nor write them down, so it does not serve here.
 
     Raises:
-        InputError: if a side has fewer than two samples, or the two have different features.
+        InputError: if a side has fewer than two samples, the two have different features, or a covariance is none; a
+            warning tells of fewer samples than features.
     """
     left, right = moments_of(one), moments_of(other)
     if left.features and right.features and left.features != right.features:
@@ -50,7 +52,21 @@ def frechet_distance(one: FeatureSet, other: FeatureSet) -> float:
     if left.mean.shape != right.mean.shape:
         raise InputError(f"the features have {len(left.mean)} and {len(right.mean)} dimensions: they must agree.")
     first, second = left.covariance, right.covariance
+    for side in (left, right):
+        if side.count < len(side.mean):
+            warnings.warn(
+                f"there are {side.count} samples for {len(side.mean)} features: a covariance of so few is far from "
+                "that of many, and the distance is too large by an amount that depends on their number.",
+                UserWarning,
+                stacklevel=2,
+            )
     values, vectors = torch.linalg.eigh(first)
+    for least, most in ((values[0], values[-1]), (torch.linalg.eigvalsh(second)[[0, -1]])):
+        if float(least) < -1e-6 * max(1e-12, abs(float(most))):
+            raise InputError(
+                f"a covariance has the eigenvalue {float(least):.3g}: it is none; the statistics are damaged, measure "
+                "anew."
+            )
     root = (vectors * values.clamp(min=0.0).sqrt()) @ vectors.T
     shared = torch.linalg.eigvalsh(root @ second @ root).clamp(min=0.0).sqrt().sum()
     apart = (left.mean - right.mean).square().sum()

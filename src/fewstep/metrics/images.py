@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fewstep.errors import InputError, MissingPackageError
-from fewstep.storage import Schema, read_json
+from fewstep.storage import Schema, check_readable, read_json
 
 __all__ = [
     "ARRAYS",
     "DAMAGE",
+    "check_path",
     "check_picture",
     "image_batches",
     "npz_array",
@@ -26,7 +29,10 @@ __all__ = [
 
 ARRAYS = ("images", "train_images", "arr_0")
 """The array of an npz that holds its images: the first of these names that is there."""
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+LOSSY = (".jpg", ".jpeg", ".webp")
+PICTURES = (".png", ".bmp", ".gif", ".tif", ".tiff", *LOSSY)
+LARGEST = 2**26
+"""The most pixels of a picture: what claims to have more is taken for a bomb."""
 DAMAGE = (OSError, ValueError, KeyError, EOFError, SyntaxError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What reading a damaged file may raise."""
 
@@ -39,11 +45,10 @@ def image_batches(path: Path, batch_size: int = 256) -> Iterator[np.ndarray]:
     Raises:
         InputError: if the path is missing or empty, a file is damaged, or sizes differ.
     """
-    if not path.exists():
-        raise InputError(f"{str(path)!r} does not exist: give an .npz, or a folder of .npz or pictures.")
-    if path.is_file() and path.suffix != ".npz":
-        raise InputError(f"{str(path)!r} is no .npz: give an .npz, or a folder of .npz or pictures.")
-    batches = npz_batches(path, batch_size) if path.is_file() else _folder_batches(path, batch_size)
+    check_path(path)
+    batches = _folder_batches(path, batch_size)
+    if path.is_file():
+        batches = npz_batches(path, batch_size) if path.suffix == ".npz" else _zip_batches(path, batch_size)
     first: tuple[int, ...] | None = None
     for batch in batches:
         first = first or batch.shape[1:]
@@ -52,6 +57,24 @@ def image_batches(path: Path, batch_size: int = 256) -> Iterator[np.ndarray]:
         yield batch
     if first is None:
         raise InputError(f"there are no images in {str(path)!r}.")
+
+
+def check_path(path: Path) -> None:
+    """Refuse what can be no images: opening a pipe or a device may wait for ever.
+
+    Raises:
+        InputError: if there is nothing, or neither a folder nor an .npz nor a .zip.
+    """
+    try:
+        there = path.exists()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{str(path)!r} cannot be read: {error}.") from error
+    if not there:
+        raise InputError(f"{str(path)!r} does not exist: give an .npz, or a folder of .npz or pictures.")
+    if not path.is_dir() and (not path.is_file() or path.suffix not in (".npz", ".zip")):
+        raise InputError(
+            f"{str(path)!r} is no .npz: give an .npz, a .zip of pictures, or a folder of .npz or pictures."
+        )
 
 
 def npz_names(path: Path) -> set[str]:
@@ -129,6 +152,9 @@ def _header(stream: Any, path: Path) -> tuple[int, ...]:
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(stream)
+    if dtype == np.uint8 and len(shape) == 4 and shape[3] not in (1, 3):
+        layout = "; these look like [n, C, H, W], which .transpose(0, 2, 3, 1) turns" if shape[1] in (1, 3) else ""
+        raise InputError(f"the images in {str(path)!r} are {shape}: [n, H, W, C] with C = 1 or 3 is needed{layout}.")
     if dtype != np.uint8 or len(shape) != 4 or fortran:
         raise InputError(
             f"the images in {str(path)!r} are {dtype} {shape}: uint8 [n, H, W, C] is needed; "
@@ -139,19 +165,54 @@ def _header(stream: Any, path: Path) -> tuple[int, ...]:
 
 def _folder_batches(folder: Path, batch_size: int) -> Iterator[np.ndarray]:
     _check_complete(folder)
-    files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    try:
+        files = sorted(path for path in folder.rglob("*") if not path.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"{str(folder)!r} cannot be read: {error}.") from error
     shards = [path for path in files if path.suffix == ".npz"]
+    pictures = [path for path in files if path.suffix.lower() in PICTURES]
+    if shards and pictures:
+        raise InputError(
+            f"{str(folder)!r} has {len(shards)} .npz and {len(pictures)} pictures ({pictures[0].name}, …): which of "
+            "them are the images? Keep one kind in the folder."
+        )
+    for path in (*shards, *pictures):
+        check_readable(path, "the image")
     for shard in shards:
         yield from npz_batches(shard, batch_size)
-    pictures = [] if shards else [path for path in files if path.suffix.lower() in PICTURES]
+    _warn_of_losses([path.name for path in pictures])
+    yield from _stacked([(str(path), path) for path in pictures], batch_size)
+
+
+def _zip_batches(path: Path, batch_size: int) -> Iterator[np.ndarray]:
+    """Yield the pictures of a zip, such as EDM's data sets, in the order of their names."""
+    with _whole(path), zipfile.ZipFile(path) as archive:
+        names = sorted(name for name in archive.namelist() if Path(name).suffix.lower() in PICTURES)
+        _warn_of_losses(names)
+        yield from _stacked([(f"{path}:{name}", BytesIO(archive.read(name))) for name in names], batch_size)
+
+
+def _stacked(pictures: list[tuple[str, Any]], batch_size: int) -> Iterator[np.ndarray]:
+    """Yield batches of pictures of one size; each is a name and what is opened."""
     for start in range(0, len(pictures), batch_size):
-        some = [_pixels(path) for path in pictures[start : start + batch_size]]
+        some = [_pixels(name, source) for name, source in pictures[start : start + batch_size]]
         odd = next((i for i, image in enumerate(some) if image.shape != some[0].shape), None)
         if odd is not None:
             raise InputError(
-                f"{str(pictures[start + odd])!r} is {some[odd].shape}, others {some[0].shape}: one size is needed."
+                f"{pictures[start + odd][0]!r} is {some[odd].shape}, others {some[0].shape}: one size is needed."
             )
         yield np.stack(some)
+
+
+def _warn_of_losses(names: list[str]) -> None:
+    lossy = [name for name in names if Path(name).suffix.lower() in LOSSY]
+    if lossy:
+        warnings.warn(
+            f"{len(lossy)} of {len(names)} pictures may be compressed with losses ({Path(lossy[0]).name}, …), which "
+            "shifts distances of features: PNG keeps pixels as they are.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 class _Manifest(Schema):
@@ -171,13 +232,25 @@ def _check_complete(folder: Path) -> None:
         )
 
 
-def _pixels(path: Path) -> np.ndarray:
+def _pixels(name: str, source: Any) -> np.ndarray:
     try:
         from PIL import Image
     except ImportError as error:
         raise MissingPackageError("pictures need pillow: pip install 'fewstep[cli]'.") from error
-    with _whole(path), Image.open(path) as picture:
+    with _whole(Path(name)), warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            opened = Image.open(source)
+        except Image.DecompressionBombError as error:
+            raise InputError(f"{name!r} claims to be enormous ({error}): leave it out.") from error
+    with _whole(Path(name)), opened as picture:
+        if picture.width * picture.height > LARGEST:
+            raise InputError(
+                f"{name!r} claims {picture.width}×{picture.height} pixels, more than {LARGEST}: leave it out."
+            )
+        if (frames := getattr(picture, "n_frames", 1)) > 1:
+            raise InputError(f"{name!r} has {frames} frames: give one picture a file.")
         if picture.mode.startswith(("I", "F")):
-            raise InputError(f"{str(path)!r} has more than 8 bits a channel: convert it to 8 first.")
+            raise InputError(f"{name!r} has more than 8 bits a channel: convert it to 8 first.")
         pixels = np.asarray(picture.convert("L" if picture.mode in ("1", "L") else "RGB"))
     return pixels[..., None] if pixels.ndim == 2 else pixels

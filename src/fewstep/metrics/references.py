@@ -12,7 +12,7 @@ import torch
 
 from fewstep.errors import InputError
 from fewstep.metrics.extractor import EMBEDDED, Extractor, file_hash, reference
-from fewstep.metrics.images import image_batches, npz_names
+from fewstep.metrics.images import ARRAYS, check_path, image_batches, npz_names
 from fewstep.metrics.statistics import FeatureStatistics, summarised
 
 __all__ = ["reference_hash", "reference_summary", "refuse_other_features"]
@@ -36,7 +36,7 @@ def reference_summary(name: str, extractor: Extractor, batch_size: int = 256) ->
         InputError: if there is no such reference, its images cannot be read, or its statistics are of other features.
     """
     path = _existing(name)
-    if path is None or (path.suffix == ".npz" and path.is_file() and {"mean", "mu"} & npz_names(path)):
+    if path is None or (path.suffix == ".npz" and path.is_file() and _holds_moments(path)):
         held = FeatureStatistics(reference(name), torch.zeros(0, 0)) if path is None else FeatureStatistics.load(path)
         refuse_other_features(held, extractor)
         return held
@@ -53,6 +53,12 @@ def reference_summary(name: str, extractor: Extractor, batch_size: int = 256) ->
     return made
 
 
+def _holds_moments(path: Path) -> bool:
+    """Whether an npz has statistics; where it has images too, these are what is read."""
+    names = npz_names(path)
+    return bool({"mean", "mu"} & names) and not names.intersection(ARRAYS)
+
+
 def reference_hash(name: str) -> str:
     """Return 16 hexadecimal digits of a SHA-256: of a file's content, or of a folder's file names and contents.
 
@@ -66,8 +72,8 @@ def reference_hash(name: str) -> str:
     if path.is_file():
         return file_hash(path)
     digest = hashlib.sha256()
-    for file in sorted(file for file in path.iterdir() if file.is_file()):
-        digest.update(f"{file.name} {file_hash(file)};".encode())
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        digest.update(f"{file.relative_to(path)} {file_hash(file)};".encode())
     return digest.hexdigest()[:16]
 
 
@@ -89,8 +95,7 @@ def _existing(name: str) -> Path | None:
     if name == EMBEDDED:
         return None
     path = Path(name)
-    if not path.exists():
-        raise InputError(f"the reference {name!r} does not exist: give an .npz, a folder of images, or {EMBEDDED!r}.")
+    check_path(path)
     return path
 
 

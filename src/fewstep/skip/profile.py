@@ -182,7 +182,10 @@ def named(spec: float | str | os.PathLike[str] | Profile) -> Profile:
     if isinstance(spec, str) and "=" in spec:
         _, settings = parse(spec if spec.startswith("profile:") else f"profile:{spec}")
         return build("skip", "profile", {"profile": Profile}, settings)
-    number = _number(spec) if isinstance(spec, str) else None
+    try:
+        number = float(spec)
+    except ValueError:
+        number = None
     if number is None:
         raise InputError(
             f"skip is {spec!r}: give ρ of the deepest skip, as 0.8, settings as 'bottom=0.7,top=0.95', a .json file, "

@@ -11,6 +11,7 @@ from torch import Tensor
 from fewstep.errors import InputError
 from fewstep.metrics import from_uint8
 from fewstep.metrics.images import image_batches
+from fewstep.storage import check_readable
 
 __all__ = ["chosen_images", "fitted"]
 
@@ -56,6 +57,7 @@ def _labels(path: Path) -> np.ndarray | None:
     files = [path] if path.is_file() else sorted(p for p in path.glob("*.npz") if not p.name.startswith("."))
     found = []
     for file in files:
+        check_readable(file, "the image")
         with np.load(file, allow_pickle=False) as data:
             name = next((name for name in LABELS if name in data), None)
             if name is None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fewstep.errors import InputError
 from fewstep.models.model import Model
+from fewstep.storage import read_text
 
 __all__ = ["class_numbers", "conditions_of", "parse_seeds", "read_prompts"]
 
@@ -68,10 +69,7 @@ def read_prompts(prompt: str | None, file: Path | None) -> list[str]:
         raise InputError("--prompt and --prompts are both given: leave one of them out.")
     if file is None:
         return [] if prompt is None else [prompt]
-    try:
-        lines = [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--prompts is {str(file)!r}, which cannot be read: {error}.") from error
+    lines = [line.strip() for line in read_text(file, "the file of --prompts").splitlines() if line.strip()]
     if not lines:
         raise InputError(f"--prompts is {str(file)!r}, which is empty: write a prompt a line.")
     return lines
