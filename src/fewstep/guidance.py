@@ -172,6 +172,8 @@ def dynamically_thresholded(prediction: Tensor, quantile: float | Tensor, limit:
 
     The quantile is a number or a 0-dimensional tensor; that of half precision is taken in float32.
     """
+    if not prediction.numel():
+        return prediction
     size = prediction.abs().to(torch.promote_types(prediction.dtype, torch.float32))
     quantile = quantile.to(size.dtype) if isinstance(quantile, Tensor) else quantile
     reach = (

@@ -100,13 +100,16 @@ def early_end(
         InputError: as ``uniform_logsnr``, for a ``half_logsnr`` that the process does not reach between its noisiest
             time and ``t_min``, and for an ``end`` other than "zero", 0 and None: this grid ends nowhere else.
     """
-    steps = checked_steps(steps)
-    if end not in (None, "zero", 0):
-        raise InputError(f"end is {end!r}: early_end goes to the noise-free end; leave end out, or set half_logsnr.")
+    process, steps = as_process(process), checked_steps(steps)
+    if end is not None and not (isinstance(end, str) and end == "zero") and as_real(end) != 0.0:
+        raise InputError(
+            f"end is {shown(end)}: early_end goes to the noise-free end; leave end out, or set half_logsnr."
+        )
     low, high = (float(process.half_logsnr(t)) for t in (process.t_max, process.t_min))
-    if not low < half_logsnr <= high:
-        raise InputError(f"half_logsnr is {half_logsnr!r}: give a number above {low:.3g} and up to {high:.3g}.")
-    last = max(float(process.time(half_logsnr)), process.t_min)
+    level = as_real(half_logsnr)
+    if level is None or not low < level <= high:
+        raise InputError(f"half_logsnr is {shown(half_logsnr)}: give a number above {low:.3g} and up to {high:.3g}.")
+    last = max(float(process.time(level)), process.t_min)
     if steps == 1:
         return TimeGrid(process, [beginning(process, start, last), 0.0])
     even = uniform_logsnr(process, steps - 1, start=start, end=last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import math
 import os
 import pickle
@@ -41,6 +42,10 @@ def load_entry(text: str) -> Model:
         raise InputError(f"--model is {text!r}: {error}; write module:function, importable from here.") from error
     if not callable(make):
         raise InputError(f"--model is {text!r}, which is {type(make).__name__}: name a function that takes nothing.")
+    try:
+        inspect.signature(make).bind()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"--model is {text!r}, which cannot be called without arguments: {error}.") from error
     made = make()
     if isinstance(made, Model):
         return made

@@ -175,20 +175,21 @@ def named(spec: float | str | os.PathLike[str] | Profile) -> Profile:
     """
     if isinstance(spec, Profile):
         return spec
-    if isinstance(spec, (int, float)) and not isinstance(spec, bool):
-        return Profile(spec)
+    number = as_real(spec)
+    if number is not None:
+        return Profile(number)
     if isinstance(spec, os.PathLike) or (isinstance(spec, str) and spec.endswith(".json")):
         return load(spec)
     if isinstance(spec, str) and "=" in spec:
         _, settings = parse(spec if spec.startswith("profile:") else f"profile:{spec}")
         return build("skip", "profile", {"profile": Profile}, settings)
     try:
-        number = float(spec)
+        number = float(spec) if isinstance(spec, str) else None
     except ValueError:
         number = None
     if number is None:
         raise InputError(
-            f"skip is {spec!r}: give ρ of the deepest skip, as 0.8, settings as 'bottom=0.7,top=0.95', a .json file, "
+            f"skip is {shown(spec)}: give ρ of the deepest skip, as 0.8, settings as 'bottom=0.7,top=0.95', a .json file, "
             "or fs.skip.Profile(…)."
         )
     return Profile(number)
