@@ -153,6 +153,8 @@ class Plan(Stored):
         """Refuse a table that is wrong."""
         as_grid(self.grid)
         flag("fitted", self.fitted)
+        if not isinstance(self.analytic, tuple):
+            raise InputError(f"plan.analytic is {shown(self.analytic)}: give a tuple, a formula or None for each row.")
         for name in COLUMNS:
             value = getattr(self, name)
             if not isinstance(value, Tensor) or value.is_meta or value.is_complex() or not value.ndim:

@@ -18,7 +18,7 @@ from fewstep.calibration.network import CountedNetwork, checked_predictor
 from fewstep.calibration.placement import resampled
 from fewstep.calibration.reference import Reference, reference_grid
 from fewstep.calibration.scratch import scratch
-from fewstep.checks import as_word, check_callback, flag, whole
+from fewstep.checks import as_integer, as_word, check_callback, flag, shown, whole
 from fewstep.denoiser import DataPredictor, network_device
 from fewstep.errors import InputError
 from fewstep.executor import checked_seeds
@@ -128,12 +128,12 @@ def calibrate(  # type: ignore[misc]  # The overloads tell what is returned, thi
             not fit.
         NonFiniteStateError: if the network returns a value that is not finite.
     """
-    numbers = [grid.steps] if steps is None else _numbers(steps)
     base_plan(solver, grid)
+    numbers = [grid.steps] if steps is None else _numbers(steps)
     checked_predictor(denoiser, grid.process)
     _check_settings(objective, features, progress)
     num, history = whole("num", num, LEAST, MOST), whole("history", history)
-    batch_size, search = whole("batch_size", batch_size), flag("search", search)
+    batch_size, search = whole("batch_size", batch_size, 1, MOST), flag("search", search)
     reference_steps = whole("reference_steps", reference_steps, 2 * max(numbers), 10_000)
     budget = None if budget is None else whole("budget", budget, 0)
     counts = _counts(analytic)
@@ -218,19 +218,23 @@ def calibrate(  # type: ignore[misc]  # The overloads tell what is returned, thi
 
 
 def _numbers(steps: Iterable[int]) -> list[int]:
-    found = list(steps)
-    wrong = [n for n in found if isinstance(n, bool) or not isinstance(n, Integral) or n < 1]
-    if not found or wrong or len(set(found)) < len(found):
-        raise InputError(f"steps is {found}: give different whole numbers of at least 1, such as range(4, 13).")
-    return [int(n) for n in found]
+    try:
+        found = [as_integer(number) for number in steps]
+    except TypeError:
+        found = []
+    numbers = [number for number in found if number is not None and number > 0]
+    if not found or len(set(numbers)) < len(found):
+        raise InputError(f"steps is {shown(steps)}: give different whole numbers of at least 1, such as range(4, 13).")
+    return numbers
 
 
 def _counts(analytic: int | str) -> list[int]:
-    if analytic == "auto":
+    if isinstance(analytic, str) and analytic == "auto":
         return list(range(MOST_ANALYTIC + 1))
-    if isinstance(analytic, bool) or not isinstance(analytic, Integral) or analytic < 0:
-        raise InputError(f"analytic is {analytic!r}: give 'auto', or how many first predictions are formulas.")
-    return [int(analytic)]
+    number = as_integer(analytic)
+    if number is None or number < 0:
+        raise InputError(f"analytic is {shown(analytic)}: give 'auto', or how many first predictions are formulas.")
+    return [number]
 
 
 def _check_settings(objective: str, features: Callable[[Tensor], Tensor] | None, progress: Progress | None) -> None:
@@ -254,8 +258,8 @@ def _noises(
         if seeds is not None:
             raise InputError("x_T and seeds are both given: leave one of them out.")
         if not isinstance(x_T, Tensor) or not x_T.is_floating_point() or x_T.ndim < 2 or len(x_T) != num:
-            shown = f"{tuple(x_T.shape)} {x_T.dtype}" if isinstance(x_T, Tensor) else type(x_T).__name__
-            raise InputError(f"x_T is {shown}: give a floating-point tensor [num, …], here with num = {num}.")
+            found = f"{tuple(x_T.shape)} {x_T.dtype}" if isinstance(x_T, Tensor) else type(x_T).__name__
+            raise InputError(f"x_T is {found}: give a floating-point tensor [num, …], here with num = {num}.")
         return x_T.detach().to(device="cpu", dtype=torch.promote_types(x_T.dtype, torch.float32))
     shape = getattr(denoiser, "shape", None)
     if shape is None:

@@ -189,8 +189,8 @@ def named(spec: float | str | os.PathLike[str] | Profile) -> Profile:
         number = None
     if number is None:
         raise InputError(
-            f"skip is {shown(spec)}: give ρ of the deepest skip, as 0.8, settings as 'bottom=0.7,top=0.95', a .json file, "
-            "or fs.skip.Profile(…)."
+            f"skip is {shown(spec)}: give ρ of the deepest skip, as 0.8, settings as 'bottom=0.7,top=0.95', a .json "
+            "file, or fs.skip.Profile(…)."
         )
     return Profile(number)
 
