@@ -9,15 +9,12 @@ import json
 from importlib import resources
 from pathlib import Path
 
-import matplotlib
 import torch
 
 import fewstep as fs
 from fewstep.cli.shared.images import write_images
 from fewstep.metrics import to_uint8
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+from fewstep.report.style import drawing
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 SEEDS = list(range(100))
@@ -38,11 +35,9 @@ def loss_curve() -> None:
     """Draw the training loss that the training script logged."""
     with (resources.files("fewstep.models") / "fashion_mnist" / "loss.jsonl").open() as log:
         lines = [json.loads(line) for line in log]
-    figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
-    axes.plot([line["step"] for line in lines], [line["loss"] for line in lines], color="#2a6f97")
-    axes.set(xlabel="step (64 images each)", ylabel="v-prediction loss", ylim=(0.1, 0.3))
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(IMAGES / "fashion-mnist-loss.png", dpi=120)
+    with drawing(IMAGES / "fashion-mnist-loss.png", 6, 3, dpi=120) as (_, panels):
+        panels[0][0].plot([line["step"] for line in lines], [line["loss"] for line in lines])
+        panels[0][0].set(xlabel="step (64 images each)", ylabel="v-prediction loss", ylim=(0.1, 0.3))
 
 
 if __name__ == "__main__":

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
 import torch
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 import fewstep as fs
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
+from fewstep.report.style import COLOURS, INK, PALE, SETTINGS
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "images" / "concepts.png"
 STEPS, SEED, LABEL = 5, 6, 9
-INK, BLUE, RED, GREEN, PALE = "#33414a", "#0b6bcb", "#c8381d", "#12805c", "#b8c4cc"
+BLUE, RED, GREEN = COLOURS[:3]
 STATES, PREDICTIONS = 4.0, 2.35
 """Heights of the two rows of images."""
 LEFT, RIGHT, LOW, HIGH = -0.6, 6.55, 1.15, 4.8
@@ -45,9 +45,7 @@ def show(axes: Axes, image: torch.Tensor, x: float, y: float, edge: str, spread:
     half = 0.42
     box = (x - half, x + half, y - half, y + half)
     axes.imshow(image[0, 0], cmap="gray", vmin=-spread, vmax=spread, extent=box, zorder=2)
-    axes.add_patch(
-        plt.Rectangle((x - half, y - half), 2 * half, 2 * half, fill=False, edgecolor=edge, lw=1.6, zorder=3)
-    )
+    axes.add_patch(Rectangle((x - half, y - half), 2 * half, 2 * half, fill=False, edgecolor=edge, lw=1.6, zorder=3))
 
 
 def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colour: str, style: str = "-") -> None:
@@ -70,7 +68,7 @@ def draw_run(axes: Axes, states: list[torch.Tensor], predictions: list[torch.Ten
     axes.text(0.08, 3.2, "call", color=BLUE, va="center")
 
     look = {"facecolor": "#eef4fb", "edgecolor": "none", "zorder": 0}
-    axes.add_patch(plt.Rectangle((STEPS - 2.5, PREDICTIONS - 0.85), 2.0, 1.37, **look))
+    axes.add_patch(Rectangle((STEPS - 2.5, PREDICTIONS - 0.85), 2.0, 1.37, **look))
     axes.text(STEPS - 1.5, PREDICTIONS - 0.92, "history of the last row", ha="center", va="top", color=BLUE)
     arrow(axes, (STEPS - 0.56, PREDICTIONS + 0.1), (STEPS + 0.05, STATES - 0.46), GREEN)
     arrow(axes, (STEPS - 1.56, PREDICTIONS + 0.3), (STEPS - 0.2, STATES - 0.46), GREEN)
@@ -104,13 +102,13 @@ def draw_axis(axes: Axes, grid: fs.TimeGrid) -> None:
 def main() -> None:
     """Run the model and draw the picture."""
     grid, states, predictions = run()
-    plt.rcParams.update({"font.size": 11, "mathtext.fontset": "dejavusans"})
     width, low = 9.6, 2.2
     high = width * (HIGH - LOW) / (RIGHT - LEFT)
-    figure = plt.figure(figsize=(width, low + high))
-    draw_run(figure.add_axes((0, low / (low + high), 1, high / (low + high))), states, predictions)
-    draw_axis(figure.add_axes((0, 0.5 / (low + high), 1, (low - 0.6) / (low + high))), grid)
-    figure.savefig(OUT, dpi=110)
+    with rc_context({**SETTINGS, "font.size": 11, "mathtext.fontset": "dejavusans"}):
+        figure = Figure(figsize=(width, low + high))
+        draw_run(figure.add_axes((0, low / (low + high), 1, high / (low + high))), states, predictions)
+        draw_axis(figure.add_axes((0, 0.5 / (low + high), 1, (low - 0.6) / (low + high))), grid)
+        figure.savefig(OUT, dpi=110)
 
 
 if __name__ == "__main__":

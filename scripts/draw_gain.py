@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
 import torch
 from diffusers import UniPCMultistepScheduler
+from matplotlib.figure import Figure
 
 import fewstep as fs
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "images" / "gain.png"
 SEEDS, CLASSES, CALLS = range(20, 30), torch.arange(10), 5
@@ -44,7 +41,8 @@ def main() -> None:
         f"fewstep\n{CALLS} calls": fs.sample(model, fs.UniPC(order=2), few, x_T * few.sigma[0], cond=CLASSES),
         "100 calls": fs.sample(model, fs.UniPC(order=3), many, x_T * many.sigma[0], cond=CLASSES),
     }
-    figure, panels = plt.subplots(3, 1, figsize=(10, 2.7))
+    figure = Figure(figsize=(10, 2.7))
+    panels = figure.subplots(3, 1)
     for axes, (name, images) in zip(panels, rows.items(), strict=True):
         axes.imshow(torch.cat(list(images[:, 0]), dim=1), cmap="gray", vmin=-1, vmax=1)
         axes.set(xticks=[], yticks=[])

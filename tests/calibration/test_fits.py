@@ -11,8 +11,8 @@ import fewstep as fs
 from fewstep.calibration import final_problem as final_problems
 from fewstep.calibration.final_problem import FinalProblem
 from fewstep.calibration.gauss_newton import descend
+from fewstep.calibration.interior_times import InteriorTimes
 from fewstep.calibration.network import CountedNetwork
-from fewstep.calibration.placement import Placement
 from fewstep.calibration.reference import Reference, reference_grid
 from fewstep.calibration.rows import RIDGES, Resume, fit_rows
 from fewstep.calibration.student import BaseTables, Table
@@ -36,7 +36,7 @@ def mixture():
 
 
 def placement(reference):
-    return Placement(GRID, float(reference.grid.half_logsnr[-2]))
+    return InteriorTimes(GRID, float(reference.grid.half_logsnr[-2]))
 
 
 @pytest.mark.parametrize("solver", [fs.Euler(), fs.UniPC(3), fs.DEIS(3)], ids=repr)
@@ -147,7 +147,7 @@ def test_features_are_what_is_compared(mixture):
 
 
 def test_a_family_shares_the_ends():
-    where = Placement(GRID, float(PROCESS.half_logsnr(PROCESS.t_min)))
+    where = InteriorTimes(GRID, float(PROCESS.half_logsnr(PROCESS.t_min)))
     even = where.family(1.0, 0.0)
     assert even.times[0] == GRID.times[0] and even.times[-1] == 0.0
     assert float(even.half_logsnr[-2]) == pytest.approx(where.highest - 1.0)
@@ -157,7 +157,7 @@ def test_a_family_shares_the_ends():
 
 
 def test_times_too_close_are_no_grid():
-    where = Placement(GRID, float(PROCESS.half_logsnr(PROCESS.t_min)))
+    where = InteriorTimes(GRID, float(PROCESS.half_logsnr(PROCESS.t_min)))
     assert where.grid(torch.tensor([0.0, 0.01, 1.0, 2.0])) is None
     assert where.grid(torch.tensor([0.0, 0.5, 1.0, 20.0])) is None
     assert where.grid(where.read(GRID)) is not None

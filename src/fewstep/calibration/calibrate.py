@@ -13,9 +13,9 @@ from fewstep.calibration.base_plan import base_plan
 from fewstep.calibration.conditions import conditions_for
 from fewstep.calibration.fitting import Fitting, Progress
 from fewstep.calibration.held_out import HeldOut
+from fewstep.calibration.interior_times import resampled
 from fewstep.calibration.least_squares import Loss
 from fewstep.calibration.network import CountedNetwork, checked_predictor
-from fewstep.calibration.placement import resampled
 from fewstep.calibration.reference import Reference, reference_grid
 from fewstep.calibration.scratch import scratch
 from fewstep.checks import as_integer, as_word, check_callback, flag, shown, whole
@@ -28,9 +28,8 @@ from fewstep.sampling import initial_state
 from fewstep.solvers import Solver
 from fewstep.time_grid import TimeGrid
 
-__all__ = ["Objective", "calibrate"]
+__all__ = ["calibrate"]
 
-Objective = Literal["final", "local"]
 
 SEEDS_FROM = 1_000_000_000
 """Where the default seeds begin: far from those that people sample with."""
@@ -62,7 +61,7 @@ def calibrate(  # type: ignore[misc]  # The overloads tell what is returned, thi
     loss: Loss | Literal["auto"] = "auto",
     reference_steps: int = 100,
     search: bool = False,
-    objective: Objective = "final",
+    objective: Literal["final", "local"] = "final",
     features: Callable[[Tensor], Tensor] | None = None,
     budget: int | None = None,
     batch_size: int = 32,

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from fewstep.calibration.features import feature_matrix
 from fewstep.calibration.gauss_newton import Point
+from fewstep.calibration.interior_times import InteriorTimes
 from fewstep.calibration.least_squares import Loss, NormalEquations, total, weights
 from fewstep.calibration.network import CountedNetwork
-from fewstep.calibration.placement import Placement
 from fewstep.calibration.reference import Reference
 from fewstep.calibration.rows import FittedRows
 from fewstep.calibration.student import BaseTables, Student, Table
@@ -51,7 +51,7 @@ class FinalProblem:
     reference: Reference
     which: Tensor
     widths: tuple[int, ...]
-    placement: Placement | None = None
+    placement: InteriorTimes | None = None
     features: Callable[[Tensor], Tensor] | None = None
     derived: Tensor | None = None
     loss: Loss = "square"

@@ -13,9 +13,9 @@ from fewstep.calibration.base_plan import base_plan
 from fewstep.calibration.final_problem import FinalProblem
 from fewstep.calibration.formulas import Form, Formulas, forms_for
 from fewstep.calibration.gauss_newton import descend
+from fewstep.calibration.interior_times import InteriorTimes, resampled
 from fewstep.calibration.least_squares import Loss, total
 from fewstep.calibration.network import CountedNetwork
-from fewstep.calibration.placement import Placement, resampled
 from fewstep.calibration.reference import Reference
 from fewstep.calibration.rows import FittedRows, fit_rows
 from fewstep.calibration.search import Tried, search_times, some_of
@@ -61,10 +61,10 @@ class Fitting:
     loss: Loss
     progress: Progress
 
-    def placement(self, grid: TimeGrid) -> Placement:
+    def placement(self, grid: TimeGrid) -> InteriorTimes:
         """Return where the interior times of ``grid`` may go."""
         finite = self.reference.grid.half_logsnr[torch.isfinite(self.reference.grid.half_logsnr)]
-        return Placement(grid, float(finite[-1]))
+        return InteriorTimes(grid, float(finite[-1]))
 
     def candidates(self, counts: Sequence[int]) -> list[BaseTables]:
         """Return what fits may start from: so many first predictions by formulas, in the form that predicts best."""
@@ -185,10 +185,10 @@ class Fitting:
 
     def errors(self, plan: Plan, which: Tensor) -> Tensor:
         """Return the mean square error of the final sample of each noise, float64 [len(which)]."""
-        x_T = self.reference.state(float(plan.times[0]), which)  # noqa: N806
+        x_T = self.reference.state(float(plan.times[0]), which)
         return self.errors_to(plan, which, x_T, self.reference.end[which])
 
-    def errors_to(self, plan: Plan, which: Tensor, x_T: Tensor, exact: Tensor) -> Tensor:  # noqa: N803
+    def errors_to(self, plan: Plan, which: Tensor, x_T: Tensor, exact: Tensor) -> Tensor:
         """Return the mean square error of each noise's final sample, from ``x_T`` [n, …] to ``exact``, float64 [n]."""
         found = []
         for place in torch.arange(len(which)).split(self.network.batch_size):

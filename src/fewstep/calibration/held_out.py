@@ -68,7 +68,7 @@ class HeldOut:
         errors, which = [self._of(plan) for plan in (before, after)], self.which
         found = gain_of(errors[0], errors[1], which)
         if found.low <= 1.0 < found.high and self.draw is not None:
-            more, x_T, exact = self._further(self.draw)  # noqa: N806
+            more, x_T, exact = self._further(self.draw)
             errors = [
                 torch.cat([own, self.fitting.errors_to(plan, more, x_T, exact)])
                 for own, plan in zip(errors, (before, after), strict=True)
@@ -87,7 +87,7 @@ class HeldOut:
         if self._more is None:
             network, grid = self.fitting.network, self.fitting.reference.grid
             count = MORE * len(self.which)
-            which, x_T = network.num + torch.arange(count), draw(count)  # noqa: N806
+            which, x_T = network.num + torch.arange(count), draw(count)
             plan = UniPC(order=3, variant="exact").plan(grid)
             exact = [
                 execute(plan, network.bound(which[place]), x_T[place].to(network.device)).cpu()

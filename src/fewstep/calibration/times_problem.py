@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from fewstep.calibration.gauss_newton import Point
+from fewstep.calibration.interior_times import InteriorTimes
 from fewstep.calibration.least_squares import Loss, NormalEquations, total, weights
 from fewstep.calibration.network import CountedNetwork
-from fewstep.calibration.placement import Placement
 from fewstep.calibration.reference import Reference
 from fewstep.calibration.rows import FittedRows, Resume, fit_rows
 from fewstep.calibration.student import BaseTables, Table
@@ -32,7 +32,7 @@ class TimesProblem:
     a noise for the whole Jacobian.
     """
 
-    placement: Placement
+    placement: InteriorTimes
     tables: BaseTables
     network: CountedNetwork
     reference: Reference

@@ -77,9 +77,7 @@ class Model:
             raise InputError(
                 "the model does not know the shape of a sample: write fs.Denoiser(..., shape=(3, 32, 32))."
             )
-        x_T = initial_state(  # noqa: N806
-            plan.grid, shape, seeds, device=self.denoiser.device
-        )
+        x_T = initial_state(plan.grid, shape, seeds, device=self.denoiser.device)
         samples = execute(plan, self.denoiser, x_T, seeds=seeds, cond=self.condition(conditions), callback=callback)
         return self.images(samples)
 

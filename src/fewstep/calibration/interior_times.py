@@ -12,14 +12,14 @@ from torch import Tensor
 from fewstep.errors import InputError
 from fewstep.time_grid import TimeGrid
 
-__all__ = ["Placement", "resampled"]
+__all__ = ["InteriorTimes", "resampled"]
 
 CLOSEST = 0.03
 """The least distance of neighbouring times in λ."""
 
 
 @dataclass(frozen=True)
-class Placement:
+class InteriorTimes:
     """The interior times of grids that share their ends with ``given``.
 
     Both ends stay; if the last is the noise-free end, the time before it is free like the others, up to
