@@ -57,6 +57,14 @@ class Reference:
         """The final states [num, …]."""
         return self._states[-1]
 
+    def node(self, n: int, which: Tensor) -> Tensor:
+        """Return the states of the noises ``which`` at the grid's time n, [len(which), …]."""
+        return self._states[n][which]
+
+    def data(self, n: int, which: Tensor) -> Tensor:
+        """Return D of the noises ``which`` at the grid's time n, [len(which), …]."""
+        return self._data[n][which]
+
     def state(self, t: float, which: Tensor) -> Tensor:
         """Return the states of the noises ``which`` at time ``t``, [len(which), …]."""
         if t not in self._weights:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fewstep.calibration.gauss_newton import Point, descend
+from fewstep.calibration.least_deviation import least_deviation
 from fewstep.calibration.times_problem import TimesProblem
 from fewstep.errors import InputError
 from fewstep.grids import karras, optimized, quadratic_time, uniform_logsnr, uniform_time
@@ -43,6 +44,9 @@ def starts(problem: TimesProblem) -> Iterator[tuple[str, TimeGrid]]:
         "optimized, error_power=2": partial(optimized, process, problem.tables.solver, steps, error_power=2),
     }
     yield "given", given
+    found = least_deviation(problem.reference, problem.which, given)
+    if found is not None:
+        yield "least deviation", found
     for name, make in makers.items():
         try:
             times = make(end=end).times.clone()
