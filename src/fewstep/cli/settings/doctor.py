@@ -19,9 +19,9 @@ class DoctorSettings:
     """
 
     model: Annotated[Path, typer.Argument(help="A folder that save_pretrained wrote.", metavar="MODEL")]
-    steps: Annotated[
-        int | None, typer.Option(help="Steps of the call.", show_default="the pipeline's own", min=1)
-    ] = None
+    steps: Annotated[int | None, typer.Option(help="Steps of the call.", show_default="the pipeline's own", min=1)] = (
+        None
+    )
     height: Annotated[int | None, typer.Option(help="Height of the sample.", show_default="the pipeline's own")] = None
     width: Annotated[int | None, typer.Option(help="Width of the sample.", show_default="the pipeline's own")] = None
     guidance: Annotated[float | None, typer.Option(help="guidance_scale.", show_default="the pipeline's own")] = None
