@@ -15,7 +15,7 @@ __all__ = ["DoctorSettings"]
 class DoctorSettings:
     """Say what a diffusers pipeline really runs, step by step, and what is wrong with it.
 
-    Example: fewstep doctor ./my-pipeline --steps 8 --height 768 --width 1344
+    Example: fewstep doctor my-pipeline --steps 8
     """
 
     model: Annotated[Path, typer.Argument(help="A folder that save_pretrained wrote.", metavar="MODEL")]
