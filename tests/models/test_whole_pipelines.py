@@ -80,6 +80,12 @@ def test_the_command_line_takes_it(folder, tmp_path):
         assert arrays["images"].shape == (2, 16, 16, 3)
 
 
+def test_without_guidance_the_pipeline_has_its_own(folder):
+    model = load_pipeline(folder)
+    assert model.guided(None) is model and model.denoiser.guidance_scale == 5.0  # Stable Diffusion XL's default.
+    assert model.guided(1.0).denoiser.guidance_scale == 1.0
+
+
 def test_prompts_are_numbered_once(folder):
     denoiser = load_pipeline(folder).denoiser
     assert denoiser.add_prompts(["a cat", "a horse", "a cat"]).tolist() == [1, 2, 1]

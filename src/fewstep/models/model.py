@@ -43,14 +43,16 @@ class Model:
     encode: Callable[[Tensor], Tensor] | None = None
     null_cond: Condition | int = None
 
-    def guided(self, guidance_scale: float) -> Model:
+    def guided(self, guidance_scale: float | None) -> Model:
         """Return the model under classifier-free guidance (``fs.guidance.ClassifierFree``); a scale of 1 is none.
 
-        A pipeline that is called as a whole is guided by itself.
+        A pipeline that is called as a whole is guided by itself. None leaves the model as it is.
 
         Raises:
             InputError: if the scale is not finite, or the model has no null condition that is known.
         """
+        if guidance_scale is None:
+            return self
         if isinstance(self.denoiser, PipelineDenoiser):
             return replace(self, denoiser=self.denoiser.with_guidance(guidance_scale))
         if guidance_scale == 1.0:

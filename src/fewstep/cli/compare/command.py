@@ -24,7 +24,7 @@ from fewstep.cli.shared.features import few_images, known_features, needed_featu
 from fewstep.cli.shared.models import load_model
 from fewstep.cli.shared.workers import workers
 from fewstep.errors import InputError
-from fewstep.fingerprint import model_fingerprint
+from fewstep.fingerprint import guidance_scale, model_fingerprint
 from fewstep.guidance import thresholds
 from fewstep.metrics import Extractor
 from fewstep.metrics.references import reference_hash, reference_summary
@@ -66,7 +66,7 @@ def compare(settings: CompareSettings) -> None:
         "seeds": manifest.spelled(seeds),
         "class": settings.class_,
         "prompts": texts,
-        "guidance": settings.guidance,
+        "guidance": guidance_scale(model.denoiser),
         "features": extractor.tag if extractor else "",
         "reference": settings.reference,
         "reference_hash": reference_hash(settings.reference) if extractor else "",

@@ -23,7 +23,7 @@ from fewstep.cli.shared.progress import bar
 from fewstep.cli.shared.sampler import Asked
 from fewstep.cli.shared.workers import Workers, workers
 from fewstep.errors import InputError
-from fewstep.fingerprint import model_fingerprint
+from fewstep.fingerprint import guidance_scale, model_fingerprint
 from fewstep.guidance import thresholds
 from fewstep.metrics.pixels import to_uint8
 from fewstep.models.model import Model
@@ -58,7 +58,7 @@ def generate(settings: GenerateSettings) -> None:
             "seeds": manifest.spelled(wanted),
             "class": class_,
             "prompts": texts,
-            "guidance": settings.guidance,
+            "guidance": guidance_scale(model.denoiser),
             "shard_size": settings.shard_size,
             "format": settings.format_,
             "device": settings.device.partition(":")[0],

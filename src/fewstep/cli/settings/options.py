@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 MODEL, SAMPLER, CONDITION = "Model", "Sampler", "What to sample"
+GUIDANCE = "the pipeline's own, or 1"
 """The panels of the help text."""
 PROFILE = "Skip-Tuning: ρ of the deepest skip, as 0.8, bottom=0.7,top=0.95, or a profile of fewstep skip search."
 RECOMMENDED = "recommended for the model"
@@ -124,8 +125,11 @@ class ConditionSettings:
     ] = None
     prompts: Prompts = None
     guidance: Annotated[
-        float, typer.Option(help="Classifier-free guidance scale; 1 is none.", rich_help_panel=CONDITION)
-    ] = 1.0
+        float | None,
+        typer.Option(
+            help="Classifier-free guidance scale; 1 is none.", show_default=GUIDANCE, rich_help_panel=CONDITION
+        ),
+    ] = None
 
 
 def at_least(low: int, **given: int | None) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from fewstep.cli.settings.options import (
     CONDITION,
+    GUIDANCE,
     PROFILE,
     BatchSize,
     ModelSettings,
@@ -104,8 +105,11 @@ class SearchSettings(SamplerSettings, ModelSettings):
     ] = None
     prompts: Prompts = None
     guidance: Annotated[
-        float, typer.Option(help="Classifier-free guidance scale; 1 is none.", rich_help_panel=CONDITION)
-    ] = 1.0
+        float | None,
+        typer.Option(
+            help="Classifier-free guidance scale; 1 is none.", show_default=GUIDANCE, rich_help_panel=CONDITION
+        ),
+    ] = None
     batch_size: BatchSize = 64
 
     def __post_init__(self) -> None:

@@ -23,8 +23,10 @@ quick; where it has none, tens of times slower."""
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def load_model(settings: ModelSettings, guidance: float = 1.0, device: str | None = None) -> Model:
+def load_model(settings: ModelSettings, guidance: float | None = None, device: str | None = None) -> Model:
     """Return the model that ``--model`` names, on ``device``, which is ``--device`` unless another one is given.
+
+    Without ``guidance`` a pipeline that guides itself has its own default, and other models have none.
 
     Raises:
         InputError: if there is none of that name, it is a pickle and pickles are not trusted, or the type is unknown
@@ -47,7 +49,7 @@ def load_model(settings: ModelSettings, guidance: float = 1.0, device: str | Non
     if path.is_dir():
         raise InputError(f"--model is the folder {name!r}, which has no model_index.json: give a diffusers pipeline.")
     is_pickle, is_entry = path.suffix in (".pkl", ".pickle", ".pt", ".pth"), ":" in name
-    if (is_pickle or is_entry) and guidance != 1.0:
+    if (is_pickle or is_entry) and guidance not in (None, 1.0):
         raise InputError(
             f"--guidance is {guidance:g}: this model has no null condition that is known; guide it itself."
         )

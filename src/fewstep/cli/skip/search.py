@@ -21,6 +21,7 @@ from fewstep.cli.shared.progress import bar
 from fewstep.cli.shared.sampler import Asked
 from fewstep.cli.skip.figures import draw_search
 from fewstep.cli.skip.objective import Wanted
+from fewstep.fingerprint import guidance_scale
 from fewstep.skip_analysis import SearchPoint, SearchResult
 from fewstep.skip_analysis import search as searched
 from fewstep.skip_analysis.search import evaluations
@@ -63,7 +64,7 @@ def search(settings: SearchSettings) -> None:
         "data": settings.data and settings.data.name,
         "class": settings.classes,
         "prompts": texts,
-        "guidance": settings.guidance,
+        "guidance": guidance_scale(model.denoiser),
         "device": settings.device.partition(":")[0],
         "dtype": settings.dtype,
     }
