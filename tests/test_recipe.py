@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
+from support.exact import GaussianMixture
 
 import fewstep as fs
 from fewstep.errors import InputError
 from fewstep.fingerprint import fingerprint, warn_if_other_model
+from fewstep.guidance import ClassifierFree
+from fewstep.recipe import interpolated
 
 PROCESS = fs.processes.VPLinear()
 GRID = fs.grids.karras(PROCESS, 3, end="zero")
@@ -115,3 +119,56 @@ def test_a_fingerprint_is_of_weights_configuration_and_prediction():
     other.network.config = {"width": 5}
     assert len({own, fingerprint(denoiser(seed=1)), fingerprint(denoiser(prediction="v")), fingerprint(other)}) == 4
     assert fingerprint(lambda x, t: x) == ""
+
+
+class Guided(fs.DataPredictor):
+    """The example mixture, moved by its class; class 2 is the null class."""
+
+    process, shape, num_classes = PROCESS, (2,), 3
+
+    def __init__(self):
+        self.mixture = GaussianMixture.example(PROCESS)
+
+    def __call__(self, x_t, t, cond):
+        shift = 0.2 * (cond[:, None].double() - 2.0)
+        return (self.mixture(x_t.double() - shift, t) + shift).to(x_t.dtype)
+
+
+@pytest.fixture(scope="module")
+def guided():
+    grid = fs.grids.karras(PROCESS, 5, end="zero")
+    settings = {"num": 32, "reference_steps": 60, "analytic": 0, "loss": "square", "cond": [0, 1] * 16}
+    return {
+        scale: fs.calibrate(ClassifierFree(Guided(), scale, 2), fs.UniPC(2), grid, **settings) for scale in (2.0, 4.0)
+    }
+
+
+def test_between_guidance_scales_recipes_are_interpolated(guided):
+    """At a scale that no recipe was fitted at, the interpolated one is better than either."""
+    model, grid = ClassifierFree(Guided(), 3.0, 2), guided[2.0].plan.grid
+    x_T = fs.initial_state(grid, (2,), range(128)).double()
+    cond = torch.arange(128) % 2
+    exact = fs.sample(model, fs.UniPC(3), fs.grids.uniform_logsnr(PROCESS, 300, end="zero"), x_T, cond=cond)
+    made = interpolated(list(guided.values()), 3.0)
+    assert made.model["guidance_scale"] == 3.0 and made.report is None
+
+    def error(recipe):
+        return float((fs.execute(recipe, model, x_T, cond=cond) - exact).square().mean().sqrt())
+
+    assert error(made) < min(error(recipe) for recipe in guided.values())
+    for scale, recipe in guided.items():
+        same = interpolated(list(guided.values())[::-1], scale).plan
+        assert torch.equal(same.times, recipe.plan.times)
+        torch.testing.assert_close(same.history_weights, recipe.plan.history_weights, rtol=0, atol=1e-15)
+
+
+def test_recipes_that_cannot_be_interpolated_are_refused(guided, recipe):
+    pair = list(guided.values())
+    with pytest.raises(InputError, match="reach from 2 to 4"):
+        interpolated(pair, 5.0)
+    for few in (pair[:1], [pair[0], pair[0]]):
+        with pytest.raises(InputError, match="each of another scale"):
+            interpolated(few, 2.0)
+    other = replace(pair[1], plan=fs.UniPC(2).plan(fs.grids.karras(PROCESS, 4, end="zero")))
+    with pytest.raises(InputError, match="differ in more than numbers"):
+        interpolated([pair[0], other], 3.0)

@@ -21,6 +21,7 @@ _HOMES = {
     "IPNDM": "solvers",
     "Plan": "plan",
     "Recipe": "recipe",
+    "RecipeBook": "recipe",
     "SASolver": "solvers",
     "Solver": "solvers",
     "TimeGrid": "time_grid",
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from fewstep.models import zoo as zoo
     from fewstep.plan import Plan as Plan
     from fewstep.recipe import Recipe as Recipe
+    from fewstep.recipe import RecipeBook as RecipeBook
     from fewstep.recipe import load_recipe as load_recipe
     from fewstep.sampling import initial_state as initial_state
     from fewstep.sampling import sample as sample
