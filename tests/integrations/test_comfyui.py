@@ -484,6 +484,15 @@ class TestStages:
         assert any(event == "execution_interrupted" for event, _ in comfyui.server.sent)
         assert torch.equal(run(), before)
 
+    @pytest.mark.parametrize("solver", ["euler", "unipc", "heun"])
+    def test_the_last_denoised_image_is_the_result(self, comfyui, solver):
+        """What previews show: at σ = 0 the network's last answer itself."""
+        graph = Graph(comfyui, "sd15")
+        made = graph.sample("ours", ours(comfyui, solver=solver), graph.scheduled("karras", 5))
+        graph.keep("denoised", [made[0], 1])
+        kept = graph.run()
+        assert apart(kept["ours"], kept["denoised"]) < 1e-6
+
     def test_progress_and_preview_are_told_each_step(self, comfyui):
         import comfy.utils
 
@@ -548,7 +557,7 @@ class TestNoise:
     def test_it_is_the_same_again_and_another_with_another_seed(self, comfyui):
         one = self.drawn(comfyui)
         assert torch.equal(one, self.drawn(comfyui))
-        assert not torch.equal(one, self.drawn(comfyui, noise_seed=1))
+        assert not torch.equal(one, self.drawn(comfyui, step_seed=1))
         assert not torch.equal(one, self.drawn(comfyui, seed=4))
         assert torch.equal(one, self.drawn(comfyui, noise_device="gpu"))  # Here the model is on the CPU as well.
 
@@ -620,7 +629,7 @@ class TestRecipe:
         recipe = fs.calibrate(denoiser, solver, grid, num=16, reference_steps=12)
         recipe.save(comfyui.work / "models" / "fewstep" / f"{kind}.json")
         graph = Graph(comfyui, kind, cfg=1.0)
-        inputs = {"model": ["model", 0], "recipe": f"{kind}.json", "noise_seed": 0}
+        inputs = {"model": ["model", 0], "recipe": f"{kind}.json", "calls": 0, "step_seed": 0}
         graph.node("recipe", {"class_type": "FewstepRecipe", "inputs": inputs})
         graph.sample("inside", ["recipe", 0], ["recipe", 1])
         made = graph.run()["inside"]
@@ -643,7 +652,7 @@ class TestRecipe:
 
     def run(self, comfyui, kind: str, name: str, between: str | None = None):
         graph = Graph(comfyui, kind)
-        inputs = {"model": ["model", 0], "recipe": name, "noise_seed": 0}
+        inputs = {"model": ["model", 0], "recipe": name, "calls": 0, "step_seed": 0}
         graph.node("recipe", {"class_type": "FewstepRecipe", "inputs": inputs})
         sigmas = ["recipe", 1]
         if between == "split":
@@ -666,6 +675,21 @@ class TestRecipe:
         ]:
             with pytest.raises(RuntimeError, match=words):
                 self.run(comfyui, kind, written(process))
+
+    def test_a_recipe_of_a_book_is_named_by_its_calls(self, comfyui):
+        from fewstep.recipe import Recipe, RecipeBook
+
+        process = fs.processes.EDM(0.03, 14.6)
+        plans = [fs.UniPC(2).plan(fs.grids.uniform_logsnr(process, steps, end="zero")) for steps in (3, 5)]
+        RecipeBook(tuple(map(Recipe, plans))).save(comfyui.work / "models" / "fewstep" / "book.json")
+        for calls in (3, 5):
+            graph = Graph(comfyui, "sdxl")
+            inputs = {"model": ["model", 0], "recipe": "book.json", "calls": calls, "step_seed": 0}
+            graph.node("recipe", {"class_type": "FewstepRecipe", "inputs": inputs})
+            graph.keep("sigmas", ["recipe", 1])
+            assert len(graph.run()["sigmas"]) == calls + 1
+        with pytest.raises(RuntimeError, match="one of 3, 5"):
+            self.run(comfyui, "sdxl", "book.json")
 
     def test_its_sampler_belongs_to_its_sigmas(self, comfyui, written):
         name = written(fs.processes.EDM(0.03, 14.6))

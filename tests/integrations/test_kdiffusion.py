@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from support.exact import GaussianMixture
 from support.torchvision import usable_torchvision
 
 import fewstep as fs
+from fewstep.analytic import AnalyticPrediction
 from fewstep.errors import InputError
 from fewstep.integrations import kdiffusion
 
@@ -252,6 +254,27 @@ class TestWithoutThePackage:
         )
         assert torch.allclose(outside, inside, rtol=1e-10, atol=1e-10)
         assert moved.process.to_dict()["name"] == "edm" and moved.nfe == plan.nfe
+
+    def test_a_step_that_a_formula_begins_is_told_too(self):
+        """A plan whose first prediction is a formula: calls, callbacks and samples."""
+        process, steps = fs.processes.VPLinear(), 6
+        plan = fs.UniPC(2, corrector=False).plan(fs.grids.uniform_logsnr(process, steps, end="zero"))
+        formula = AnalyticPrediction.gaussian(process, plan.times[0], 0.8)
+        evaluate = plan.evaluate.clone()
+        evaluate[0] = False
+        plan = replace(plan, evaluate=evaluate, analytic=(formula, *[None] * (steps - 1)))
+        model = GaussianMixture.example(process)
+
+        def wrapper(x, sigma):
+            t = process.time(-sigma[0].log())
+            return model(x * process.alpha(t), t)
+
+        inside = fs.execute(plan, model, self.x * process.alpha(plan.times[0]))
+        told: list[dict] = []
+        sigmas = kdiffusion.sigmas_of(plan)
+        outside = kdiffusion.sample(wrapper, self.x, sigmas, solver=plan, disable=True, callback=told.append)
+        assert torch.allclose(outside, inside, rtol=1e-10, atol=1e-10)
+        assert [one["i"] for one in told] == list(range(steps)) and plan.nfe == steps - 1
 
     def test_half_precision_is_called_and_returned_in_its_own_type(self):
         seen = set()

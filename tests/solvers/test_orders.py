@@ -1,7 +1,10 @@
 """Orders of convergence on an exact Gaussian mixture in float64, with the calls counted."""
 
+import math
+
 import pytest
-from support.exact import observed_order
+import torch
+from support.exact import GaussianMixture, observed_order
 
 import fewstep as fs
 from fewstep.grids import karras, uniform_logsnr
@@ -33,6 +36,33 @@ def test_order_of_convergence(solver, order):
     measured, error = observed_order(solver, fs.processes.VPLinear(), uniform_logsnr)
     assert measured >= order
     assert error < 1e-2
+
+
+@pytest.mark.parametrize("end", [0.01, 0.0])
+def test_heun_in_a_flows_own_time_converges_with_order_2_from_pure_noise(end):
+    process = fs.processes.RectifiedFlow(shift=2.0)
+    model = GaussianMixture.example(process)
+    x = torch.randn(32, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def run(solver, steps):
+        return fs.sample(model, solver, fs.grids.uniform_time(process, steps, start="noise", end=end), x)
+
+    exact = run(fs.Heun("time"), 4000)
+    errors = [float((run(fs.Heun(), steps) - exact).square().mean().sqrt()) for steps in (40, 80, 160)]
+    assert math.log2(errors[0] / errors[1]) > 1.7 and math.log2(errors[1] / errors[2]) > 1.7
+
+
+def test_on_a_flow_few_steps_of_heun_want_its_own_time():
+    process = fs.processes.RectifiedFlow()
+    model = GaussianMixture.example(process)
+    x = 0.999 * torch.randn(500, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    grid = fs.grids.uniform_time(process, 5)
+    exact = fs.sample(model, fs.UniPC(3), fs.grids.uniform_time(process, 2000), x)
+    error = {
+        solver: float((fs.sample(model, solver, grid, x) - exact).square().mean().sqrt())
+        for solver in (fs.Heun("time"), fs.Euler(), fs.Heun("ratio"))
+    }
+    assert 2 * error[fs.Heun("time")] < error[fs.Euler()] < error[fs.Heun("ratio")]
 
 
 @pytest.mark.parametrize("process", [fs.processes.VPLinear(), fs.processes.EDM()], ids=repr)

@@ -196,18 +196,22 @@ def run(
     Raises:
         InputError: as ``sample``.
     """
-    called: Callable[..., Tensor] = _Called(model, plan, x, dict(extra_args or {}), callback)
-    if isinstance(plan.process, TowardsNoise):
-        called = NoisePredictor(called, plan.process)
+    called = _Called(model, plan, x, dict(extra_args or {}), callback)
+    turned = isinstance(plan.process, TowardsNoise)
     with progress(plan.steps, disable) as advance:
+
+        def stepped(step: int, t: Tensor, x_t: Tensor, x0: Tensor) -> None:
+            called.tell(step, x_t, x0)  # Of a step that a formula began, in place of the network.
+            advance()
+
         made = execute(
             plan,
-            called,
+            NoisePredictor(called, plan.process) if turned else called,  # type: ignore[arg-type]
             x,
             seeds=seeds,
             generator=generator,
             noise_sampler=noise_sampler,
-            callback=lambda *_: advance(),
+            callback=stepped,
         )
     return made.to(x.dtype)
 
@@ -230,18 +234,22 @@ class _Called:
         self.expanded = [self.sigmas[point].expand(x.shape[0]) for point in points]
         starts = {point: call for call, point in enumerate(points) if point < plan.steps}
         self.starts = {call: point for point, call in starts.items()}
-        self.calls = 0
+        self.calls, self.told = 0, -1
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
         state, call = x_t.to(self.dtype), self.calls
         self.calls += 1
         denoised = self.model(state, self.expanded[call], **self.extra_args)
-        step = self.starts.get(call)
-        if self.callback is not None and step is not None:
-            sigma = self.sigmas[step]
-            told = {"x": state.clone(), "i": step, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised}
-            self.callback(told)
+        if call in self.starts:
+            self.tell(self.starts[call], state, denoised)
         return denoised
+
+    def tell(self, step: int, x_t: Tensor, denoised: Tensor) -> None:
+        """Call the callback with k-diffusion's dictionary, once a step."""
+        if self.callback is not None and step > self.told:
+            self.told, sigma = step, self.sigmas[step]
+            x = x_t.to(self.dtype, copy=True)
+            self.callback({"x": x, "i": step, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
 
 
 @contextmanager

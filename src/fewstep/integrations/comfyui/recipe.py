@@ -49,13 +49,13 @@ class Fitted:
         return self.plan
 
 
-def load(path: Path, sampling: Any) -> Fitted:
-    """Return the recipe in a file, for a model of these levels.
+def load(path: Path, sampling: Any, calls: int | None = None) -> Fitted:
+    """Return the recipe in a file, of a book that of so many network calls, for a model of these levels.
 
     Raises:
-        InputError: if the file is no recipe, or one of another process.
+        InputError: if the file is no recipe, a book without that one, or of another process.
     """
-    plan = load_recipe(path).plan
+    plan = load_recipe(path, calls).plan
     _check_process(plan, sampling)
     moved = kdiffusion.in_sigma(plan)
     return Fitted(moved, kdiffusion.sigmas_of(moved).float())
@@ -107,7 +107,14 @@ class FewstepRecipe(io.ComfyNode):
                     tooltip="A JSON file in models/fewstep. Press R to see one that was put there just now.",
                 ),
                 io.Int.Input(
-                    "noise_seed",
+                    "calls",
+                    default=0,
+                    min=0,
+                    max=1000,
+                    tooltip="Of a book of recipes: which one, by its network calls. Of a single recipe leave it at 0.",
+                ),
+                io.Int.Input(
+                    "step_seed",
                     default=0,
                     min=0,
                     max=2**64 - 1,
@@ -118,10 +125,10 @@ class FewstepRecipe(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: Any, recipe: str, noise_seed: int) -> io.NodeOutput:
+    def execute(cls, model: Any, recipe: str, calls: int, step_seed: int) -> io.NodeOutput:
         """Return SAMPLER and SIGMAS."""
-        fitted = load(_path(recipe), model.get_model_object("model_sampling"))
-        return io.NodeOutput(sampler(fitted.on, noise_seed=noise_seed), fitted.sigmas)
+        fitted = load(_path(recipe), model.get_model_object("model_sampling"), calls or None)
+        return io.NodeOutput(sampler(fitted.on, step_seed=step_seed), fitted.sigmas)
 
     @classmethod
     def fingerprint_inputs(cls, recipe: str, **others: Any) -> str:

@@ -102,9 +102,9 @@ class Choice:
         return f"{self.tau}@{low}:{high}"
 
 
-def sampler(plan: Planned, *, noise_seed: int = 0, noise_on_cpu: bool = True) -> comfy.samplers.KSAMPLER:
+def sampler(plan: Planned, *, step_seed: int = 0, noise_on_cpu: bool = True) -> comfy.samplers.KSAMPLER:
     """Return the SAMPLER that runs ``plan``."""
-    options = {"plan": plan, "noise_seed": noise_seed, "noise_on_cpu": noise_on_cpu}
+    options = {"plan": plan, "step_seed": step_seed, "noise_on_cpu": noise_on_cpu}
     return comfy.samplers.KSAMPLER(sample, options)
 
 
@@ -124,7 +124,7 @@ def sample(
     disable: bool | None = None,
     *,
     plan: Planned,
-    noise_seed: int = 0,
+    step_seed: int = 0,
     noise_on_cpu: bool = True,
 ) -> Tensor:
     """Return the samples at the last sigma: ComfyUI's sampler function.
@@ -140,7 +140,7 @@ def sample(
     if made.stochastic:
         first, highest = float(sigmas[0]), float(sampling.sigma_max)
         late = first < highest and not math.isclose(first, highest, rel_tol=1e-5)
-        seeds = image_seeds(int((extra_args or {}).get("seed") or 0), noise_seed, getattr(model, "noise", None), len(x))
+        seeds = image_seeds(int((extra_args or {}).get("seed") or 0), step_seed, getattr(model, "noise", None), len(x))
         draw = step_noise(x, seeds, level=first if late else None, on_cpu=noise_on_cpu)
     return kdiffusion.run(made, model, x, extra_args=extra_args, callback=callback, disable=disable, noise_sampler=draw)
 

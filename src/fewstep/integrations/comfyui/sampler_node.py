@@ -85,7 +85,7 @@ class FewstepSampler(io.ComfyNode):
                     tooltip="How much noise ddim adds: 0 none, 1 ancestral sampling.",
                 ),
                 io.Int.Input(
-                    "noise_seed",
+                    "step_seed",
                     default=0,
                     min=0,
                     max=2**64 - 1,
@@ -126,7 +126,7 @@ class FewstepSampler(io.ComfyNode):
         window_end: float,
         window_in: str,
         eta: float,
-        noise_seed: int,
+        step_seed: int,
         noise_device: str,
         levels: str,
         settings: str = "",
@@ -144,4 +144,4 @@ class FewstepSampler(io.ComfyNode):
             settings=settings,
             levels=levels,
         )
-        return io.NodeOutput(sampler(choice.plan, noise_seed=noise_seed, noise_on_cpu=noise_device == "cpu"))
+        return io.NodeOutput(sampler(choice.plan, step_seed=step_seed, noise_on_cpu=noise_device == "cpu"))
