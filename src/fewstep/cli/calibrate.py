@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -62,7 +63,7 @@ def calibrate(settings: CalibrateSettings) -> None:
 
 def _number(analytic: str) -> Any:
     """Return a number where one is written, else the word, for ``fs.calibrate`` to check."""
-    return int(analytic) if analytic.isdecimal() else analytic
+    return int(analytic) if re.fullmatch("[0-9]{1,9}", analytic) else analytic
 
 
 def _conditions(model: Model, num: int, class_: str, texts: list[str]) -> Any:

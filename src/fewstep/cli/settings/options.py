@@ -132,8 +132,12 @@ class ConditionSettings:
     ] = None
 
 
+MOST = 100_000_000
+"""The largest number of anything that is asked for."""
+
+
 def at_least(low: int, **given: int | None) -> None:
-    """Refuse numbers below ``low``; None is none given.
+    """Refuse numbers below ``low``, or so large that they are a mistake; None is none given.
 
     Raises:
         InputError: with the option's name and value.
@@ -141,6 +145,8 @@ def at_least(low: int, **given: int | None) -> None:
     for name, value in given.items():
         if value is not None and value < low:
             raise InputError(f"--{name.replace('_', '-')} is {value}: it must be at least {low}.")
+        if value is not None and name != "seed" and value > MOST:
+            raise InputError(f"--{name.replace('_', '-')} is {value}: it must be at most {MOST}.")
 
 
 def check_writable(path: Path, option: str) -> None:

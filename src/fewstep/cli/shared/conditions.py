@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,14 +13,19 @@ from fewstep.storage import read_text
 __all__ = ["class_numbers", "conditions_of", "parse_seeds", "read_prompts"]
 
 
+MOST = 100_000_000
+"""The most samples of a run."""
+WHOLE = re.compile("[0-9]{1,30}")
+
+
 def parse_seeds(text: str | None, num: int | None) -> range | list[int]:
     """Return the seeds of "0-49999" or "3,5,8-10"; without a text, 0 to ``num`` − 1.
 
     Raises:
         InputError: if the text is no such list, a seed is repeated, or there are not ``num``.
     """
-    if num is not None and num < 1:
-        raise InputError(f"--num is {num}: it must be at least 1.")
+    if num is not None and not 1 <= num <= MOST:
+        raise InputError(f"--num is {num}: it must be at least 1 and at most {MOST}.")
     if text is None:
         if num is None:
             raise InputError("how many samples? Give --num 1000, or --seeds 0-999.")
@@ -27,12 +33,15 @@ def parse_seeds(text: str | None, num: int | None) -> range | list[int]:
     seeds: list[int] = []
     for part in text.split(","):
         low, dash, high = part.strip().partition("-")
-        if not low.isdigit() or (dash and not high.isdigit()) or (dash and int(high) < int(low)):
+        ends = [low, high] if dash else [low, low]
+        if not all(WHOLE.fullmatch(end) for end in ends) or int(ends[1]) < int(ends[0]):
             raise InputError(f"--seeds is {text!r}: write whole numbers of at least 0, as 0-49999 or 3,5,8-10.")
-        last = int(high if dash else low)
+        first, last = map(int, ends)
         if last >= 2**63:
             raise InputError(f"--seeds is {text!r}: seeds are below 2**63.")
-        seeds.extend(range(int(low), last + 1))
+        if last - first >= MOST:
+            raise InputError(f"--seeds is {text!r}: a run makes at most {MOST} samples.")
+        seeds.extend(range(first, last + 1))
     if len(set(seeds)) != len(seeds):
         raise InputError(f"--seeds is {text!r}: a seed is repeated, and would give the same sample twice.")
     if num is not None and num != len(seeds):
@@ -52,7 +61,7 @@ def class_numbers(text: str, seeds: Sequence[int], num_classes: int | None) -> l
         raise InputError(f"--class is {text!r}, but this model has no classes: leave it out.")
     if text == "each":
         return [seed % num_classes for seed in seeds]
-    if not text.removeprefix("-").isdigit():
+    if not WHOLE.fullmatch(text.removeprefix("-")):
         raise InputError(f"--class is {text!r}: give a number from 0 to {num_classes - 1}, 'each' or 'none'.")
     if not 0 <= int(text) < num_classes:
         raise InputError(f"--class is {text}: the model has the classes 0 to {num_classes - 1}.")
