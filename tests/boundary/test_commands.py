@@ -132,7 +132,7 @@ def test_every_command_has_a_short_call():
 def test_every_option_may_be_anything(name, place):
     before, wrong = tree(place), []
     for number, option in enumerate(options_of(name)):
-        chosen = WORDS[number % 2 :: 2] if option in NAMES else WORDS[number % 6 :: 6]
+        chosen = WORDS[number % 3 :: 3] if option in NAMES else WORDS[number % 9 :: 9]
         for word in chosen:
             if option in WRITTEN and word.endswith((".json", ".npz")):
                 continue  # What is there may be written anew.

@@ -146,3 +146,33 @@ def test_the_best_is_bold(page):
             .map(one => [parseInt(getComputedStyle(one).fontWeight), one.getBoundingClientRect().width]))""")
     assert len(found) == 2 and all(found)
     assert all(weight >= 700 and width > 0 for table in found for weight, width in table)
+
+
+HOSTILE = [
+    "<script>window.ran=1</script>",
+    "<img src=x onerror='window.ran=1'>",
+    '"><svg onload=window.ran=1>',
+    "javascript:window.ran=1",
+    "{{ 7*7 }}{% raw %}",
+    "</style></title><script>window.ran=1</script>",
+    "[/b][bold]$x_{$\x1b[2J",
+]
+
+
+def test_names_run_no_script(browser, comparison, tmp_path):
+    """Names of solvers, grids, models and commands come from outside: they are shown as text, and nothing runs."""
+    table = json.loads((comparison / "table.json").read_text())
+    row = table["rows"][0]
+    rows = [
+        {**row, "solver": name, "grid": name, "command": name, "measured": name, "nfe": 2 + number}
+        for number, name in enumerate(HOSTILE)
+    ]
+    settings = {key: HOSTILE[0] if isinstance(value, str) else value for key, value in table["settings"].items()}
+    made = {**table, "rows": rows, "settings": settings, "command": HOSTILE[1]}
+    path = tmp_path / "report.html"
+    path.write_text(comparison_page(made, [np.zeros((1, 8, 8, 1), np.uint8)] * len(rows)), "utf-8")
+    browser.get(path.as_uri())
+    assert browser.execute_script("return window.ran") is None
+    assert browser.execute_script("return document.querySelectorAll('script, [onerror], [onload]').length") == 0
+    text = browser.execute_script("return document.body.textContent")
+    assert HOSTILE[0] in text and "{{ 7*7 }}" in text and "49" not in HOSTILE[4]

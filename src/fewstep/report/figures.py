@@ -166,7 +166,11 @@ def _empty(height: float) -> tuple[Figure, Any]:
 
 def _uri(figure: Figure) -> str:
     from matplotlib import rc_context
+    from matplotlib.text import Text
 
+    for text in figure.findobj(Text):
+        if isinstance(text, Text):
+            text.set_parse_math(False)  # Names come from outside: a $ in them is a $.
     buffer = io.BytesIO()
     with rc_context(LETTERS):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
