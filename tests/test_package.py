@@ -1,7 +1,9 @@
 """The package itself: its public names, and that it is quick to import."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +32,10 @@ def test_an_unknown_name_is_an_attribute_error():
 def test_the_import_is_lazy():
     code = "import sys, fewstep; assert 'torch' not in sys.modules; fewstep.UniPC; assert 'torch' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_modules_open_with_the_name_of_a_thing():
+    questions = ("What", "Which", "How", "Where", "When", "Whether", "Who")
+    for path in sorted(Path(fs.__file__).parent.rglob("*.py")):
+        opening = ast.get_docstring(ast.parse(path.read_text("utf-8")))
+        assert opening and not opening.startswith(questions), f"{path}: {opening}"

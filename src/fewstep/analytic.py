@@ -1,4 +1,4 @@
-"""The analytic prediction: a data prediction that is a formula of the state, where the network need not be called."""
+"""The analytic prediction: a formula of the state that takes the place of a network call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checked conversions: what a person passes, as the number or name that is meant, or an error that says what is wrong.
+"""Checked conversions: arguments as the numbers and names that they mean, or an error that says what is wrong.
 
 Python's own numbers, NumPy's, and 0-dimensional arrays and tensors are numbers here; bool, text and NaN are none.
 """

@@ -1,4 +1,4 @@
-"""Inversion: the ODE from data to noise, in which noise takes the data's place, so that solvers and executor serve."""
+"""Inversion: the ODE from data to noise, run by the ordinary solvers and executor."""
 
 from __future__ import annotations
 

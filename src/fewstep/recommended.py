@@ -1,4 +1,4 @@
-"""The recommended solver and grid: the rule that the command line, ``fs.enable`` and docs/choosing.md follow."""
+"""The recommended solver and grid, which the command line, ``fs.enable`` and docs/choosing.md follow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of fewstep: JSON read by a schema, and writing that leaves a whole file or the one of before."""
+"""The files of fewstep: JSON read by a schema, and whole-or-nothing writing."""
 
 from __future__ import annotations
 

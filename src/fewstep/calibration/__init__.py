@@ -1,4 +1,4 @@
-"""Calibration: a plan's rows, and its times, fitted to one model by least squares over forward calls."""
+"""Calibration: the rows of a plan, and its times, fitted to one model by least squares over forward calls."""
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.fingerprint import fingerprint, warn_if_other_model

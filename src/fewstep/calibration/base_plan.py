@@ -1,4 +1,4 @@
-"""The solver's own plan, which fits start from, if it can be fitted."""
+"""The base plan: the plan of the given solver, which fits start from."""
 
 from __future__ import annotations
 

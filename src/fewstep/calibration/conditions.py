@@ -1,4 +1,4 @@
-"""What a model is calibrated on: classes in turn, no condition, or the caller's own."""
+"""The conditions of a calibration: classes in turn, none, or the caller's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a row's coefficients are fitted in: features that are nearly independent, of like size."""
+"""The features that a row's coefficients are fitted in: nearly independent, of similar size."""
 
 from __future__ import annotations
 

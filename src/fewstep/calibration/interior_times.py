@@ -1,4 +1,4 @@
-"""Where the times of a grid may go, as numbers to search over: λ of the interior times."""
+"""The interior times of a grid as numbers to search over: their λ."""
 
 from __future__ import annotations
 

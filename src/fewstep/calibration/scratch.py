@@ -1,4 +1,4 @@
-"""Memory that may be as large as there are noises: in temporary files, which the system keeps in memory or not."""
+"""Scratch memory that may be as large as the noises: temporary files, which the system caches."""
 
 from __future__ import annotations
 

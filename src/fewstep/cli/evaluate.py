@@ -1,4 +1,4 @@
-"""``fewstep evaluate``: how near a set of images is to a reference."""
+"""``fewstep evaluate``: the distance of a set of images to a reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A predictor-corrector plan as one row a call: what a loop that is not ours can run."""
+"""A predictor-corrector plan as one row a call, for loops outside fewstep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Time grids: where a sampler stops on its way from noise to data."""
+"""Time grids: the times at which a sampler stops on its way from noise to data."""
 
 import importlib
 import pkgutil

@@ -1,4 +1,4 @@
-"""The error bound of a plan on a grid: what optimised time steps minimise."""
+"""The error bound of a plan on a grid, which optimised time steps minimise."""
 
 from __future__ import annotations
 

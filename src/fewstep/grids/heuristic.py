@@ -1,4 +1,4 @@
-"""The grids that people place by rule: even in λ, in time, in √time, and Karras et al.'s."""
+"""The heuristic grids: even in λ, in time, in √time, Karras et al.'s, and the one that ends early."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the optimiser of time steps moves: the steps in λ, kept to what is allowed."""
+"""The variables of the time-step optimiser: the steps in λ, within their limits."""
 
 from __future__ import annotations
 

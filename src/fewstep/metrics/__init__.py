@@ -1,4 +1,4 @@
-"""How good samples are: features of images, and distances between sets of them."""
+"""Metrics: features of images, and distances between sets of them."""
 
 from fewstep.metrics.extractor import Extractor, features, reference
 from fewstep.metrics.frechet import frechet_distance, moments_of

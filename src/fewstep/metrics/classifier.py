@@ -1,4 +1,4 @@
-"""The embedded classifier of Fashion-MNIST, whose last hidden layer is what distances are measured in."""
+"""The embedded classifier of Fashion-MNIST, whose last hidden layer gives the default features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From images on disk to numbers."""
+"""The evaluation of images on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Features by name: what turns images into the vectors that metrics compare."""
+"""Feature extractors by name: images in, the vectors that metrics compare out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Feature networks of others, from local files; each imports its package only here."""
+"""Feature networks of others, from local files; each package is imported only where it is needed."""
 
 from __future__ import annotations
 

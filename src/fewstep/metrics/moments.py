@@ -1,4 +1,4 @@
-"""Mean and covariance of features that pass by: constant memory, float64."""
+"""Mean and covariance of a stream of features, in float64 and constant memory."""
 
 from __future__ import annotations
 

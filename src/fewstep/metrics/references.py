@@ -1,4 +1,4 @@
-"""What images are compared with: statistics, or images that are measured once and then cached."""
+"""References for comparison: statistics, or images measured once and then cached."""
 
 from __future__ import annotations
 

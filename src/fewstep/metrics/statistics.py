@@ -1,4 +1,4 @@
-"""The moments of a set's features, and a bounded sample of them: what metrics need of images."""
+"""The statistics of a set: the moments of its features, and a bounded sample of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pipeline folders checked before anything of them is loaded: whose classes they name, and what would run code."""
+"""The check of a pipeline folder before anything is loaded: its classes, and files that would run code."""
 
 from __future__ import annotations
 

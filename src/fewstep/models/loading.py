@@ -1,4 +1,4 @@
-"""Models of one's own: a Python entry ``module:function``, and EDM's network pickles."""
+"""Research models: Python entries ``module:function``, and EDM's network pickles."""
 
 from __future__ import annotations
 

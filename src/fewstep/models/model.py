@@ -1,4 +1,4 @@
-"""A model as the command line takes it: a denoiser, and what turns its samples into images."""
+"""A model of the command line: a denoiser, and the decoder of its samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a pipeline packs its ``latents`` into the state that it hands to its scheduler."""
+"""The layout of a pipeline's state: its ``latents`` as they reach its scheduler."""
 
 from __future__ import annotations
 

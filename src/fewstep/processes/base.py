@@ -1,4 +1,4 @@
-"""What every noising process offers: α, σ, the half log-SNR and its inverse."""
+"""The base of all noising processes: α, σ, the half log-SNR and its inverse."""
 
 from __future__ import annotations
 

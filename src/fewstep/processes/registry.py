@@ -1,4 +1,4 @@
-"""Processes by name: what JSON files and the command line speak of."""
+"""Processes by name, as JSON files and the command line write them."""
 
 from __future__ import annotations
 

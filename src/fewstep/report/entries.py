@@ -1,4 +1,4 @@
-"""The rows of a comparison, ordered for reading: entries, columns, and who is best where."""
+"""The rows of a comparison, ordered for reading: entries, columns, and the best of each."""
 
 from __future__ import annotations
 

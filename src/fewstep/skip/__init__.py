@@ -1,4 +1,4 @@
-"""Skip-Tuning: the skip connections of a UNet scaled, reversibly (arXiv 2402.15170)."""
+"""Skip-Tuning: the skip connections of a UNet, scaled reversibly (arXiv 2402.15170)."""
 
 from fewstep.skip.find import find
 from fewstep.skip.profile import Profile, load, named

@@ -1,4 +1,4 @@
-"""The UNets of diffusers, known by what their up blocks take."""
+"""The UNets of diffusers, recognised by the arguments of their up blocks."""
 
 from __future__ import annotations
 

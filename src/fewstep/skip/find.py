@@ -1,4 +1,4 @@
-"""Finding the skip connections of a network."""
+"""The search for the skip connections of a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ρ over what the network is fed as time: a table made once, looked up on the device."""
+"""ρ as a function of the network's time: a table made once, looked up on the device."""
 
 from __future__ import annotations
 

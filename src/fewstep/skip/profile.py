@@ -1,4 +1,4 @@
-"""How strongly each skip is scaled: ρ over the depth, its weight over the noise level, and its JSON."""
+"""The skip profile: ρ over the depth, its weight over the noise level, and its JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The UNets of research code, known by class name and attributes, so that pickled copies are found too.
+"""The UNets of research code, recognised by class name and attributes, so that pickled copies are found too.
 
 All of them concatenate [hidden, skip] before they call the module, so that the skip is the last channels of
 its first argument: as many as the module takes more than the one before gave.

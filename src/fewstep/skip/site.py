@@ -1,4 +1,4 @@
-"""Where a network takes a skip in: one module, one argument of its forward, and which part of it."""
+"""The site of a skip: one module, one argument of its forward, and the part of it that is the skip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings measured on the user's own model: what Skip-Tuning does to it, and which ρ is best."""
+"""The analysis of Skip-Tuning on a model: its effects, and the search for ρ."""
 
 from fewstep.skip_analysis.diagnosis import Diagnosis, diagnose
 from fewstep.skip_analysis.inversion import NoiseStatistics, invert, noise_statistics

@@ -1,4 +1,4 @@
-"""All three measurements of what Skip-Tuning does to a network, in one go."""
+"""The diagnosis: all three measurements of Skip-Tuning on a network."""
 
 from __future__ import annotations
 

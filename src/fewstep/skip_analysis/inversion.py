@@ -1,4 +1,4 @@
-"""From real samples back to noise along the model's ODE, and how near to a Gaussian it is."""
+"""The inversion of real samples to noise along the model's ODE, and its distance to a Gaussian."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well a network denoises real samples, in pixels and in features, over the noise level."""
+"""The denoising loss of real samples, in pixels and in features, over the noise level."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How strong each skip is beside the hidden features that it joins, over the noise level."""
+"""The norm ratios: each skip beside the hidden features that it joins, over the noise level."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search for ρ makes small: the Fréchet distance of samples, or the denoising loss in features."""
+"""The objectives of a search for ρ: the Fréchet distance of samples, or the denoising loss in features."""
 
 from __future__ import annotations
 

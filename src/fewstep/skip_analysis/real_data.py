@@ -1,4 +1,4 @@
-"""Real samples with noise: what a denoiser is asked at a noise level, the same at each time of asking."""
+"""Real samples with noise that is the same at every evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choosing ρ: a grid or golden sections over the deepest skip's factor, and the outermost's if wanted."""
+"""The search for ρ: a grid or golden section over the deepest skip's factor, and the outermost's if wanted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Solvers: each looks at a grid and writes a plan."""
+"""Solvers: each turns a grid into a plan."""
 
 import importlib
 import pkgutil

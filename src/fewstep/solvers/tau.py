@@ -1,4 +1,4 @@
-"""How much noise a stochastic solver adds: τ as a function of the grid point, read at each step's end."""
+"""The noise strength of stochastic solvers: τ as a function of the grid point, read at each step's end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``fewstep compare`` leaves: table.csv, table.json, report.html, and the table on the screen."""
+"""The results of ``fewstep compare``: table.csv, table.json, report.html, and the table on the screen."""
 
 from __future__ import annotations
 

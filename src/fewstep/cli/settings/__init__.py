@@ -1,1 +1,1 @@
-"""What each command can be asked for: one dataclass a command, whose fields are its options."""
+"""The settings of each command: a dataclass whose fields are its options."""

@@ -1,1 +1,1 @@
-"""What several commands share: options, models, conditions, files, progress, processes."""
+"""Parts that several commands share: options, models, conditions, files, progress, processes."""

@@ -1,4 +1,4 @@
-"""What there is to choose from, one line each."""
+"""The catalogue of models, solvers and grids, one line each."""
 
 from __future__ import annotations
 

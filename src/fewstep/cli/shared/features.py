@@ -1,4 +1,4 @@
-"""``--features``: those that are known for a model, how to get others, and how many images they take."""
+"""``--features``: the known ones of a model, the way to others, and how many images they take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of several processes this one is: what ``accelerate launch`` set up, or the only one."""
+"""The worker: this process among those that ``accelerate launch`` set up, or the only one."""
 
 from __future__ import annotations
 

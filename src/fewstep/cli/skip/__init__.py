@@ -1,1 +1,1 @@
-"""``fewstep skip``: what scaling the skip connections does to a model, and which ρ is best."""
+"""``fewstep skip``: diagnosis of Skip-Tuning on a model, and the search for ρ."""

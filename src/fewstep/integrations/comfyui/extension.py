@@ -1,4 +1,4 @@
-"""What ComfyUI loads: the nodes, and our grids and solvers in KSampler's lists."""
+"""The ComfyUI extension: the nodes, and fewstep's grids and solvers in KSampler's lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other schedulers' configurations, read as ours; what cannot be honoured is warned about by name."""
+"""The configurations of other schedulers, read as ours; settings that cannot be honoured are named in a warning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a diffusers network sees its process: what it is fed as time, what it puts out, what "sigmas" means."""
+"""The formulation of a diffusers network: its time, its output, and the meaning of "sigmas"."""
 
 from __future__ import annotations
 

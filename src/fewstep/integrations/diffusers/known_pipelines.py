@@ -1,4 +1,4 @@
-"""Pipelines that compute around their scheduler, so that another one cannot take its place; and what others need."""
+"""Pipelines that compute around their scheduler, and pipelines with special needs."""
 
 from __future__ import annotations
 

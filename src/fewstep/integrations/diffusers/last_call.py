@@ -1,4 +1,4 @@
-"""What is active in a pipeline, and what its last call did."""
+"""The summary of a pipeline: its active settings, and its last call."""
 
 from __future__ import annotations
 

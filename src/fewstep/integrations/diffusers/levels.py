@@ -1,4 +1,4 @@
-"""What a pipeline's "sigmas" become before they are times, and the flags by which diffusers places them."""
+"""The levels of a pipeline: the steps from its "sigmas" to times, and diffusers' flags that place them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The noise of a pipeline's steps: from the generator it passes, or from the scheduler's own seed."""
+"""The noise of a pipeline's steps: from the generator it passes, or from the scheduler's seed."""
 
 from __future__ import annotations
 

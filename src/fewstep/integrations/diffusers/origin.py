@@ -1,4 +1,4 @@
-"""Whose configurations can be read: those of schedulers whose process is known here."""
+"""The origin of a configuration: schedulers whose process is known here."""
 
 from __future__ import annotations
 

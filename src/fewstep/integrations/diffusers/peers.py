@@ -1,4 +1,4 @@
-"""Diffusers' own schedulers on a model of ours: what a comparison has beside fewstep."""
+"""Diffusers' schedulers on a fewstep model, as peers in a comparison."""
 
 from __future__ import annotations
 

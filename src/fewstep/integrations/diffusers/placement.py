@@ -1,4 +1,4 @@
-"""Where the steps go: the grid of a pipeline call, from its settings or from what the pipeline passes."""
+"""The placement of steps: the grid of a pipeline call, from its settings or from what the pipeline passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes of ``fs.calibrate`` as schedulers: a plan that is fitted already, in place of a solver and a grid."""
+"""Recipes of ``fs.calibrate`` as schedulers: a fitted plan in place of a solver and a grid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pipelines call on a scheduler: set_timesteps, step, add_noise and their like."""
+"""The scheduler interface that pipelines call: set_timesteps, step, add_noise and the like."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FewStepScheduler: its settings, and how other schedulers' are read."""
+"""FewStepScheduler: its settings, and the reading of other schedulers' settings."""
 
 from __future__ import annotations
 

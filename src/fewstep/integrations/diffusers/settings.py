@@ -1,4 +1,4 @@
-"""Settings of a scheduler by their kinds: whole numbers, numbers, truths and words."""
+"""Scheduler settings by kind: whole numbers, numbers, truth values and words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long the networks of a pipeline take, without a wait for the device while it runs."""
+"""The stopwatch of a pipeline's networks, which never waits for the device during a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One line that puts fewstep into a diffusers pipeline, one that says what it did, and one that takes it out."""
+"""The switch: fewstep put into a diffusers pipeline, summarised, and taken out."""
 
 from __future__ import annotations
 
