@@ -20,6 +20,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,11 @@ from time_steps import GRIDS, MODELS, available
 import fewstep as fs
 from fewstep.metrics.error import rmse_interval, squared_errors
 
-CALLS = (10, 5, 8, 6, 4, 15, 20)
+CALLS = (10, 5, 8, 6, 4, 15, 20, 3)
 SOLVERS = {"UniPC-3": fs.UniPC(3), "UniPC-2": fs.UniPC(2), "DPM++3": fs.DPMSolverPP(3), "DPM++2": fs.DPMSolverPP(2)}
+SOLVERS |= {"iPNDM-3": fs.IPNDM(3), "iPNDM-4": fs.IPNDM(4)}
+SOLVERS |= {f"{name}, analytic first": replace(solver, analytic_first=True) for name, solver in SOLVERS.items()}
+"""Those that begin with a formula take one step more for the same calls."""
 HELD_OUT, FRESH = range(64), range(64, 320)
 FINE = 200
 STAGES = ("error", "fresh", "settings", "guidance", "fd", "time", "report")
@@ -93,10 +97,7 @@ class Bench:
     def untuned_on(self, grid: str, calls: int) -> dict[str, list[float]]:
         """Return the error of every solver on one grid."""
         solvers = {"UniPC-3": SOLVERS["UniPC-3"]} if grid.startswith("published") else SOLVERS
-        return {
-            f"{name}, {grid}": self.error(solver.plan(GRIDS[grid](self.process, solver, calls)))
-            for name, solver in solvers.items()
-        }
+        return {f"{name}, {grid}": self.error(self.untuned_plan(name, grid, calls)) for name in solvers}
 
     def recipe(self, key: str, calls: int, model: fs.DataPredictor | None = None, **settings: Any) -> fs.Recipe:
         """Return a recipe, from the file of an earlier run if there is one."""
@@ -137,13 +138,20 @@ class Bench:
         """Return the plan of "calibrated", "searched", or a solver on a grid."""
         if name in ("calibrated", "searched"):
             return self.recipe(f"{name}-{calls}", calls, search=name == "searched").plan
-        solver, _, grid = name.partition(", ")
-        return SOLVERS[solver].plan(GRIDS[grid](self.process, SOLVERS[solver], calls))
+        solver, _, grid = name.rpartition(", ")
+        return self.untuned_plan(solver, grid, calls)
+
+    def untuned_plan(self, name: str, grid: str, calls: int) -> fs.Plan:
+        """Return the plan of so many calls of a solver on a grid."""
+        solver = SOLVERS[name]
+        return solver.plan(GRIDS[grid](self.process, solver, calls + int(solver.analytic_first)))
 
     def settings(self) -> None:
         """Measure at 6 calls, without a search, what each setting does; the defaults are "calibrated"."""
         chosen: dict[str, dict[str, Any]] = {f"num={num}": {"num": num} for num in (8, 16, 32, 64, 128, 256)}
         chosen |= {f"history={history}": {"history": history} for history in (1, 2, 3, 5)}
+        chosen |= {f"analytic={count}": {"analytic": count} for count in range(4)}
+        chosen |= {f"loss={loss}": {"loss": loss} for loss in ("square", "root")}
         chosen["objective=local"] = {"objective": "local"}
         for name, some in chosen.items():
             self.kept(f"setting-{name}", lambda name=name, some=some: self.fitted(f"setting-{name}", 6, **some))

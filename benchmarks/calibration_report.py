@@ -12,7 +12,7 @@ from fewstep.report.style import drawing
 
 __all__ = ["OWN", "PUBLISHED", "best", "report", "write_report"]
 
-CALLS = (4, 5, 6, 8, 10, 15, 20)
+CALLS = (3, 4, 5, 6, 8, 10, 15, 20)
 PUBLISHED = "UniPC-3, published p=1"
 OWN = ("optimised p=1", "optimised p=2", "uniform λ to 2.5")
 """Grids that are not among the usual ones."""
@@ -130,7 +130,7 @@ def settings(kept: dict[str, Any]) -> str:
         if name.startswith("setting-"):
             shown = spelled(made["error"])
             lines.append([name.removeprefix("setting-"), shown, f"{made['calls'] / 1000:.1f}k"])
-    order = {"num": 0, "history": 1, "objective": 2}
+    order = {"num": 0, "history": 1, "analytic": 2, "loss": 3, "objective": 4}
     lines[1:] = sorted(lines[1:], key=lambda row: (order[row[0].partition("=")[0]], len(row[0]), row[0]))
     text = table(["setting", "error (95 %)", "network calls it took"], lines)
     own = kept["calibrated-6"]["error"][0]

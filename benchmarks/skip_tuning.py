@@ -142,11 +142,17 @@ class Bench:
             if cell.rho == 1.0:
                 plain[cell.solver, cell.calls] = value, resampled
             base, base_resampled = plain[cell.solver, cell.calls]
-            rows[cell.solver].append({
-                "calls": cell.calls, "rho": cell.rho, "num": len(found),
-                "fd": value, "fd_pm": 2.0 * float(resampled.std()),
-                "change": value - base, "change_pm": 2.0 * float((resampled - base_resampled).std()),
-            })  # fmt: skip
+            rows[cell.solver].append(
+                {
+                    "calls": cell.calls,
+                    "rho": cell.rho,
+                    "num": len(found),
+                    "fd": value,
+                    "fd_pm": 2.0 * float(resampled.std()),
+                    "change": value - base,
+                    "change_pm": 2.0 * float((resampled - base_resampled).std()),
+                }
+            )
         return rows
 
     def distance(self, found: np.ndarray) -> float:
@@ -218,8 +224,13 @@ def curve(panel: Axes, rows: list[dict[str, float]]) -> None:
         [row["rho"] for row in rows],
         [row["change"] for row in rows],
         [row["change_pm"] for row in rows],
-        marker="o", ms=3, lw=1.2, capsize=2, label=f"{calls} calls", color=f"C{CALLS.index(calls)}",
-    )  # fmt: skip
+        marker="o",
+        ms=3,
+        lw=1.2,
+        capsize=2,
+        label=f"{calls} calls",
+        color=f"C{CALLS.index(calls)}",
+    )
 
 
 def report() -> str:

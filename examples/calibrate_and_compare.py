@@ -13,9 +13,8 @@ from pathlib import Path
 import torch
 
 import fewstep as fs
-from fewstep.recipe import load_recipe
 
-CALLS, NOISES = 4, range(12)
+CALLS, NOISES = 3, range(12)
 CLASSES = [seed % 10 for seed in NOISES]
 
 
@@ -31,12 +30,12 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "recipe.json"
-        path.write_text(fitted.to_json(), "utf-8")
-        recipe = load_recipe(path)
+        fitted.save(path)
+        recipe = fs.load_recipe(path)
 
     fine = fs.grids.uniform_logsnr(model.process, 16)
     solution = fs.sample(model, fs.UniPC(order=3), fine, x_T, cond=CLASSES)
-    for name, plan in {"plain": solver.plan(grid), "calibrated": recipe}.items():
+    for name, plan in {"plain": solver.plan(grid), "calibrated": recipe.plan}.items():
         error = (fs.execute(plan, model, x_T, cond=CLASSES) - solution).square().mean(dim=(1, 2, 3)).sqrt()
         print(f"{name:11} {plan.nfe} calls: median error to the model's own solution {float(torch.median(error)):.3f}")
 

@@ -20,6 +20,7 @@ cd "$elsewhere"
 bin="$root/build/wheel/bin"
 "$bin/python" "$root/scripts/run_snippets.py" "$root/README.md"
 "$bin/fewstep" --help >/dev/null
-"$bin/fewstep" sample --steps 4 --num 2 --out samples.png
+"$bin/fewstep" sample --steps 4 --num 2 --out samples.png >said 2>&1
 test -s samples.png
+[ "$(wc -l <said)" = 1 ] || { echo "fewstep sample says more than its one line:"; cat said; exit 1; }
 echo "The wheel of dist works in an empty environment."

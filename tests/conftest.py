@@ -16,6 +16,12 @@ settings.register_profile("fewstep", deadline=None, derandomize=bool(os.environ.
 settings.load_profile("fewstep")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse names that change from process to process: tests are shared out by them."""
+    if changing := [item.nodeid for item in items if " at 0x" in item.nodeid]:
+        raise pytest.UsageError(f"an address stands in the name of a test, give ids=: {changing[0]}")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of files too large for the project: $FEWSTEP_SHARED, or `shared` beside the project's root."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from typer.testing import CliRunner
 
 from fewstep.cli.app import app
@@ -68,6 +69,12 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("lines", commands())
 def test_command_lines_run(lines, folder):
+    if any("my-pipeline" in line for line in lines):
+        network = UNet2DModel(
+            sample_size=8, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, add_attention=False,
+            down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+        )  # fmt: skip
+        DDPMPipeline(network, DDPMScheduler()).save_pretrained(folder / "my-pipeline")
     for line in lines:
         words = fewer(line)
         if words[:2] == ["evaluate", "samples"] and not (folder / "samples").exists():

@@ -110,7 +110,7 @@ def test_seeds_beside_a_generator_serve_for_the_noise_alone():
     model = fs.Denoiser(lambda x, t: 0.5 * x, VP, "x0", shape=(2,))
     seeds, draw = [3, 4], lambda: torch.Generator().manual_seed(1)
     found = fs.sample(model, solver, grid, seeds=seeds, generator=draw())
-    x_T = fs.initial_state(grid, (2,), seeds)  # noqa: N806
+    x_T = fs.initial_state(grid, (2,), seeds)
     assert torch.equal(found, fs.sample(model, solver, grid, x_T, generator=draw()))
     with pytest.raises(InputError, match="not both"):
         fs.sample(model, solver, grid, x_T, seeds=seeds, generator=draw())

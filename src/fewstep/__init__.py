@@ -28,6 +28,7 @@ _HOMES = {
     "UniPC": "solvers",
     "calibrate": "calibration",
     "disable": "integrations.diffusers",
+    "doctor": "integrations.diffusers",
     "enable": "integrations.diffusers",
     "execute": "executor",
     "initial_state": "sampling",
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from fewstep.denoiser import Denoiser as Denoiser
     from fewstep.executor import execute as execute
     from fewstep.integrations.diffusers import disable as disable
+    from fewstep.integrations.diffusers import doctor as doctor
     from fewstep.integrations.diffusers import enable as enable
     from fewstep.integrations.diffusers import summary as summary
     from fewstep.inversion import invert as invert

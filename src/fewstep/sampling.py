@@ -54,7 +54,7 @@ def sample(
     denoiser: DataPredictor | Callable[..., Tensor],
     solver: Solver,
     grid: TimeGrid,
-    x_T: Tensor | None = None,  # noqa: N803
+    x_T: Tensor | None = None,
     *,
     seeds: Sequence[int] | Tensor | None = None,
     generator: Generators | None = None,
@@ -81,7 +81,7 @@ def sample(
                 "x_T is left out: that needs seeds and a denoiser that knows its shape; "
                 "give x_T, or seeds=range(16) and fs.Denoiser(..., shape=(3, 32, 32))."
             )
-        x_T = initial_state(grid, shape, seeds, device=getattr(denoiser, "device", "cpu"))  # noqa: N806
+        x_T = initial_state(grid, shape, seeds, device=getattr(denoiser, "device", "cpu"))
         seeds = seeds if generator is None and noise_sampler is None else None
     return execute(
         solver.plan(grid),

@@ -19,6 +19,7 @@ from fewstep.cli.command import command, spelled
 from fewstep.cli.settings.compare import CompareSettings
 from fewstep.cli.settings.options import RecipeSamplerSettings
 from fewstep.cli.shared import models, progress
+from fewstep.cli.shared.features import few_images
 from fewstep.errors import InputError
 
 HEAVY = {"torch", "numpy", "scipy", "matplotlib", "diffusers", "jinja2", "PIL"}
@@ -97,6 +98,12 @@ def test_half_precision_is_slow_where_it_is_measured_so(monkeypatch):
     monkeypatch.setattr(models, "_seconds", times.__getitem__)
     assert [models.is_slow("cpu", kind) for kind in times] == [False, True, False]
     assert not models.is_slow("meta", torch.bfloat16)
+
+
+def test_few_images_are_said_to_be_few():
+    assert few_images(640, 64, "fd") is None and few_images(63, 64, "fd") is None  # Of the latter the distance warns.
+    assert "fd of 100 images in 64 dimensions is of few" in few_images(100, 64, "fd")
+    assert "take 640 or more" in few_images(100, 64, "fd")
 
 
 def test_a_line_is_printed_while_nothing_moves(monkeypatch, capsys):

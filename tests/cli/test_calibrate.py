@@ -96,8 +96,20 @@ def test_generate_and_compare_take_recipes(entry, tmp_path):
     assert manifest["settings"]["recipe"] == "recipe.json" and "steps" not in manifest["settings"]
     assert manifest["plan"] == load_recipe("recipe.json").plan.to_json()
     own = ("--solvers", "unipc:order=2", "--grids", "uniform_logsnr", "--steps", 3)
-    fewstep("compare", "--model", entry, *own, "--num", 16, "--metrics", "error", "--recipes", "recipe.json",
-            "--out", "table")  # fmt: skip
+    fewstep(
+        "compare",
+        "--model",
+        entry,
+        *own,
+        "--num",
+        16,
+        "--metrics",
+        "error",
+        "--recipes",
+        "recipe.json",
+        "--out",
+        "table",
+    )
     rows = json.loads((tmp_path / "table" / "table.json").read_text())["rows"]
     own, fitted = (next(r for r in rows if r["solver"] == name) for name in ("unipc:order=2", "recipe.json"))
     assert fitted["nfe"] == own["nfe"] and fitted["error"] < own["error"]

@@ -140,7 +140,7 @@ def statistics(folder, size: int) -> None:
         (lambda f: statistics(f, 3), ["--reference", "fid.npz"], "dimensions"),
         (lambda f: np.savez(f / "fid.npz", mu=np.ones(2), sigma=np.nan * np.eye(2)), ["--reference", "fid.npz"], "NaN"),
     ],
-)  # fmt: skip
+)
 def test_mistakes_are_one_line_and_lose_nothing(spoil, words, answer, folder, fails):
     if spoil:
         spoil(folder)

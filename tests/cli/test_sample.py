@@ -41,8 +41,25 @@ def test_the_networks_type_can_be_chosen(tmp_path):
 
 def test_arrays_do_not_depend_on_the_batch(tmp_path):
     for name, size in (("one", 4), ("two", 3)):
-        fewstep("sample", "--solver", "sa:tau=0.5", "--steps", 3, "--num", 4, "--seed", 7, "--class", 7,
-                "--guidance", 2, "--batch-size", size, "--out", tmp_path / f"{name}.npz")  # fmt: skip
+        fewstep(
+            "sample",
+            "--solver",
+            "sa:tau=0.5",
+            "--steps",
+            3,
+            "--num",
+            4,
+            "--seed",
+            7,
+            "--class",
+            7,
+            "--guidance",
+            2,
+            "--batch-size",
+            size,
+            "--out",
+            tmp_path / f"{name}.npz",
+        )
     one, two = (np.load(tmp_path / f"{name}.npz") for name in ("one", "two"))
     assert one["seeds"].tolist() == [7, 8, 9, 10] and one["labels"].tolist() == [7] * 4
     assert one["images"].shape == (4, 32, 32, 1) and one["images"].dtype == np.uint8

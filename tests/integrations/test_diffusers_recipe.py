@@ -23,10 +23,16 @@ STEPS = 3
 def pipeline(prediction_type="epsilon", seed=0):
     torch.manual_seed(seed)
     network = diffusers.UNet2DModel(
-        sample_size=8, in_channels=3, out_channels=3, layers_per_block=1, block_out_channels=(8, 8), norm_num_groups=4,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        sample_size=8,
+        in_channels=3,
+        out_channels=3,
+        layers_per_block=1,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
         attention_head_dim=4,
-    )  # fmt: skip
+    )
     scheduler = diffusers.DDPMScheduler(prediction_type=prediction_type, clip_sample=False)
     return diffusers.DDPMPipeline(network, scheduler)
 

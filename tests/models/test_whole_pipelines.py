@@ -28,10 +28,17 @@ def text_encoder(kind):
     torch.manual_seed(4)
     return kind(
         CLIPTextConfig(
-            vocab_size=54, hidden_size=8, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2,
-            max_position_embeddings=12, bos_token_id=52, eos_token_id=53, projection_dim=8,
+            vocab_size=54,
+            hidden_size=8,
+            intermediate_size=8,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=12,
+            bos_token_id=52,
+            eos_token_id=53,
+            projection_dim=8,
         )
-    ).eval()  # fmt: skip
+    ).eval()
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ def test_the_authors_rule_is_that_of_the_many_step_form():
         (fs.SASolver(3, 4, tau=1.0, orders="comfyui"), lambda n: n, lambda n: n),
         (fs.SASolver(3, 4, tau=1.0, mode="PECE", orders="comfyui"), lambda n: 2 * n - 1, lambda n: 2 * n - 1),
     ],
-    ids=repr,
+    ids=lambda value: "" if callable(value) else repr(value),
 )
 def test_calls(solver, calls, calls_to_zero, steps):
     assert solver.plan(fs.grids.uniform_logsnr(VP, steps)).nfe == calls(steps)

@@ -70,15 +70,15 @@ def _keep(kept: dict[str, Any]) -> type:
         RETURN_TYPES, FUNCTION, OUTPUT_NODE, CATEGORY = (), "keep", True, "tests"
 
         @classmethod
-        def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+        def INPUT_TYPES(cls) -> dict[str, Any]:
             return {"required": {"value": ("*",), "name": ("STRING", {"default": "value"})}}
 
         @classmethod
-        def VALIDATE_INPUTS(cls, input_types: Any) -> bool:  # noqa: N802
+        def VALIDATE_INPUTS(cls, input_types: Any) -> bool:
             return True
 
         @classmethod
-        def IS_CHANGED(cls, **inputs: Any) -> float:  # noqa: N802
+        def IS_CHANGED(cls, **inputs: Any) -> float:
             return float("nan")
 
         def keep(self, value: Any, name: str) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _holding(kinds: tuple[str, ...], values: tuple[Any, ...]) -> type:
         RETURN_TYPES, FUNCTION, CATEGORY = kinds, "give", "tests"
 
         @classmethod
-        def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+        def INPUT_TYPES(cls) -> dict[str, Any]:
             return {"required": {}}
 
         def give(self) -> tuple[Any, ...]:

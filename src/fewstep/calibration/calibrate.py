@@ -50,7 +50,7 @@ def calibrate(  # type: ignore[misc]  # The overloads tell what is returned, thi
     denoiser: DataPredictor | Callable[..., Tensor],
     solver: Solver,
     grid: TimeGrid,
-    x_T: Tensor | None = None,  # noqa: N803
+    x_T: Tensor | None = None,
     *,
     steps: Iterable[int] | None = None,
     num: int = 64,
@@ -249,7 +249,7 @@ def _noises(
     grid: TimeGrid,
     x_T: Tensor | None,
     seeds: Sequence[int] | None,
-    num: int,  # noqa: N803
+    num: int,
     batch_size: int,
 ) -> Tensor:
     """Return the noises [num, …] on the host."""
@@ -267,13 +267,13 @@ def _noises(
             "fs.Denoiser(..., shape=(3, 32, 32))."
         )
     chosen = range(SEEDS_FROM, SEEDS_FROM + num) if seeds is None else checked_seeds(seeds, num)
-    x_T = scratch((num, *shape), torch.float32)  # noqa: N806
+    x_T = scratch((num, *shape), torch.float32)
     for start in range(0, num, batch_size):
         x_T[start : start + batch_size] = initial_state(grid, shape, chosen[start : start + batch_size])
     return x_T
 
 
-def _check_values(x_T: Tensor, history: int) -> None:  # noqa: N803
+def _check_values(x_T: Tensor, history: int) -> None:
     """Refuse fits with fewer values than twice their coefficients."""
     num, values = len(x_T), x_T[0].numel()
     fitted = (num - num // HELD_OUT) * values

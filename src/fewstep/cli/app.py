@@ -22,6 +22,7 @@ except ImportError as error:
 from fewstep.cli.command import command
 from fewstep.cli.settings.calibrate import CalibrateSettings
 from fewstep.cli.settings.compare import CompareSettings
+from fewstep.cli.settings.doctor import DoctorSettings
 from fewstep.cli.settings.evaluate import EvaluateSettings
 from fewstep.cli.settings.generate import GenerateSettings
 from fewstep.cli.settings.grid import GridSettings
@@ -37,6 +38,7 @@ COMMANDS: dict[str, tuple[type, str]] = {
     "evaluate": (EvaluateSettings, "fewstep.cli.evaluate:evaluate"),
     "compare": (CompareSettings, "fewstep.cli.compare.command:compare"),
     "calibrate": (CalibrateSettings, "fewstep.cli.calibrate:calibrate"),
+    "doctor": (DoctorSettings, "fewstep.cli.doctor:doctor"),
     "skip diagnose": (DiagnoseSettings, "fewstep.cli.skip.diagnose:diagnose"),
     "skip search": (SearchSettings, "fewstep.cli.skip.search:search"),
 }

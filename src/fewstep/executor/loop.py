@@ -30,7 +30,7 @@ correction is part of the next one; in other plans (Heun, PECE, a correction at 
 def execute(
     plan: Plan | Recipe,
     denoiser: DataPredictor | Callable[..., Tensor],
-    x_T: Tensor,  # noqa: N803
+    x_T: Tensor,
     *,
     seeds: Sequence[int] | Tensor | None = None,
     generator: Generators | None = None,
@@ -98,7 +98,7 @@ def execute(
 
 def _noise(
     plan: Plan,
-    x_T: Tensor,  # noqa: N803
+    x_T: Tensor,
     seeds: Sequence[int] | Tensor | None,
     generator: Generators | None,
     noise_sampler: NoiseSampler | None,
@@ -165,7 +165,7 @@ class _Tape:
     """
 
     @on_host
-    def __init__(self, plan: Plan, x_T: Tensor, cond: Any) -> None:  # noqa: N803
+    def __init__(self, plan: Plan, x_T: Tensor, cond: Any) -> None:
         dtype = torch.promote_types(x_T.dtype, torch.float32)
         ring = plan.history_weights.shape[-1]
         between = ring + int(plan.stochastic)
@@ -270,7 +270,7 @@ def check_denoiser(denoiser: object) -> None:
         raise InputError(f"denoiser is {shown(denoiser)}: give an fs.Denoiser or a callable (x_t, t) -> x0.")
 
 
-def _check(plan: Plan, denoiser: object, x_T: Tensor) -> None:  # noqa: N803
+def _check(plan: Plan, denoiser: object, x_T: Tensor) -> None:
     if not isinstance(plan, Plan):
         raise InputError(f"plan is {type(plan).__name__}: give a Plan, as solver.plan(grid) returns.")
     if plan.times.ndim != 1:

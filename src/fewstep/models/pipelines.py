@@ -19,7 +19,7 @@ from fewstep.models.folder import check_folder
 from fewstep.models.model import Model
 from fewstep.models.pipeline_denoiser import from_pipeline
 
-__all__ = ["is_pipeline", "load_pipeline"]
+__all__ = ["is_pipeline", "load_pipeline", "read_pipeline"]
 
 OF_NETWORKS = (
     "DDIMPipeline",
@@ -60,7 +60,7 @@ def load_pipeline(path: Path, *, device: str = "cpu", dtype: torch.dtype = torch
     """
     if find_spec("diffusers") is None:
         raise MissingPackageError(f"{str(path)!r} is a diffusers pipeline: pip install 'fewstep[diffusers]'.")
-    pipeline = _loaded(path, dtype).to(device)
+    pipeline = read_pipeline(path, dtype).to(device)
     if type(pipeline).__name__ not in OF_NETWORKS:
         return _whole(pipeline)
     network: Any = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
@@ -74,7 +74,12 @@ def load_pipeline(path: Path, *, device: str = "cpu", dtype: torch.dtype = torch
     return Model(denoiser, decode, embed, tuple(part for part in parts if part is not None), encode, null)
 
 
-def _loaded(path: Path, dtype: torch.dtype) -> Any:
+def read_pipeline(path: Path, dtype: torch.dtype = torch.float32) -> Any:
+    """Return the diffusers pipeline in a folder; only safetensors are read, and no code of the folder is run.
+
+    Raises:
+        InputError: if it cannot be loaded, names code of its own, or lacks weights.
+    """
     from diffusers import DiffusionPipeline
     from diffusers.utils import logging
 

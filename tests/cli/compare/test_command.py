@@ -341,7 +341,15 @@ def test_mistakes_are_found_before_the_model_is_loaded(words, answer, tmp_path, 
 
 def test_two_processes_measure_what_one_does(tmp_path, one_thread):
     """The solution and the cells are shared out; what is kept is the same to the bit, and nothing is left over."""
-    words = [*map(str, SMALL[:-1]), "6", "--solvers", "ddim,unipc,sa:tau=0.5", "--grids", "karras,uniform_time"]
+    words = [
+        *map(str, SMALL),
+        "--exact-steps",
+        "6",
+        "--solvers",
+        "ddim,unipc,sa:tau=0.5",
+        "--grids",
+        "karras,uniform_time",
+    ]
     words += ["--steps", "3", "--peers", "unipc", "--out"]
     assert two_processes.run([*words, "two"], tmp_path).count("7 cells in 2 processes") == 1
     fewstep(*words, tmp_path / "one")

@@ -11,7 +11,7 @@ import typer
 from fewstep.cli.settings.options import check_writable
 from fewstep.errors import InputError
 
-__all__ = ["GridSettings"]
+__all__ = ["GridSettings", "check_suffix"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +37,16 @@ class GridSettings:
     plot: Annotated[Path | None, typer.Option(help="Draw it beside the others into this .png or .svg file.")] = None
 
     def __post_init__(self) -> None:
-        _check_suffix("--out", self.out, (".json",))
-        _check_suffix("--plot", self.plot, (".png", ".svg"))
+        check_suffix("--out", self.out, (".json",))
+        check_suffix("--plot", self.plot, (".png", ".svg"))
 
 
-def _check_suffix(option: str, path: Path | None, suffixes: tuple[str, ...]) -> None:
+def check_suffix(option: str, path: Path | None, suffixes: tuple[str, ...]) -> None:
+    """Refuse a file's name of another kind, or in a folder that is not there.
+
+    Raises:
+        InputError: with the kinds that there are.
+    """
     if path is not None and path.suffix not in suffixes:
         raise InputError(f"{option} is {str(path)!r}: end the name in {' or '.join(suffixes)}.")
     if path is not None and not path.absolute().parent.is_dir():

@@ -38,8 +38,11 @@ def needed_features(name: str | None, model: str, what: str, device: str) -> Ext
 
 
 def few_images(images: int, dimensions: int, what: str) -> str | None:
-    """Return a sentence if so many images say little about a distance in so many dimensions."""
-    if images >= TIMES * dimensions:
+    """Return a sentence if so many images say little about a distance in so many dimensions.
+
+    Of fewer images than dimensions ``frechet_distance`` warns itself.
+    """
+    if not dimensions <= images < TIMES * dimensions:
         return None
     return (
         f"{what} of {images} images in {dimensions} dimensions is of few: chance moves it, and it falls with their "

@@ -95,8 +95,13 @@ def _write(out: Path, found: Diagnosis, settings: dict[str, Any]) -> None:
 
 def _show(found: Diagnosis, out: Path) -> None:
     console = Console(highlight=False, markup=False)
-    table = Table("σ/α", box=None, header_style="bold", title="‖skip‖/‖hidden‖; denoising losses and their change",
-                  title_justify="left")  # fmt: skip
+    table = Table(
+        "σ/α",
+        box=None,
+        header_style="bold",
+        title="‖skip‖/‖hidden‖; denoising losses and their change",
+        title_justify="left",
+    )
     columns: list[list[str]] = [[f"{level:.3g}" for level in found.levels]]
     if found.ratios is not None:
         for name, which in (("deepest", 0), ("outermost", -1)):

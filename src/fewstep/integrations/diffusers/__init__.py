@@ -12,8 +12,9 @@ if find_spec("diffusers") is None:
 # A pipeline is reloaded through this module: diffusers looks for the base class of a component beside it.
 from diffusers import SchedulerMixin
 
+from fewstep.integrations.diffusers.diagnosis import Diagnosis, doctor
 from fewstep.integrations.diffusers.last_call import Summary
 from fewstep.integrations.diffusers.scheduler import FewStepScheduler
 from fewstep.integrations.diffusers.switch import disable, enable, summary
 
-__all__ = ["FewStepScheduler", "SchedulerMixin", "Summary", "disable", "enable", "summary"]
+__all__ = ["Diagnosis", "FewStepScheduler", "SchedulerMixin", "Summary", "disable", "doctor", "enable", "summary"]

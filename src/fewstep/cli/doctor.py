@@ -1,0 +1,44 @@
+"""``fewstep doctor``: what a pipeline really runs, and whether that is right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+
+from fewstep.cli.settings.doctor import DoctorSettings
+from fewstep.cli.settings.grid import check_suffix
+from fewstep.errors import InputError
+from fewstep.integrations.diffusers import Diagnosis
+from fewstep.integrations.diffusers import doctor as diagnosed
+from fewstep.models.pipelines import is_pipeline, read_pipeline
+from fewstep.report.style import ACCENT, drawing
+from fewstep.storage import write_whole
+
+__all__ = ["doctor"]
+
+
+def doctor(settings: DoctorSettings) -> None:
+    """Print the diagnosis of a pipeline, and draw it if wanted."""
+    check_suffix("--plot", settings.plot, (".png", ".svg"))
+    if not is_pipeline(settings.model):
+        raise InputError(f"{str(settings.model)!r} has no model_index.json: give a folder that save_pretrained wrote.")
+    pipe = read_pipeline(settings.model)
+    call = {"height": settings.height, "width": settings.width, "guidance_scale": settings.guidance}
+    found = diagnosed(pipe, settings.steps, **{name: value for name, value in call.items() if value is not None})
+    typer.echo(json.dumps(found.to_dict(), indent=1) if settings.json else str(found))
+    if settings.plot is not None:
+        write_whole(settings.plot, lambda path: _draw(found, path))
+
+
+def _draw(found: Diagnosis, path: Path) -> None:
+    with drawing(path, 8, 3.2, dpi=150, columns=2) as (_, panels):
+        calls = range(len(found.steps))
+        for axes, values, name in (
+            (panels[0][0], [step.ratio for step in found.steps], "σ/α"),
+            (panels[0][1], [step.half_logsnr for step in found.steps], "λ"),
+        ):
+            axes.plot(calls, values, "o-", color=ACCENT, markersize=5, linewidth=1)
+            axes.set(xlabel="network call", ylabel=name)
+        panels[0][0].set_yscale("log")

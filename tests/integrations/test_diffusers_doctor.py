@@ -1,0 +1,154 @@
+"""The doctor: the schedule that a pipeline really runs, and each fault by a pipeline that has it."""
+
+from __future__ import annotations
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from diffusers import schedulers
+from support import tiny_pipelines as tiny
+
+import fewstep as fs
+from fewstep.errors import InputError
+
+FLOW = schedulers.FlowMatchEulerDiscreteScheduler
+
+
+def faults(make, steps=8, scheduler=None, **more):
+    pipe, call = make()
+    if scheduler is not None:
+        pipe.scheduler = scheduler
+    return {finding.name for finding in fs.doctor(pipe, steps, **{**call, **more}).findings}
+
+
+@pytest.mark.parametrize("make", [*tiny.TEXT_TO_IMAGE], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("steps", [5, None])
+def test_it_tells_what_the_pipeline_runs(make, steps):
+    pipe, call = make()
+    found = fs.doctor(pipe, steps, **call)
+    fed = []
+    network = getattr(pipe, "transformer", None) or pipe.unet
+    names = "timestep", "t"
+    network.register_forward_pre_hook(
+        lambda _, args, kwargs: fed.append(next((kwargs[n] for n in names if n in kwargs), args[1:2])), with_kwargs=True
+    )
+    if steps is not None:
+        tiny.run(pipe, call, steps=steps)
+        values = [float(torch.as_tensor(value[0] if isinstance(value, tuple) else value).flatten()[0]) for value in fed]
+        scale = 1000.0 if values[0] <= 1.0 else 1.0  # Flux feeds t/1000.
+        calls = [step.timestep for step in found.steps]
+        np.testing.assert_allclose(
+            [scale * value for value in dict.fromkeys(values)], list(dict.fromkeys(calls)), rtol=1e-5
+        )
+    assert str(found).count("\n") >= len(found.steps) + 1
+    assert all(a.half_logsnr <= b.half_logsnr for a, b in zip(found.steps, found.steps[1:], strict=False))
+
+
+def test_a_sound_pipeline_has_no_faults():
+    assert faults(tiny.flux) == set() and faults(tiny.wan) == set() and faults(tiny.stable_diffusion_3) == set()
+
+
+def test_a_shift_that_is_applied_twice():
+    even = np.linspace(1.0, 1 / 8, 8)
+    shifted = 3 * even / (1 + 2 * even)
+    assert "shifted-twice" in faults(tiny.flux, None, sigmas=shifted.tolist())
+    assert faults(tiny.flux, None, sigmas=even.tolist()) == set()
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_a_shift_for_the_resolution_that_is_not_applied(shift):
+    """Never (1), or a fixed one, whatever the size."""
+    found = fs.doctor(*_with(tiny.flux, FLOW(shift=shift, use_dynamic_shifting=False)))
+    assert {finding.name for finding in found.findings} == {"shift-ignored"} and found.mu is not None
+    assert ("applies none" in str(found)) == (shift == 1.0)
+
+
+def _with(make, scheduler):
+    pipe, call = make()
+    pipe.scheduler = scheduler
+    return _Called(pipe, call), 8
+
+
+class _Called(diffusers.DiffusionPipeline):
+    """A pipeline with its call's arguments."""
+
+    def __new__(cls, pipe, call):
+        base = type(pipe)
+        kind = type(base.__name__, (base,), {"__call__": lambda self, *, num_inference_steps=8: base.__call__(
+            self, num_inference_steps=num_inference_steps, **call)})  # fmt: skip
+        pipe.__class__ = kind
+        return pipe
+
+
+def test_noise_that_stays_and_a_wasted_step():
+    sd = dict(tiny.SD_SCHEDULER)
+    ends = schedulers.DPMSolverMultistepScheduler(**sd, final_sigmas_type="sigma_min")
+    assert "noise-stays" in faults(tiny.stable_diffusion, scheduler=ends)
+    del sd["steps_offset"]
+    wasted = schedulers.SASolverScheduler(**sd, use_karras_sigmas=True)
+    assert "step-wasted" in faults(tiny.stable_diffusion, scheduler=wasted)
+
+
+@pytest.mark.parametrize(("spacing", "late"), [("leading", True), ("trailing", False)])
+def test_zero_terminal_snr_needs_trailing_steps(spacing, late):
+    scheduler = schedulers.DDIMScheduler(
+        **tiny.SD_SCHEDULER, prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing=spacing
+    )
+    assert ("first-step-late" in faults(tiny.stable_diffusion, scheduler=scheduler)) == late
+
+
+def test_timesteps_that_were_rounded_or_repeat():
+    karras = schedulers.DPMSolverMultistepScheduler(**tiny.SD_SCHEDULER, use_karras_sigmas=True)
+    assert "timesteps-rounded" in faults(tiny.stable_diffusion, scheduler=karras)
+    ours = fs.integrations.diffusers.FewStepScheduler.from_config(karras.config)
+    assert "timesteps-rounded" not in faults(tiny.stable_diffusion, scheduler=ours)
+    assert "timesteps-repeat" in faults(tiny.stable_diffusion, 60, scheduler=karras)
+
+
+def test_karras_levels_on_a_flow():
+    assert "karras-on-a-flow" in faults(tiny.wan, scheduler=FLOW(shift=7.0, use_karras_sigmas=True))
+
+
+def test_a_distilled_adapter_on_an_undistilled_schedule():
+    from peft import LoraConfig
+
+    pipe, call = tiny.stable_diffusion()
+    pipe.unet.add_adapter(LoraConfig(r=1, target_modules=["to_q"]), "sdxl_lightning_8step")
+    found = fs.doctor(pipe, 8, **call, guidance_scale=7.5)
+    assert {"distilled-schedule", "guidance-doubled"} <= {finding.name for finding in found.findings}
+    trailing = schedulers.EulerDiscreteScheduler(**{**tiny.SD_SCHEDULER, "timestep_spacing": "trailing"})
+    pipe.scheduler = trailing
+    assert "distilled-schedule" not in {finding.name for finding in fs.doctor(pipe, 8, **call).findings}
+
+
+def test_guidance_on_a_network_that_takes_it_as_an_input():
+    pipe, call = tiny.flux()
+    pipe.transformer.register_to_config(guidance_embeds=True)
+    negative = {
+        "negative_prompt_embeds": call["prompt_embeds"],
+        "negative_pooled_prompt_embeds": call["pooled_prompt_embeds"],
+    }
+    found = fs.doctor(pipe, 4, **call, **negative, true_cfg_scale=3.0)
+    assert {finding.name for finding in found.findings} == {"guidance-doubled"}
+
+
+def test_a_flow_under_a_scheduler_of_diffusion():
+    assert "prediction" in faults(tiny.wan, scheduler=schedulers.UniPCMultistepScheduler())
+
+
+def test_nothing_is_changed_and_no_network_is_called():
+    pipe, call = tiny.stable_diffusion()
+    pipe.unet.forward = None
+    before, scheduler = dict(vars(pipe)), dict(vars(pipe.scheduler))
+    fs.doctor(pipe, 4, **call)
+    assert vars(pipe) == before and vars(pipe.scheduler).keys() == scheduler.keys()
+    assert pipe.scheduler.num_inference_steps == scheduler["num_inference_steps"]
+
+
+def test_mistakes():
+    pipe, call = tiny.stable_diffusion()
+    with pytest.raises(InputError, match="pipe is int"):
+        fs.doctor(3)
+    with pytest.raises(InputError, match="does not get to its first step: .*divisible by 8"):
+        fs.doctor(pipe, 4, **{**call, "height": 17})
