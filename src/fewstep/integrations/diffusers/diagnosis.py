@@ -1,4 +1,4 @@
-"""What a pipeline really runs, and whether that is right."""
+"""A report on what a pipeline really runs, and on whether that is right."""
 
 from __future__ import annotations
 

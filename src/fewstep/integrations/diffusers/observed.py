@@ -1,4 +1,4 @@
-"""What a pipeline asks its scheduler for, and the schedule that it gets, seen without a network call."""
+"""The calls of a pipeline to its scheduler, and the schedule that it gets, seen without a network call."""
 
 from __future__ import annotations
 
