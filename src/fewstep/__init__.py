@@ -50,6 +50,7 @@ _MODULES = (
     "skip",
     "skip_analysis",
     "solvers",
+    "spectra",
 )
 
 __all__ = [*_HOMES, *_MODULES]
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from fewstep import skip as skip
     from fewstep import skip_analysis as skip_analysis
     from fewstep import solvers as solvers
+    from fewstep import spectra as spectra
     from fewstep.calibration.calibrate import calibrate as calibrate
     from fewstep.denoiser import DataPredictor as DataPredictor
     from fewstep.denoiser import Denoiser as Denoiser

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fewstep.processes import EDM, Process, RectifiedFlow
+from fewstep.processes import Process, RectifiedFlow
 
 __all__ = ["STEPS", "Recommendation", "recommended"]
 
@@ -22,28 +22,28 @@ class Recommendation:
     grid: str
 
 
-def recommended(process: Process, steps: int | None = None, *, latent: bool = False) -> Recommendation:
+def recommended(
+    process: Process, steps: int | None = None, *, latent: bool = False, video: bool = False
+) -> Recommendation:
     """Return what to sample with, by the model's process, the number of steps, and whether it works on latents.
 
-    ====================================  ==================================  ================================
+    ====================================  ==================================  ====================================
     model                                 solver                              grid
-    ====================================  ==================================  ================================
+    ====================================  ==================================  ====================================
     flow (SD3, Flux, Wan, …)              UniPC of order 2                    even in time before the shift
-    EDM (Playground 2.5, SVD, research)   UniPC of order 2                    Karras et al.'s
-    latent VP (SD, SDXL, DiT, …)          UniPC of order 2                    optimised with p = 2
-    VP in pixel space (DDPM)              UniPC of order 3, 2 below 10 steps  optimised with p = 1
-    ====================================  ==================================  ================================
+    latents (SD, SDXL, DiT, SVD, …)       UniPC of order 2                    optimised for the spectrum of latents
+    pixels (DDPM, EDM)                    UniPC of order 3, 2 below 10 steps  optimised for the spectrum of images
+    ====================================  ==================================  ====================================
 
     Args:
         process: the model's.
         steps: the number of intervals; None: not known yet, many.
         latent: whether samples are latents of an autoencoder.
+        video: whether they are of video.
     """
     if isinstance(process, RectifiedFlow):
         return Recommendation("unipc:order=2", "uniform_time")
-    if isinstance(process, EDM):
-        return Recommendation("unipc:order=2", "karras")
     if latent:
-        return Recommendation("unipc:order=2", "optimized:error_power=2")
+        return Recommendation("unipc:order=2", f"optimized:spectrum={'video' if video else 'latents'},floor=0.0045")
     few = steps is not None and steps < FEW
     return Recommendation(f"unipc:order={2 if few else 3}", "optimized")

@@ -90,17 +90,17 @@ def test_settings_go_to_the_scheduler():
 
 def test_recommendations_by_family():
     expected = {
-        tiny.stable_diffusion: ("optimized", 2.0, 2),
-        tiny.dit: ("optimized", 2.0, 2),
-        tiny.flux: ("simple", 1.0, 2),
-        tiny.wan: ("simple", 1.0, 2),
+        tiny.stable_diffusion: ("optimized:spectrum=latents,floor=0.0045", 2),
+        tiny.dit: ("optimized:spectrum=latents,floor=0.0045", 2),
+        tiny.flux: ("simple", 2),
+        tiny.wan: ("simple", 2),
     }
-    for make, (steps, power, order) in expected.items():
+    for make, (grid, order) in expected.items():
         config = fs.enable(make()[0]).scheduler.config
-        assert (config.solver, config.grid, config.error_power, config.solver_order) == ("unipc", steps, power, order)
+        assert (config.solver, config.grid, config.error_power, config.solver_order) == ("unipc", grid, None, order)
     for steps, order in ((None, 3), (10, 3), (9, 2), (5, 2)):
         config = fs.enable(pixels(), steps=steps).scheduler.config
-        assert (config.grid, config.error_power, config.solver_order) == ("optimized", 1.0, order)
+        assert (config.grid, config.error_power, config.solver_order) == ("optimized", None, order)
 
 
 def test_a_scheduler_of_ones_own_keeps_its_settings():
@@ -252,15 +252,15 @@ def test_a_network_compiled_or_copied_during_a_call_is_counted_once():
     torch.compiler.reset()
 
 
-def test_above_a_hundred_steps_the_summary_says_where_they_are():
+def test_above_sixty_steps_the_summary_says_where_they_are():
     pipe, call = tiny.stable_diffusion()
     fs.enable(pipe, 2, grid="optimized")
     tiny.run(pipe, call, steps=2)
     assert "steps    optimized\n" in str(fs.summary(pipe))
-    pipe.scheduler.set_timesteps(101)
-    assert "steps    uniform_logsnr (above 100 steps" in str(fs.summary(pipe))
+    pipe.scheduler.set_timesteps(61)
+    assert "steps    uniform_logsnr (above 60 steps" in str(fs.summary(pipe))
     grid = pipe.scheduler.grid
-    torch.testing.assert_close(grid.times, fs.grids.uniform_logsnr(grid.process, 101, end="zero").times)
+    torch.testing.assert_close(grid.times, fs.grids.uniform_logsnr(grid.process, 61, end="zero").times)
 
 
 def test_the_last_call_keeps_no_network_alive():

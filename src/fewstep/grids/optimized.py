@@ -1,22 +1,21 @@
-"""Time steps that minimise the error bound of the solver in use."""
+"""Time steps that minimise the error of the solver in use."""
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
-from scipy.optimize import LinearConstraint, minimize
 from torch import Tensor
 
-from fewstep.checks import as_real, as_word, shown
+from fewstep.checks import as_real, as_word, real, shown
 from fewstep.errors import InputError
-from fewstep.grids.bound import SAFEGUARDED, Bound, ErrorPower
+from fewstep.grids.bound import Bound, ErrorPower
+from fewstep.grids.bound_search import prox_linear_search, trust_region_search
 from fewstep.grids.heuristic import (
     End,
     Start,
@@ -28,18 +27,18 @@ from fewstep.grids.heuristic import (
     uniform_logsnr,
     uniform_time,
 )
-from fewstep.grids.newton import newton
 from fewstep.grids.placement import Placement
-from fewstep.grids.prox_linear import prox_linear
 from fewstep.grids.registry import registered
+from fewstep.grids.spectral import LogSteps, SpectralError, cleanest, log_newton_search
 from fewstep.processes import Process
 from fewstep.processes.base import as_process
+from fewstep.spectra import Spectrum, named
 from fewstep.time_grid import TimeGrid
 
 if TYPE_CHECKING:
     from fewstep.solvers.base import Solver
 
-__all__ = ["OptimizedGrid", "OptimizationReport", "optimized"]
+__all__ = ["SEARCHED", "OptimizationReport", "OptimizedGrid", "optimized"]
 
 STARTS = {
     "uniform_logsnr": uniform_logsnr,
@@ -47,20 +46,31 @@ STARTS = {
     "quadratic_time": quadratic_time,
     "karras": karras,
 }
+Objective = Literal["spectrum", "bound"]
 Method = Literal["prox-linear", "trust-constr"]
-MAIN, POLISH = 16, 8
 SEARCHED = 60
 """The most steps for which times are searched."""
 MOST = 1000
-"""The most steps for which bounds are computed: the work grows with their square."""
+"""The most steps for which errors are computed: the work grows with their square."""
 
 
 @dataclass(frozen=True)
 class OptimizationReport:
-    """What an optimisation did: the bound of each start, of the result, and the work."""
+    """What an optimisation did: the error of each start, of the result, and the work.
+
+    Attributes:
+        before: the predicted error, or the bound, of each heuristic grid.
+        after: that of the result.
+        objective: "spectrum" or "bound".
+        method: how the result was found.
+        error_power: p of a bound, or None.
+        iterations: of the method.
+        seconds: it took.
+    """
 
     before: dict[str, float]
     after: float
+    objective: str
     method: str
     error_power: float | None
     iterations: int
@@ -81,45 +91,61 @@ def optimized(
     solver: Solver,
     steps: int,
     *,
-    error_power: ErrorPower = 1,
+    objective: Objective | None = None,
+    spectrum: Spectrum | str | None = None,
+    floor: float = 0.0,
+    error_power: ErrorPower | None = None,
     start: Start = None,
     end: End = None,
-    method: Method = "prox-linear",
+    method: Method | None = None,
 ) -> OptimizedGrid:
-    r"""Return the grid that minimises Σ_i \|W_i\|·ε̃_i, W being the weights of ``solver``'s own plan.
+    r"""Return the grid that minimises the predicted error of ``solver``.
 
     The first time and the last one are fixed, as in the heuristic grids (from α = 0 the grid is optimised from
-    ``t_max``, and its first time then moved there); with ``end="zero"`` the last
-    time before the noise-free end is free too, down to ``t_min``, and costs the last prediction's own error. It
-    works for any solver with a plan, any process and any error profile; it is deterministic, and never returns a
-    grid whose bound is above that of a start (uniform λ, uniform t, quadratic, Karras).
+    ``t_max``, and its first time then moved there); to the noise-free end the last time before it is free too, down to
+    ``t_min``. It works for any solver with a plan and any process; it is deterministic, and never returns a grid whose
+    error is above that of a start (uniform λ, uniform t, quadratic, Karras).
 
-    The bound is a model of the error, not the error. Followed to its lowest point it asks for a few enormous
-    steps that real networks do not forgive, so to a fixed end the default method limits the longest step in λ (see
-    ``Placement``), within which it finds lower bounds than the published method. Up to 7 steps the first
-    three intervals are bounded one by one, the published safeguard: it matters from N = 7 downwards, where
-    bounds are several times larger for it.
+    **spectrum** (the default): the error that the solver really makes on Gaussian data with a spectrum, interval by
+    interval, Σ_n √(mean_k e_{k,n}²) over the modes k. Each interval counts by its size, for networks do not let errors
+    of different intervals cancel; the mean runs over the spectrum times 1/3, 1 and 3, so that the grid is no
+    coincidence. See ``fewstep.spectra.local_errors`` for e, of which a stochastic solver's is that of the standard
+    deviation.
 
-    Source: Xue et al., Accelerating Diffusion Sampling with Optimized Time Steps (arXiv 2402.17376).
+    **bound**: Σ_i \|W_i\|·ε̃_i, W being the weights of the solver's plan. It knows nothing of the data. Followed to its
+    lowest point it asks for a few enormous steps that real networks do not forgive, so to a fixed end the default
+    method limits the longest step in λ (see ``Placement``), within which it finds lower bounds than the published
+    method. Up to 7 steps the first three intervals are bounded one by one, the published safeguard: it matters from
+    N = 7 downwards, where bounds are several times larger for it.
+
+    Source: of the bound, Xue et al., Accelerating Diffusion Sampling with Optimized Time Steps (arXiv 2402.17376); for
+    grids of DDIM and DDPM from a spectrum see also Benita et al. (arXiv 2502.00180).
 
     Args:
         process: the noising process.
-        solver: whose plan is to be bounded; its ``plan`` is called on batches of grids.
+        solver: whose plan is to be optimised; its ``plan`` is called on batches of grids.
         steps: the number of intervals N. Above 60 nothing is searched: the best start is the result, and a warning says
             so. At most 1000.
-        error_power: p of ε̃ = σ^p/α (1 for networks in pixel space, 2 in latent space), or ε̃ itself: a function
-            of λ, tensor to tensor, or measured pairs (λ, ε̃).
+        objective: "spectrum" or "bound"; by default "bound" where ``error_power`` or ``method`` is given.
+        spectrum: of the data: a ``Spectrum``, a name or law as ``fewstep.spectra.named`` takes, or a file of
+            ``Spectrum.save``; "pixels" by default.
+        floor: an error that is not seen, in units of the data's standard deviation: to the noise-free end, the last
+            call is made no later than where one denoising step errs by that.
+        error_power: p of ε̃ = σ^p/α (1 for networks in pixel space, 2 in latent space; 1 by default), or ε̃ itself: a
+            function of λ, tensor to tensor, or measured pairs (λ, ε̃).
         start: as in the heuristic grids.
         end: as in the heuristic grids.
-        method: "prox-linear", milliseconds, or the published "trust-constr" (SciPy, from uniform λ and uniform t).
+        method: of the bound: "prox-linear", milliseconds, or the published "trust-constr" (SciPy, from uniform λ and
+            uniform t).
 
     Raises:
-        InputError: for wrong steps, ends or methods, a p that is not positive, or an ε̃ with zeros or NaN.
+        InputError: for wrong steps, ends or methods, settings of the other objective, a p that is not positive, an ε̃
+            with zeros or NaN, or a wrong spectrum or floor.
     """
     process = as_process(process)
     if not callable(getattr(solver, "plan", None)) or isinstance(solver, type):
         raise InputError(f"solver is {shown(solver)}: give one such as fs.UniPC().")
-    as_word("method", method, ("prox-linear", "trust-constr"))
+    by_bound = _by_bound(objective, spectrum=spectrum, floor=floor or None, error_power=error_power, method=method)
     steps = checked_steps(steps)
     if steps > MOST:
         raise InputError(f"steps is {steps}: optimized grids have at most {MOST}; take uniform_logsnr.")
@@ -127,40 +153,82 @@ def optimized(
     to_zero = to_zero or last == 0
     last = last or process.t_min
     began = time.perf_counter()
-    bound = Bound(process, solver, error_power, to_zero=to_zero)
     first = beginning(process, start, last)
     pure = bool(torch.isinf(process.half_logsnr(first)))
-    placement = Placement(process, steps, process.t_max if pure else first, last, to_zero)
-    starts = torch.stack(
-        [make(process, steps, start=placement.start, end="zero" if to_zero else last).times for make in STARTS.values()]
-    )
-    candidates, iterations, used = starts, 0, str(method)
+    begins = process.t_max if pure else first
+    measure: Bound | SpectralError
+    power: ErrorPower = 1 if error_power is None else error_power
+    if by_bound:
+        measure = Bound(process, solver, power, to_zero=to_zero)
+    else:
+        data = named("pixels" if spectrum is None else spectrum)
+        measure = SpectralError(process, solver, data)
+        unseen = real("floor", floor, 0.0)
+        latest = cleanest(process, data, unseen) if to_zero else last
+        last = min(max(last, latest), 0.5 * (begins + last))  # A start that is cleaner still is left some way to go.
+    starts = torch.stack([_to(make, process, steps, begins, last, to_zero) for make in STARTS.values()])
+    candidates, iterations, used = starts, 0, "heuristic"
     with _one_thread():
-        before = bound(starts)
-        if placement.free and steps > SEARCHED:
-            used = "heuristic"
+        before = measure(starts)
+        if steps > SEARCHED:
             warnings.warn(
                 f"with more than {SEARCHED} steps the best of the heuristic grids is taken: a search gains nothing.",
                 UserWarning,
                 stacklevel=2,
             )
-        elif placement.free:
-            run = _trust_region if method == "trust-constr" else _fast
-            found, iterations = run(bound, placement, starts)
+        elif isinstance(measure, Bound):
+            used = method or "prox-linear"
+            placement = Placement(process, steps, begins, last, to_zero)
+            run = trust_region_search if used == "trust-constr" else prox_linear_search
+            found, iterations = run(measure, placement, starts) if placement.free else (starts[:0], 0)
             candidates = torch.cat([found, starts])
-        values = bound(candidates)
+        else:
+            used = "log-newton"
+            found, iterations = log_newton_search(measure, LogSteps(process, steps, begins, last, to_zero))
+            candidates = torch.cat([found, starts])
+        values = measure(candidates)
     best = int(values.argmin())
     report = OptimizationReport(
         before=dict(zip(STARTS, before.tolist(), strict=True)),
         after=float(values[best]),
+        objective="bound" if by_bound else "spectrum",
         method=used,
-        error_power=as_real(error_power),
+        error_power=as_real(power) if by_bound else None,
         iterations=iterations,
         seconds=time.perf_counter() - began,
     )
     times = candidates[best]
     times[0] = first
     return OptimizedGrid(process, times, report)
+
+
+def _to(
+    make: Callable[..., TimeGrid], process: Process, steps: int, start: float, last: float, to_zero: bool
+) -> Tensor:
+    """Return the times of a heuristic grid that ends at ``last``, or goes to the noise-free end from there."""
+    if not to_zero:
+        return make(process, steps, start=start, end=last).times
+    inner = make(process, steps - 1, start=start, end=last).times if steps > 1 else torch.tensor([start])
+    return torch.cat([inner.to(torch.float64), torch.zeros(1, dtype=torch.float64)])
+
+
+def _by_bound(objective: str | None, **given: Any) -> bool:
+    """Return whether the bound is asked for.
+
+    Raises:
+        InputError: for another objective, or settings of the other one.
+    """
+    if objective is not None:
+        as_word("objective", objective, ("spectrum", "bound"))
+    if given["method"] is not None:
+        as_word("method", given["method"], ("prox-linear", "trust-constr"))
+    there = {name: value is not None for name, value in given.items()}
+    by_bound = there["error_power"] or there["method"] if objective is None else objective == "bound"
+    for name in ("spectrum", "floor") if by_bound else ("error_power", "method"):
+        if there[name]:
+            other = "spectrum" if by_bound else "bound"
+            raise InputError(f"{name}={shown(given[name])} belongs to objective={other!r}: leave it out, or write that.")
+    return by_bound
 
 
 @contextmanager
@@ -172,49 +240,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _fast(bound: Bound, placement: Placement, starts: Tensor) -> tuple[Tensor, int]:
-    """Return the result of a finer search from the best that the prox-linear method finds from all starts at once."""
-
-    def terms(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        made, group = bound.terms(placement.times(x))
-        return made.numpy(), group.numpy()
-
-    def values(x: np.ndarray) -> np.ndarray:
-        return bound(placement.times(placement.project(x))).numpy()
-
-    found, least, main = prox_linear(terms, placement.project, placement.variables(starts), iterations=MAIN)
-    best = found[least.argmin()]
-    finer, _, more = prox_linear(terms, placement.project, best[None], iterations=POLISH, gain=1e-3)
-    if starts.shape[-1] - 1 <= SAFEGUARDED:
-        finest, last = newton(values, finer[0])
-        finer, more = placement.project(finest[None]), more + last
-    return placement.times(finer), main + more
-
-
-def _trust_region(bound: Bound, placement: Placement, starts: Tensor) -> tuple[Tensor, int]:
-    """Return the results of SciPy's trust-constr over λ, from uniform λ and from uniform t, as published."""
-    found, iterations = [], 0
-    n = placement.free
-    difference = np.zeros((n + 1, n))
-    difference[np.arange(n), np.arange(n)] = 1.0
-    difference[np.arange(1, n + 1), np.arange(n)] = -1.0
-    low = np.zeros(n + 1)
-    low[0], low[-1] = placement.first, -(placement.first + placement.range)
-
-    def steps_of(logsnr: np.ndarray) -> np.ndarray:
-        """Return the steps in λ [1, n], all positive: differences may look a little beyond the constraint."""
-        end = [] if placement.to_zero else [-low[-1]]
-        h = np.maximum(np.diff(np.concatenate([[placement.first], logsnr, end])), 1e-6 * placement.range)
-        return (h if placement.to_zero else h * placement.range / h.sum())[None]
-
-    def objective(logsnr: np.ndarray) -> float:
-        return float(bound(placement.times_of_steps(steps_of(logsnr)))[0])
-
-    for start in placement.steps(starts[:2]):
-        logsnr = placement.first + start.cumsum()[:n]
-        result = minimize(objective, logsnr, method="trust-constr", constraints=[LinearConstraint(difference, low)])
-        found.append(placement.times_of_steps(steps_of(result.x)))
-        iterations += int(result.nit)
-    return torch.cat(found), iterations

@@ -7,7 +7,8 @@ from typing import Any
 
 from diffusers import DiffusionPipeline
 
-from fewstep.integrations.diffusers.placement import MOST_OPTIMIZED
+from fewstep.grids.optimized import SEARCHED
+from fewstep.integrations.diffusers.placement import is_heuristic
 from fewstep.integrations.diffusers.scheduler import FewStepScheduler
 from fewstep.integrations.diffusers.stopwatch import Stopwatch
 
@@ -65,8 +66,8 @@ class Summary:
 
     def __str__(self) -> str:
         placed = self.placement if isinstance(self.placement, str) else f"{len(self.placement) - 1} given"
-        if placed == "optimized" and (self.steps or 0) > MOST_OPTIMIZED:
-            placed = f"uniform_logsnr (above {MOST_OPTIMIZED} steps instead of optimized)"
+        if isinstance(self.placement, str) and is_heuristic(self.placement, self.steps or 0):
+            placed = f"uniform_logsnr (above {SEARCHED} steps instead of optimized)"
         lines = [
             f"{self.pipeline}: fewstep is active" + (", with Skip-Tuning" if self.skip else ""),
             f"  solver   {self.solver}",

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fewstep import grids
 from fewstep.errors import InputError, unknown_name
+from fewstep.grids.optimized import SEARCHED
 from fewstep.integrations.diffusers.formulation import EDMFormulation, FlowFormulation, Formulation
 from fewstep.integrations.diffusers.levels import beta_quantiles, flagged, times_of
 from fewstep.integrations.diffusers.recipe import RecipeSolver
@@ -20,13 +21,10 @@ from fewstep.processes.spec import parse
 from fewstep.solvers import Solver
 from fewstep.time_grid import TimeGrid
 
-__all__ = ["STEPS", "check_placement", "custom_grid", "grid_of", "is_pipelines_own", "on_whole_indices"]
+__all__ = ["STEPS", "check_placement", "custom_grid", "grid_of", "is_heuristic", "is_pipelines_own", "on_whole_indices"]
 
 ALMOST_ONE = 1.0 - 1e-6
 """Where a flow starts: at t = 1 nothing of the data is left, and λ = −∞."""
-MOST_OPTIMIZED = 100
-"""Above so many steps the search costs seconds (it grows with their cube), and there is nothing left to gain."""
-
 Make = Callable[[Formulation, Mapping[str, Any], int, Solver], TimeGrid]
 
 
@@ -74,7 +72,14 @@ def grid_of(formulation: Formulation, config: Mapping[str, Any], num: int, solve
         return grid
     if placement in STEPS:
         return STEPS[placement](formulation, config, int(num), solver)
+    if is_heuristic(placement, num):
+        return _uniform_logsnr(formulation, config, int(num), solver)
     return _named_grid(placement, formulation.process, solver, int(num), _end(config, formulation))
+
+
+def is_heuristic(placement: str, num: int) -> bool:
+    """Return whether there are too many steps to optimise them, so that "uniform_logsnr" takes their place."""
+    return parse(placement)[0] == "optimized" and num > SEARCHED
 
 
 def custom_grid(formulation: Formulation, config: Mapping[str, Any], times: Tensor) -> TimeGrid:
@@ -202,9 +207,10 @@ def _karras_flow(formulation: FlowFormulation, config: Mapping[str, Any], num: i
 
 
 def _optimized(formulation: Formulation, config: Mapping[str, Any], num: int, solver: Solver) -> TimeGrid:
-    if num > MOST_OPTIMIZED:
+    if is_heuristic("optimized", num):
         return _uniform_logsnr(formulation, config, num, solver)
-    spec = f"optimized:error_power={float(config['error_power'])!r}"
+    power = config["error_power"]
+    spec = "optimized" if power is None else f"optimized:error_power={float(power)!r}"
     return _named_grid(spec, formulation.process, solver, num, _end(config, formulation))
 
 

@@ -61,10 +61,11 @@ class FewStepScheduler(ScheduledRun):
         eta: the noise of "ddim", from 0 to 1.
         seed: image b of a pipeline that passes no generator draws the noise of its steps from ``seed + b``.
         grid: where the steps are: "simple" (what UniPC takes from this configuration, or what the pipeline passes),
-            "optimized" (above 100 steps "uniform_logsnr"), "uniform_logsnr", "uniform_time", "karras", "exponential",
+            "optimized" (above 60 steps "uniform_logsnr"), "uniform_logsnr", "uniform_time", "karras", "exponential",
             "beta", "trailing", "leading", "linspace", or any other registered grid, with settings of its own if wanted,
             as "karras:rho=5"; or a list of the times of one ``fs.TimeGrid``.
-        error_power: p of "optimized": 1 for networks in pixel space, 2 in latent space.
+        error_power: p of the published bound that "optimized" then minimises; None: the predicted error on pixels'
+            spectrum. Networks in latent space take "optimized:spectrum=latents,floor=0.0045".
         integer_timesteps: move every step to where the network is fed a whole number, σ with it; for networks
             that look their time up. By default timesteps may be fractional.
         thresholding, dynamic_thresholding_ratio, sample_max_value: Imagen's dynamic thresholding of x0.
@@ -110,7 +111,7 @@ class FewStepScheduler(ScheduledRun):
         eta: float = 0.0,
         seed: int = 0,
         grid: str | Sequence[float] = "simple",
-        error_power: float = 1.0,
+        error_power: float | None = None,
         integer_timesteps: bool = False,
         thresholding: bool = False,
         dynamic_thresholding_ratio: float = 0.995,

@@ -1,4 +1,6 @@
-"""Optimised time steps: the published bounds, properties over solvers and processes, and mistakes."""
+"""Time steps of the least bound: the published bounds, properties over solvers and processes, and mistakes."""
+
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from fewstep.errors import InputError
 from fewstep.grids.bound import Bound, error_profile
 
 VP = fs.processes.VPLinear()
+bounded = partial(fs.grids.optimized, objective="bound")
 PROCESSES = [
     VP,
     fs.processes.VPCosine(),
@@ -64,7 +67,7 @@ PUBLISHED = {
 @pytest.mark.parametrize("power", [1, 2])
 @pytest.mark.parametrize("steps", range(5, 21))
 def test_the_bound_is_at_most_the_published_methods(steps, power):
-    grid = fs.grids.optimized(VP, PUBLISHED_SOLVER, steps, error_power=power)
+    grid = bounded(VP, PUBLISHED_SOLVER, steps, error_power=power)
     rounding = 5e-5
     assert grid.report.after <= PUBLISHED[power][steps - 5] + rounding
     assert float(grid.times[-1]) == VP.t_min and float(grid.times[0]) == 1.0
@@ -72,12 +75,12 @@ def test_the_bound_is_at_most_the_published_methods(steps, power):
 
 def test_where_the_published_method_got_stuck_the_bound_is_well_below():
     for steps, power in ((8, 1), (10, 1), (9, 2)):
-        after = fs.grids.optimized(VP, PUBLISHED_SOLVER, steps, error_power=power).report.after
+        after = bounded(VP, PUBLISHED_SOLVER, steps, error_power=power).report.after
         assert after < 0.95 * PUBLISHED[power][steps - 5]
 
 
 def test_the_published_method_gives_the_published_bound():
-    grid = fs.grids.optimized(VP, PUBLISHED_SOLVER, 5, method="trust-constr")
+    grid = bounded(VP, PUBLISHED_SOLVER, 5, method="trust-constr")
     assert grid.report.after == pytest.approx(71.3757, abs=5e-4)
 
 
@@ -90,7 +93,7 @@ def test_the_published_method_gives_the_published_bound():
     end=st.sampled_from([None, "zero"]),
 )
 def test_grids_fall_and_are_never_worse_than_a_start(process, solver, steps, power, end):
-    grid = fs.grids.optimized(process, solver, steps, error_power=power, end=end)
+    grid = bounded(process, solver, steps, error_power=power, end=end)
     assert grid.steps == steps and bool((grid.times.diff() < 0).all())
     assert float(grid.times[0]) == process.t_max
     to_zero = end == "zero" or process.ends_at_zero
@@ -104,26 +107,26 @@ def test_grids_fall_and_are_never_worse_than_a_start(process, solver, steps, pow
 @pytest.mark.parametrize("steps", [6, 10, 15, 20])
 def test_to_the_noise_free_end_no_start_is_stuck_on_the_edge(steps, power):
     """The heuristic grids cover the whole range of λ: the edge of what is allowed, which must not hold them."""
-    grid = fs.grids.optimized(fs.processes.VPDiscrete.from_betas(), fs.UniPC(3), steps, error_power=power, end="zero")
+    grid = bounded(fs.processes.VPDiscrete.from_betas(), fs.UniPC(3), steps, error_power=power, end="zero")
     assert grid.report.after < 0.97 * min(grid.report.before.values())
 
 
 def test_torch_gets_its_threads_back():
     threads = torch.get_num_threads()
-    fs.grids.optimized(VP, fs.UniPC(3), 6)
+    bounded(VP, fs.UniPC(3), 6)
     assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize("steps", [33, 50])
 def test_many_steps(steps):
     for process, solver in ((VP, fs.UniPC(3)), (fs.processes.EDM(), fs.SASolver(3, 4, tau=1.0))):
-        grid = fs.grids.optimized(process, solver, steps)
+        grid = bounded(process, solver, steps)
         assert bool((grid.times.diff() < 0).all())
         assert grid.report.after <= min(grid.report.before.values())
 
 
 def test_it_is_deterministic_and_serves_as_a_grid():
-    one, two = (fs.grids.optimized(VP, fs.UniPC(3), 7) for _ in range(2))
+    one, two = (bounded(VP, fs.UniPC(3), 7) for _ in range(2))
     assert torch.equal(one.times, two.times)
     assert fs.TimeGrid.from_json(one.to_json()) == one
     assert fs.UniPC(3).plan(one).nfe == 7
@@ -162,25 +165,25 @@ def test_up_to_seven_steps_the_first_three_intervals_do_not_cancel():
 
 
 def test_an_error_profile_of_ones_own():
-    power = fs.grids.optimized(VP, fs.UniPC(2), 6, error_power=1)
+    power = bounded(VP, fs.UniPC(2), 6, error_power=1)
 
     def profile(half_logsnr):
         t = VP.time(half_logsnr)
         return VP.sigma(t) / VP.alpha(t)
 
-    assert torch.allclose(fs.grids.optimized(VP, fs.UniPC(2), 6, error_power=profile).times, power.times, rtol=1e-4)
+    assert torch.allclose(bounded(VP, fs.UniPC(2), 6, error_power=profile).times, power.times, rtol=1e-4)
     at = torch.linspace(-5.1, 4.7, 400, dtype=torch.float64)
     pairs = torch.stack([at, profile(at)], dim=1).tolist()
     measured = error_profile(VP, pairs)(torch.tensor([0.1, 0.5, 0.9]))
     t = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
     assert torch.allclose(measured, VP.sigma(t) / VP.alpha(t), rtol=1e-3)
-    assert fs.grids.optimized(VP, fs.UniPC(2), 6, error_power=pairs).report.error_power is None
+    assert bounded(VP, fs.UniPC(2), 6, error_power=pairs).report.error_power is None
 
 
 @pytest.mark.parametrize("power", [np.int64(2), np.float32(2), torch.tensor(2), torch.tensor(2.0)], ids=repr)
 def test_the_error_power_is_any_number(power):
-    grid = fs.grids.optimized(VP, fs.UniPC(2), 4, error_power=power)
-    assert grid == fs.grids.optimized(VP, fs.UniPC(2), 4, error_power=2) and grid.report.error_power == 2.0
+    grid = bounded(VP, fs.UniPC(2), 4, error_power=power)
+    assert grid == bounded(VP, fs.UniPC(2), 4, error_power=2) and grid.report.error_power == 2.0
 
 
 @pytest.mark.parametrize(
@@ -202,4 +205,4 @@ def test_the_error_power_is_any_number(power):
 def test_mistakes_are_answered(settings_, words):
     given_ = {"process": VP, "solver": fs.UniPC(3), "steps": 5, **settings_}
     with pytest.raises(InputError, match=words):
-        fs.grids.optimized(given_.pop("process"), given_.pop("solver"), given_.pop("steps"), **given_)
+        bounded(given_.pop("process"), given_.pop("solver"), given_.pop("steps"), **given_)
