@@ -16,6 +16,7 @@ PROCESSES = {
     "edm": fs.processes.EDM(),
     "flow": fs.processes.RectifiedFlow(shift=3.0),
 }
+ANALYTIC = [fs.DDIM(analytic_first=True), fs.UniPC(3, analytic_first=True), fs.DEIS(2, analytic_first=True)]
 DETERMINISTIC = [s for s in SOLVERS if not s.plan(fs.grids.karras(fs.processes.EDM(), 4)).stochastic]
 """Those that have an error to a solution; of the others means and variances are all that can be measured."""
 SHAPES = [(2, 8, 8), (1, 4, 6, 5)]
@@ -30,7 +31,7 @@ def field_and_plan(process, shape, solver, steps=7):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
-@pytest.mark.parametrize("solver", SOLVERS, ids=repr)
+@pytest.mark.parametrize("solver", [*SOLVERS, *ANALYTIC], ids=repr)
 def test_samples_are_what_the_closed_form_says(solver, process, shape):
     """x_N = gain·x_T + Σ noise·ξ in each mode: means and variances of ``fs.sample``, measured without chance.
 

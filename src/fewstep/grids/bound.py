@@ -109,8 +109,15 @@ class Bound:
             alone[:3] = True
         terms = torch.cat([by_step[..., ~alone, :].sum(-2), by_step[..., alone, :].flatten(-2)], dim=-1)
         group = torch.cat([torch.arange(calls), calls + torch.arange(int(alone.sum())).repeat_interleave(calls)])
-        used = (terms != 0).flatten(0, -2).any(0)
+        used = self._used(plan, alone)
         return terms[..., used], torch.nn.functional.one_hot(group[used]).to(torch.float64)
+
+    def _used(self, plan: Plan, alone: Tensor) -> Tensor:
+        """Return which terms can be other than 0, bool [M]: the same for every batch of grids."""
+        back = plan.predicts.cumsum(0)[:, None] - 1 - torch.arange(len(plan.formulas))
+        looks = (back >= 0) & (back < plan.history_weights.shape[-1])
+        by_step = torch.zeros(plan.steps, len(plan.formulas)).index_add_(0, plan.interval, looks.to(torch.float32)) > 0
+        return torch.cat([by_step[~alone].any(0), by_step[alone].flatten()])
 
     def _through_rows(self, plan: Plan) -> Tensor:
         """Return what each prediction adds to the final error through each row, [B, R, P]."""
