@@ -14,7 +14,7 @@ MODELS = {
     "a network on pixels": {"process": fs.processes.VPDiscrete.from_betas()},
     "a network on latents": {"process": fs.processes.VPDiscrete.from_betas(), "latent": True},
     "a flow": {"process": fs.processes.RectifiedFlow()},
-    "an EDM network": {"process": fs.processes.EDM()},
+    "latents of video": {"process": fs.processes.EDM(0.002, 700.0), "latent": True, "video": True},
 }
 CALLS = {"any": (1, 5, 9, 10, 20, None), "below ten": (1, 5, 9), "ten or more": (10, 20, None)}
 
@@ -32,7 +32,8 @@ def test_every_model_and_number_of_calls_has_its_row():
 @pytest.mark.parametrize(("model", "calls", "solver", "grid", "end"), rows())
 def test_a_row_is_the_rule(model, calls, solver, grid, end):
     for steps in CALLS[calls]:
-        choice = recommended(MODELS[model]["process"], steps, latent=MODELS[model].get("latent", False))
+        settings = {key: value for key, value in MODELS[model].items() if key != "process"}
+        choice = recommended(MODELS[model]["process"], steps, **settings)
         assert (choice.solver, choice.grid) == (solver, grid)
     chosen, process = solvers.named(solver), MODELS[model]["process"]
     made = grids.named(grid, process, 8, solver=chosen)

@@ -17,8 +17,34 @@ def fewstep(*words: object) -> str:
 @pytest.mark.parametrize("process", ["vp-linear", "vp-cosine", "vp-discrete", "edm", "flow:shift=3"])
 def test_a_table_of_every_process(process):
     printed = fewstep("grid", "--process", process, "--grid", "optimized", "--steps", 5)
-    assert "5 network calls, error bound" in printed and "prox-linear" in printed
+    assert "5 network calls, predicted error" in printed and "log-newton" in printed
     assert len([line for line in printed.splitlines() if line.split()[:1] and line.split()[0].isdigit()]) >= 6
+
+
+def test_the_published_bound_is_there_when_asked_for():
+    printed = fewstep("grid", "--grid", "optimized", "--steps", 5, "--error-power", 2)
+    assert "5 network calls, error bound" in printed and "(p = 2)" in printed and "prox-linear" in printed
+
+
+def test_a_spectrum_is_a_law_a_file_or_a_model(tmp_path):
+    made = {name: tmp_path / f"{name}.json" for name in ("law", "file", "model")}
+    fs.spectra.named("power:2").save(tmp_path / "own.json")
+    fewstep("grid", "--spectrum", "power:2", "--steps", 4, "--out", made["law"])
+    fewstep("grid", "--spectrum", tmp_path / "own.json", "--steps", 4, "--out", made["file"])
+    printed = fewstep("grid", "--spectrum", "fashion-mnist", "--steps", 4, "--out", made["model"])
+    law, file, model = (fs.TimeGrid.load(path) for path in made.values())
+    assert law == file == fs.grids.optimized(fs.processes.VPLinear(), fs.UniPC(2), 4, spectrum="power:2")
+    assert model.process == fs.processes.VPDiscrete.from_betas() and "the data vary by 0.3" in printed
+
+
+def test_all_solvers_on_all_grids_are_compared():
+    printed = fewstep("grid", "--process", "vp-discrete", "--steps", 6, "--spectrum", "latents", "--compare")
+    assert "predicted error in 6 calls" in printed
+    rows = [line.split() for line in printed.splitlines() if line.strip().startswith("DDIM")]
+    solver, spectrum = fs.DDIM(), fs.spectra.named("latents")
+    grid = fs.grids.optimized(fs.processes.VPDiscrete.from_betas(), solver, 6, spectrum=spectrum)
+    assert min(rows[0][1:]) == f"{grid.report.after:.4f}"
+    assert len(rows) == 2 and len(rows[0]) == 1 + len(fs.grids.NAMES)
 
 
 def test_the_file_loads_back_everywhere(tmp_path):
@@ -48,6 +74,10 @@ def test_the_figure_shows_every_grid(tmp_path, suffix):
     [
         (["--process", "vp-liner"], "did you mean 'vp-linear'"),
         (["--error-power", "-1"], "positive number"),
+        (["--error-power", "1", "--spectrum", "pixels"], "knows no spectrum"),
+        (["--spectrum", "pixel"], "write latents, pixels"),
+        (["--spectrum", "nowhere.json"], "cannot be read"),
+        (["--spectrum", "power:steep"], "is no setting"),
         (["--end", "never"], "'zero' or 'habit'"),
         (["--out", "grid.txt"], ".json"),
         (["--plot", "grid.pdf"], ".png or .svg"),

@@ -227,7 +227,9 @@ def _by_bound(objective: str | None, **given: Any) -> bool:
     for name in ("spectrum", "floor") if by_bound else ("error_power", "method"):
         if there[name]:
             other = "spectrum" if by_bound else "bound"
-            raise InputError(f"{name}={shown(given[name])} belongs to objective={other!r}: leave it out, or write that.")
+            raise InputError(
+                f"{name}={shown(given[name])} belongs to objective={other!r}: leave it out, or write that."
+            )
     return by_bound
 
 

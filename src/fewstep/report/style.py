@@ -10,7 +10,7 @@ from typing import Any
 
 from fewstep.errors import MissingPackageError
 
-__all__ = ["ACCENT", "COLOURS", "INK", "MUTED", "PALE", "RULE", "SETTINGS", "Style", "drawing", "styles"]
+__all__ = ["ACCENT", "COLOURS", "INK", "MUTED", "PALE", "RULE", "SETTINGS", "Style", "drawing", "plain_ticks", "styles"]
 
 COLOURS = ("#0b6bcb", "#c8381d", "#12805c", "#8a4fbf", "#b7791f", "#0e7c86", "#c2328b", "#5b6b1a", "#6b4a36", "#3f51b5")
 """Dark enough on white to be read; neighbours differ in lightness as well as in hue."""
@@ -98,3 +98,12 @@ def drawing(
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, figure.subplots(rows, columns, squeeze=False, **settings)
         figure.savefig(path, dpi=dpi, format=path.suffix[1:])
+
+
+def plain_ticks(*axes: Any) -> None:
+    """Label logarithmic axes with numbers as they are written: matplotlib's powers are mathematics, which is off."""
+    from matplotlib.ticker import NullFormatter
+
+    for axis in axes:
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())

@@ -163,7 +163,9 @@ def _prediction_gains(plan: Plan, variances: Tensor) -> Tensor:
         if formula is None:
             continue
         if formula.gain.shape[-1] != 1:
-            raise InputError("an analytic prediction by frequency bands is not known in each mode: predict by one gain.")
+            raise InputError(
+                "an analytic prediction by frequency bands is not known in each mode: predict by one gain."
+            )
         one = torch.arange(gains.shape[-2]) == place
         gains = torch.where(one[:, None], formula.gain[..., None], gains)
     if plan.prediction == "x0":

@@ -21,7 +21,12 @@ class GridSettings:
     Example: fewstep grid --process vp-discrete --solver unipc:order=2 --steps 8 --out grid.json --plot grid.png
     """
 
-    process: Annotated[str, typer.Option(help="vp-linear, vp-cosine, vp-discrete, edm or flow:shift=3.")] = "vp-linear"
+    process: Annotated[
+        str | None,
+        typer.Option(
+            help="vp-linear, vp-cosine, vp-discrete, edm or flow:shift=3.", show_default="vp-linear, or the model's"
+        ),
+    ] = None
     solver: Annotated[
         str | None,
         typer.Option(help="The solver that the grid is for, as unipc or sa:tau=0.5.", show_default="recommended"),
@@ -31,12 +36,34 @@ class GridSettings:
         str | None,
         typer.Option(help="Which grid to print: optimized, karras, … or a .json file.", show_default="recommended"),
     ] = None
-    error_power: Annotated[float, typer.Option(help="p of the error σ^p/α: 1 for pixels, 2 for latents.")] = 1.0
+    spectrum: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the data: pixels, latents, video, a law as power:2, a .json file, or a model whose samples are "
+            "measured.",
+            show_default="pixels",
+        ),
+    ] = None
+    error_power: Annotated[
+        float | None,
+        typer.Option(
+            help="Minimise the published bound instead, with p of the error σ^p/α: 1 for pixels, 2 for latents.",
+            show_default="none",
+        ),
+    ] = None
     end: Annotated[str, typer.Option(help="The last time, 'zero', or 'habit' for the process's own.")] = "habit"
     out: Annotated[Path | None, typer.Option(help="Write the grid to this .json file.")] = None
-    plot: Annotated[Path | None, typer.Option(help="Draw it beside the others into this .png or .svg file.")] = None
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Draw it, and its error by frequency, beside the others into this .png or .svg file."),
+    ] = None
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Print the predicted error of all solvers on all grids.")
+    ] = False
 
     def __post_init__(self) -> None:
+        if self.spectrum is not None and self.error_power is not None:
+            raise InputError("--error-power is of the bound, which knows no spectrum: leave it or --spectrum out.")
         check_suffix("--out", self.out, (".json",))
         check_suffix("--plot", self.plot, (".png", ".svg"))
 
