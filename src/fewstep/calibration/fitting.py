@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,12 +77,7 @@ class Fitting:
 
         def missed(form: Form) -> float:
             formulas = Formulas(self.reference, self.which, form, 1, self.classes)
-            gaps = (
-                formulas.at(t)(self.reference.state(t, self.which), self.which)
-                - self.reference.prediction(t, self.which)
-                for t in probes
-            )
-            return sum(float(gap.square().mean().log()) for gap in gaps)
+            return sum(math.log(max(formulas.error(t), sys.float_info.min)) for t in probes)
 
         best = min(forms, key=missed)
         return [
@@ -112,7 +109,7 @@ class Fitting:
         for tables in candidates:
             place = resampled(grid, grid.steps + tables.count)
             ends = self.rows(tables, place, self.loss).end
-            errors = (ends - self.reference.end[self.which]).double().square().flatten(1).mean(1)
+            errors = self.reference.errors(ends, self.which)
             found.append((total(errors, self.loss), tables, place))
         found.sort(key=lambda entry: entry[0])
         return *found[0][1:], [(tables.label or "none analytic", error**0.5) for error, tables, _ in found]

@@ -11,12 +11,17 @@ from torch import Tensor
 from fewstep.analytic import AnalyticPrediction, cosine_transformed, radial_bands
 from fewstep.calibration.least_squares import FOLDS
 from fewstep.calibration.reference import Reference
+from fewstep.calibration.scratch import scratch
 
 __all__ = ["FORMS", "FittedFormula", "Form", "Formulas", "forms_for"]
 
 Form = Literal["scalar", "mean", "bands", "class mean", "class bands"]
 """A scalar mean and gain; a mean sample and one gain; a mean sample and a gain for each band of spatial frequency; the
 same with a mean for each class."""
+BLOCK = 8
+"""Noises that are in memory at a time."""
+KEPT = 64
+"""Times whose formulas are kept: a search asks for many."""
 FORMS: tuple[Form, ...] = ("scalar", "mean", "bands", "class mean", "class bands")
 
 
@@ -34,12 +39,14 @@ class FittedFormula:
 
     def __call__(self, x: Tensor, which: Tensor) -> Tensor:
         """Return D̂ for the noises ``which`` at the states ``x``: of those it was fitted to, by the other folds' fit."""
-        made, fold = torch.empty_like(x), self.fold[which]
-        classes = None if self.classes is None else self.classes[which]
-        for k in fold.unique().tolist():
-            chosen = fold == k
-            formula = self.whole if k < 0 else self.parts[k]
-            made[chosen] = formula.bound(x[chosen], None if classes is None else classes[chosen])(x[chosen])
+        made = scratch(tuple(x.shape), x.dtype)
+        for place in torch.arange(len(which)).split(BLOCK):
+            fold = self.fold[which[place]]
+            for k in fold.unique().tolist():
+                chosen = place[fold == k]
+                classes = None if self.classes is None else self.classes[which[chosen]]
+                formula = self.whole if k < 0 else self.parts[k]
+                made[chosen] = formula.bound(x[chosen], classes)(x[chosen])
         return made
 
 
@@ -67,15 +74,24 @@ class Formulas:
     def at(self, t: float) -> FittedFormula:
         """Return the formula of time ``t``."""
         if t not in self._made:
-            x, d = self.reference.state(t, self.which).double(), self.reference.prediction(t, self.which).double()
-            classes = self.classes[self.which] if self.classes is not None and self.form.startswith("class") else None
-            fold = torch.arange(len(self.which)) * FOLDS // len(self.which)
-            held: Tensor = torch.full((self.reference.end.shape[0],), -1)
-            held[self.which] = fold
-            parts = tuple(_fitted(x, d, fold != k, classes, self.form) for k in range(FOLDS))
-            whole = _fitted(x, d, fold >= 0, classes, self.form)
-            self._made[t] = FittedFormula(whole, parts, held, None if classes is None else self.classes)
+            classes = self.classes if self.classes is not None and self.form.startswith("class") else None
+            fold = torch.full((self.reference.end.shape[0],), -1)
+            fold[self.which] = torch.arange(len(self.which)) * FOLDS // len(self.which)
+            sums = _Sums.of(self.reference, t, self.which, fold, classes, self.form)
+            every = torch.arange(FOLDS)
+            parts = tuple(sums.fitted(every[every != k]) for k in range(FOLDS))
+            self._made[t] = FittedFormula(sums.fitted(every), parts, fold, classes)
+            if len(self._made) > KEPT:
+                self._made.pop(next(iter(self._made)))
         return self._made[t]
+
+    def error(self, t: float) -> float:
+        """Return the mean square of what the formula of time ``t`` misses on noises that it has not seen."""
+        formula, total = self.at(t), 0.0
+        for part in self.which.split(BLOCK):
+            gap = formula(self.reference.state(t, part), part) - self.reference.prediction(t, part)
+            total += float(gap.double().square().flatten(1).mean(1).sum())
+        return total / len(self.which)
 
 
 def forms_for(sample: tuple[int, ...], classes: Tensor | None) -> tuple[Form, ...]:
@@ -85,34 +101,75 @@ def forms_for(sample: tuple[int, ...], classes: Tensor | None) -> tuple[Form, ..
     return tuple(form for form in forms if enough or not form.startswith("class"))
 
 
-def _fitted(x: Tensor, d: Tensor, seen: Tensor, classes: Tensor | None, form: Form) -> AnalyticPrediction:
-    """Return the least-squares formula over the noises ``seen``."""
-    if form == "scalar":
-        mean_x, mean_d = x[seen].mean(), d[seen].mean()
-    elif classes is None:
-        mean_x, mean_d = x[seen].mean(0), d[seen].mean(0)
-    else:
-        mean_x, mean_d = (_by_class(v[seen], classes[seen], int(classes.max()) + 1) for v in (x, d))
-    groups = torch.zeros(len(x), dtype=torch.long) if classes is None else classes
-    spread = (mean_x[groups], mean_d[groups]) if classes is not None else (mean_x, mean_d)
-    bands = radial_bands(tuple(x.shape[2:])) if form.endswith("bands") else torch.zeros(x.shape[2:], dtype=torch.long)
-    centred = [cosine_transformed((v - m)[seen]) for v, m in zip((x, d), spread, strict=True)]
-    sums = torch.zeros(2, int(bands.max()) + 1, dtype=torch.float64)
-    for row, other in zip(sums, (centred[1], centred[0]), strict=True):
-        row.index_add_(0, bands.flatten(), (centred[0] * other).sum((0, 1)).flatten())
-    gain = sums[0] / sums[1].clamp(min=torch.finfo(torch.float64).tiny)
-    shape = mean_x.shape[:1] if classes is not None else ()
-    if form == "scalar":
-        offset = mean_d - gain * mean_x
-        return AnalyticPrediction(gain, offset[0])
-    flat = mean_x[None] if classes is None else mean_x
-    filtered = cosine_transformed(cosine_transformed(flat) * gain[bands], inverse=True)
-    return AnalyticPrediction(gain, (mean_d - filtered.view(*shape, *x.shape[1:])), by_class=classes is not None)
+@dataclass(frozen=True)
+class _Sums:
+    """Sums over the noises of each fold: all that a fit needs, however many noises there are.
+
+    With x and d a state and its prediction: ``count`` [F, classes], ``x`` and ``d`` [F, classes, *sample], and the sums
+    ``xx`` and ``xd`` of products of their spectra in each band, [F, bands].
+    """
+
+    form: Form
+    bands: Tensor
+    count: Tensor
+    x: Tensor
+    d: Tensor
+    xx: Tensor
+    xd: Tensor
+
+    @classmethod
+    def of(
+        cls, reference: Reference, t: float, which: Tensor, fold: Tensor, classes: Tensor | None, form: Form
+    ) -> _Sums:
+        """Return the sums at time ``t`` over the noises ``which``."""
+        sample = tuple(reference.end.shape[1:])
+        bands = radial_bands(sample[1:])
+        bands = bands if form.endswith("bands") else torch.zeros_like(bands)
+        groups = torch.zeros_like(fold) if classes is None else classes
+        size, number = int(groups.max()) + 1, int(bands.max()) + 1
+        count = torch.zeros(FOLDS, size, dtype=torch.float64)
+        x, d = (torch.zeros(FOLDS, size, *sample, dtype=torch.float64) for _ in range(2))
+        xx, xd = (torch.zeros(FOLDS, number, dtype=torch.float64) for _ in range(2))
+        for part in which.split(BLOCK):
+            states, data = reference.state(t, part).double(), reference.prediction(t, part).double()
+            spectra = cosine_transformed(states), cosine_transformed(data)
+            for i, noise in enumerate(part.tolist()):
+                at = int(fold[noise]), int(groups[noise])
+                count[at] += 1.0
+                x[at] += states[i]
+                d[at] += data[i]
+                xx[at[0]] += _banded(spectra[0][i] * spectra[0][i], bands)
+                xd[at[0]] += _banded(spectra[0][i] * spectra[1][i], bands)
+        return cls(form, bands, count, x, d, xx, xd)
+
+    def fitted(self, folds: Tensor) -> AnalyticPrediction:
+        """Return the least-squares formula over some of the folds."""
+        count, x, d = (v[folds].sum(0) for v in (self.count, self.x, self.d))
+        mean_x, mean_d = (self._means(v, count) for v in (x, d))
+        size = count.view(-1, *[1] * (x.ndim - 1))
+        spectra = [cosine_transformed(v) for v in (mean_x, mean_d, x, d, size * mean_x, size * mean_d)]
+        hat_x, hat_d, sum_x, sum_d, all_x, all_d = spectra
+        xx = self.xx[folds].sum(0) - _banded((2.0 * hat_x * sum_x - hat_x * all_x).sum(0), self.bands)
+        xd = self.xd[folds].sum(0) - _banded((hat_x * sum_d + hat_d * sum_x - hat_x * all_d).sum(0), self.bands)
+        gain = xd / xx.clamp(min=torch.finfo(torch.float64).tiny)
+        offset = mean_d - cosine_transformed(hat_x * gain[self.bands], inverse=True)
+        if self.form == "scalar":
+            return AnalyticPrediction(gain, offset.mean())
+        by_class = self.form.startswith("class")
+        return AnalyticPrediction(gain, offset if by_class else offset[0], by_class)
+
+    def _means(self, sums: Tensor, count: Tensor) -> Tensor:
+        """Return the mean of each class; with several, that of all counts as one member: a rare class is near it."""
+        total = sums.sum(0) / count.sum()
+        if self.form == "scalar":
+            return total.mean().expand_as(sums)
+        if len(count) == 1:
+            return total[None]
+        size = count.view(-1, *[1] * (sums.ndim - 1))
+        return total + (sums - size * total) / (1.0 + size)
 
 
-def _by_class(values: Tensor, classes: Tensor, count: int) -> Tensor:
-    """Return the mean of each class, with the mean of all as one more of its members: a rare class is near it."""
-    total = values.mean(0)
-    sums = torch.zeros(count, *values.shape[1:], dtype=values.dtype).index_add_(0, classes, values - total)
-    numbers = torch.bincount(classes, minlength=count).to(values.dtype)
-    return total + sums / (1.0 + numbers).view(-1, *[1] * (values.ndim - 1))
+def _banded(product: Tensor, bands: Tensor) -> Tensor:
+    """Return the sums of a product of spectra [channels, …] in each band."""
+    sums = torch.zeros(int(bands.max()) + 1, dtype=torch.float64)
+    return sums.index_add_(0, bands.flatten(), product.sum(0).flatten())

@@ -57,6 +57,12 @@ class Reference:
         """The final states [num, …]."""
         return self._states[-1]
 
+    def errors(self, ends: Tensor, which: Tensor) -> Tensor:
+        """Return the mean square error of final states [n, …] of the noises ``which``, float64 [n]; one at a time."""
+        pairs = zip(ends, which.tolist(), strict=True)
+        squared = [float((end - self.end[noise]).double().square().mean()) for end, noise in pairs]
+        return torch.tensor(squared, dtype=torch.float64)
+
     def node(self, n: int, which: Tensor) -> Tensor:
         """Return the states of the noises ``which`` at the grid's time n, [len(which), …]."""
         return self._states[n][which]

@@ -69,7 +69,7 @@ class TimesProblem:
         return equations.weighted(weights(self._errors(base), self.loss))
 
     def _errors(self, rows: FittedRows) -> Tensor:
-        return (rows.end - self.reference.end[self.which]).double().square().flatten(1).mean(1)
+        return self.reference.errors(rows.end, self.which)
 
     def _moved(self, theta: Tensor, p: int) -> tuple[TimeGrid | None, float]:
         for step in (DIFFERENCE, -DIFFERENCE, DIFFERENCE / 4, -DIFFERENCE / 4):
