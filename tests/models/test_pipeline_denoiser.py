@@ -10,6 +10,7 @@ from support import tiny_transformer_pipelines as newer
 
 import fewstep as fs
 from fewstep.errors import InputError
+from fewstep.integrations.diffusers.one_call import OneCall
 
 STEPS = 4
 
@@ -139,6 +140,24 @@ def test_mistakes(change, answer):
     pipe, call = built(tiny.stable_diffusion)
     with pytest.raises(InputError, match=answer):
         fs.models.from_pipeline(pipe, **{**call, **change})
+
+
+def test_what_changes_latents_between_its_steps_is_refused():
+    pipe, call = built(tiny.stable_diffusion_inpaint)
+    with pytest.raises(InputError, match="between its steps"):
+        fs.models.from_pipeline(pipe, **call)
+
+
+def test_what_a_pipeline_feeds_beside_its_levels_is_no_time_of_a_model():
+    one_call = OneCall(prediction_type="flow_prediction", use_flow_sigmas=True)
+    with pytest.raises(InputError, match="timesteps beside its sigmas"):
+        one_call.set_timesteps(timesteps=[1000, 500], sigmas=[1.0, 0.5])
+
+
+def test_what_the_pipeline_says_of_the_call_is_passed_on():
+    pipe, call = built(tiny.stable_diffusion_inpaint)
+    with pytest.raises(InputError, match="does not take this call for one step: After adjusting"):
+        fs.models.from_pipeline(pipe, **{**call, "strength": 0.4})
 
 
 def test_what_is_no_pipeline_with_latents():

@@ -32,7 +32,7 @@ def from_pipeline(pipe: Any, **call: Any) -> PipelineDenoiser:
 
     A pipeline that is called for one step, at a given time and with given latents, is a data prediction: its guidance,
     packing of latents, experts, ControlNets and adapters are part of it. The pipeline itself stays as it is; it is
-    called once here, with latents of its own, to see their shape and its process.
+    called a few times here, at first with latents of its own, to see their shape and its process.
 
     The state is what the pipeline hands to its scheduler's ``step``, [batch, *model.shape]; x_T = σ·ε. Prompts and
     images are encoded once. Conditions are the numbers of the prompts: with ``prompt=["a cat", "a dog"]`` the samples
@@ -47,8 +47,9 @@ def from_pipeline(pipe: Any, **call: Any) -> PipelineDenoiser:
         **call: what it is called with: prompt, negative_prompt, guidance_scale, height, width, num_frames, image, ….
 
     Raises:
-        InputError: if it is no pipeline, takes no latents, changes the latents that it is given, or its scheduler's
-            process is not known here; and what is wrong with the call, in the pipeline's own words.
+        InputError: if it is no pipeline, takes no latents, changes the latents that it is given, or those between its
+            steps, or its scheduler's process is not known here; and what is wrong with the call, in the pipeline's
+            own words.
         MissingPackageError: if diffusers is not installed.
     """
     try:
@@ -242,9 +243,20 @@ class PipelineDenoiser(DataPredictor):
     @torch.no_grad()
     def _probe(self) -> Layout:
         """See the process, the prediction and the shape of the state, and return how latents are packed into it."""
-        with Drawn() as drawn:
-            self._called(None, [0])
+        try:
+            with Drawn() as drawn:
+                self._called(None, [0])
+        except InputError:
+            raise
+        except REFUSALS as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(f"{self._name} does not take this call for one step: {reason}") from error
         seen, formulation = self.scheduler.sample, self.scheduler.formulation
+        if seen is None and "strength" in self._parameters:
+            raise InputError(
+                f"{self._name} leaves out the first steps by its strength, so none is left of one: give strength=1, or "
+                "leave it its own loop: fs.enable(pipe, steps=…)."
+            )
         if seen is None:
             raise InputError(f"{self._name} did not call its scheduler's step: it has no loop to replace.")
         self._process, self.prediction = formulation.process, formulation.prediction
@@ -252,7 +264,25 @@ class PipelineDenoiser(DataPredictor):
         layout = layout_of(seen, drawn.shapes, self._arrived)
         if layout is None:
             raise InputError(f"{self._name} changes the latents that it is given: it cannot be used as a model.")
+        if not self._carries_on(layout.latents_of(seen)):
+            raise InputError(
+                f"{self._name} changes the latents between its steps, as inpainting does, and one step is not all of "
+                "it: it cannot be used as a model. fs.enable(pipe, steps=…) runs its own loop."
+            )
         return layout
+
+    def _carries_on(self, latents: Tensor) -> bool:
+        """Return whether the second of two steps is handed what the first one returned, as far as there is a second."""
+        scheduler = self.scheduler
+        drawn = torch.randn(scheduler.sample.shape, generator=torch.Generator().manual_seed(1))
+        scheduler.result, scheduler.twice = drawn.to(scheduler.sample), True
+        try:
+            self._called(latents, [0])
+        except REFUSALS:
+            return True
+        finally:
+            returned, scheduler.result, scheduler.twice = scheduler.result, None, False
+        return len(scheduler.handed) < 2 or torch.equal(scheduler.handed[1], returned.to(scheduler.handed[1]))
 
     def _arrived(self, latents: Tensor) -> Tensor | None:
         """Return the state that a pipeline makes of latents; None if it refuses them."""

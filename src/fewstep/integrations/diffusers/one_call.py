@@ -9,6 +9,7 @@ import torch
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from torch import Tensor
 
+from fewstep.errors import InputError
 from fewstep.integrations.diffusers.formulation import formulation_of
 from fewstep.integrations.diffusers.run import without_variance
 from fewstep.integrations.diffusers.scheduler import FewStepScheduler
@@ -28,12 +29,16 @@ class OneCall(FewStepScheduler):
         sample, output: what ``step`` was handed: the state, and the network's output for it, guidance included, a
             learned variance cut off.
         result: what ``step`` returns in place of the sample.
+        twice: whether a second step follows, at half of the time: what a pipeline does between steps is seen in it.
+        handed: the samples that ``step`` was handed since ``set_timesteps``, where there are two.
     """
 
     at: Tensor | None = None
     sample: Tensor | None = None
     output: Tensor | None = None
     result: Tensor | None = None
+    twice: bool = False
+    handed: tuple[Tensor, ...] = ()
     init_noise_sigma: float
 
     @on_host
@@ -45,19 +50,29 @@ class OneCall(FewStepScheduler):
         sigmas: Values | None = None,
         mu: float | None = None,
     ) -> None:
-        """Make the one step; ``mu``, under dynamic shifting, is all that is read of what is given."""
+        """Make the one step; ``mu``, under dynamic shifting, is all that is read of what is given.
+
+        Raises:
+            InputError: if timesteps are given beside sigmas, as they need not belong together.
+        """
+        if timesteps is not None and sigmas is not None:
+            raise InputError(
+                "the pipeline passes timesteps beside its sigmas, so that what its network is fed belongs to its own "
+                "steps alone: it cannot be used as a model. fs.enable(pipe, steps=…) runs its own loop."
+            )
         self._follow_config()
         formulation = formulation_of(self._settings, self._alphas_cumprod, mu)
         t = torch.tensor(formulation.process.t_max, dtype=torch.float64) if self.at is None else self.at
         stays = float(t) == 0.0
-        grid = TimeGrid(formulation.process, [formulation.process.t_max if stays else float(t), 0.0])
+        first = formulation.process.t_max if stays else float(t)
+        grid = TimeGrid(formulation.process, [first, first / 2, 0.0] if self.twice else [first, 0.0])
         fed = as_fed(formulation, self._settings, formulation.network_time(grid.times[:-1]))
         self._formulation, self._timetable = formulation, Timetable(formulation, grid, fed)
         scale = formulation.input_scale(grid.times[:-1])
         self._input_scale = None if scale is None else scale.to(torch.float32).to(device)
         self.init_noise_sigma = 1.0
-        self.timesteps, self.sigmas = fed[: 0 if stays else 1].to(device), self._timetable.sigmas
-        self.num_inference_steps = 1
+        self.timesteps, self.sigmas = fed[: 0 if stays else len(fed)].to(device), self._timetable.sigmas
+        self.num_inference_steps, self.handed = len(fed), ()
         self._restart()
 
     def step(
@@ -67,6 +82,8 @@ class OneCall(FewStepScheduler):
         if model_output.shape != sample.shape:
             model_output = without_variance(model_output, sample)
         self.sample, self.output = sample, model_output
+        if self.twice:
+            self.handed += (sample,)
         following = sample if self.result is None else self.result.to(sample)
         return SchedulerOutput(prev_sample=following) if kwargs.get("return_dict", True) else (following, following)
 
