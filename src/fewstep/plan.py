@@ -33,7 +33,7 @@ COLUMNS = {
     "evaluate": torch.bool,
 }
 ROUNDINGS = 64
-"""How many roundings of its largest parts the sum of a row may be off by."""
+"""Tolerance of a row's sum, in roundings of its largest parts."""
 
 
 @dataclass(frozen=True)

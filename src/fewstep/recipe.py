@@ -332,7 +332,7 @@ class RecipeBook(Stored):
         return tuple(recipe.plan.nfe for recipe in self.recipes)
 
     def __getitem__(self, calls: int) -> Recipe:
-        """Return the recipe of so many network calls.
+        """Return the recipe of ``calls`` network calls.
 
         Raises:
             InputError: if there is none; it names those there are.

@@ -9,9 +9,9 @@ from fewstep.processes import Process, RectifiedFlow
 __all__ = ["STEPS", "Recommendation", "recommended"]
 
 STEPS = 8
-"""The number of steps where none is asked for."""
+"""The default number of steps."""
 FEW = 10
-"""Below so many steps third order overshoots."""
+"""Third order overshoots below this number of steps."""
 
 
 @dataclass(frozen=True)

@@ -42,11 +42,11 @@ __all__ = [
 ]
 
 UNFINISHED = ".fewstep-"
-"""How the names of files and folders begin that are not whole yet."""
+"""Prefix of files and folders that are still being written."""
 LARGEST = 2**28
-"""The most characters that are read."""
-WORDS = {"missing": "is missing", "extra_forbidden": "is unknown", "finite_number": "is no finite number"}
-"""How frequent complaints are put."""
+"""Characters read from a file at most."""
+WORDS = {"missing": "is missing", "extra_forbidden": "is unknown", "finite_number": "is not a finite number"}
+"""Wording of the frequent errors of pydantic, by their type."""
 Name = str | os.PathLike[str]
 Kind = TypeVar("Kind")
 

@@ -19,9 +19,9 @@ __all__ = ["StoredTimes", "TimeGrid", "as_grid"]
 
 FORMAT = "fewstep-grid/1"
 SHOWN = 11
-"""How many times are printed at most."""
+"""Times printed at most."""
 CLOSEST = 1e-10
-"""How far apart, relative to λ and to 1, the λ of neighbours must be."""
+"""The least distance between the λ of neighbours, relative to the larger of |λ| and 1."""
 StoredTimes = list[float] | list[list[float]] | list[list[list[float]]]
 """The times of a grid, or of a batch of grids, in JSON."""
 

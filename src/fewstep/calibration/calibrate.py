@@ -32,9 +32,9 @@ __all__ = ["calibrate"]
 
 
 SEEDS_FROM = 1_000_000_000
-"""Where the default seeds begin: far from those that people sample with."""
+"""The first default seed: far from those that people sample with."""
 HELD_OUT = 4
-"""One in so many noises is held out for the report."""
+"""One in ``HELD_OUT`` noises is held out for the report."""
 MOST = 1_000_000
 LEAST = 8
 """The least number of noises: two are held out, and six are left for the four folds of the cross-validation."""

@@ -12,8 +12,8 @@ from torch import Tensor
 __all__ = ["FOLDS", "Loss", "NormalEquations", "Ridge", "choose_ridge", "total", "weights"]
 
 Loss = Literal["square", "root"]
-"""How the mean square errors of noises become one number: their mean, or the square of the mean of their roots, in
-which a few noises that end in another picture count for little."""
+"""The mean of the noises' mean square errors, or the square of the mean of their roots, in which a few noises that end
+in another picture count for little."""
 MOST = 8.0
 """The largest weight of a noise."""
 

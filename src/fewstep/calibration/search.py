@@ -21,11 +21,11 @@ Tried = tuple[str, float]
 """A start of the search, and its root mean square error with fitted rows."""
 
 LAST = (0.7, 1.4, 2.1, 2.8)
-"""How far in λ before the reference's last finite time the family's last finite time lies."""
+"""Distances in λ from the family's last finite time to the reference's."""
 BENDS = (-1.5, -0.75, 0.0)
-"""How strongly the family's steps in λ shrink towards the data."""
+"""Rates at which the family's steps in λ shrink towards the data."""
 FINALISTS, FIRST_ROUNDS, LAST_ROUNDS = 3, 3, 10
-"""So many starts are refined for so many rounds; the best of them goes on."""
+"""``FINALISTS`` starts are refined for ``FIRST_ROUNDS`` rounds, the best of them for ``LAST_ROUNDS`` more."""
 NOISES, VALUES = 16, 4096
 """Searches and derivatives run on so many noises, or as many as have so many values in all."""
 

@@ -42,7 +42,7 @@ COMMANDS: dict[str, tuple[type, str]] = {
     "skip diagnose": (DiagnoseSettings, "fewstep.cli.skip.diagnose:diagnose"),
     "skip search": (SearchSettings, "fewstep.cli.skip.search:search"),
 }
-"""What each command can be asked for, and the function that does it, imported when it is called."""
+"""By command: its settings, and the function that runs it, which is imported when it is called."""
 
 GROUPS = {"skip": "Scaled skip connections (Skip-Tuning): measure what they do, and search for the best."}
 

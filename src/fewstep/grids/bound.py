@@ -27,7 +27,7 @@ ErrorPower = float | Profile | Sequence[tuple[float, float]]
 HIGHEST = 20
 """The largest p of ε̃ = σ^p/α: beyond it σ^p leaves float64."""
 SAFEGUARDED = 7
-"""Up to so many steps the first three intervals are bounded one by one."""
+"""The most steps for which the first three intervals are bounded one by one."""
 
 
 def error_profile(process: Process, error: ErrorPower) -> Callable[[Tensor], Tensor]:

@@ -34,7 +34,7 @@ PICTURES = (".png", ".bmp", ".gif", ".tif", ".tiff", *LOSSY)
 LARGEST = 2**26
 """The most pixels of a picture: what claims to have more is taken for a bomb."""
 DAMAGE = (OSError, ValueError, KeyError, EOFError, SyntaxError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What reading a damaged file may raise."""
+"""Exceptions that reading a damaged file may raise."""
 
 
 def image_batches(path: Path, batch_size: int = 256) -> Iterator[np.ndarray]:

@@ -18,7 +18,7 @@ from fewstep.metrics.statistics import FeatureStatistics, summarised
 __all__ = ["reference_hash", "reference_summary", "refuse_other_features"]
 
 LAYOUT = 2
-"""Which way the entries of the cache are written; a new number leaves the old ones alone."""
+"""Version of the layout of the cache's entries; entries of another version are left alone."""
 
 
 def reference_summary(name: str, extractor: Extractor, batch_size: int = 256) -> FeatureStatistics:

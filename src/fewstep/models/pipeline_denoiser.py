@@ -24,7 +24,7 @@ ENCODERS = ("encode_prompt", "encode_image", "_encode_image", "_encode_vae_image
 """Methods that encode conditions, whose results are kept."""
 NETWORKS = ("transformer", "unet", "prior", "decoder")
 REFUSALS = (ValueError, TypeError, RuntimeError, IndexError, AttributeError)
-"""What pipelines raise for latents or batches of another kind than theirs."""
+"""Exceptions that pipelines raise for latents or batches of another kind than theirs."""
 
 
 def from_pipeline(pipe: Any, **call: Any) -> PipelineDenoiser:

@@ -17,12 +17,12 @@ from fewstep.errors import InputError
 __all__ = ["HOST", "Process", "Real", "as_process", "as_float64", "log_alpha_at", "on_host", "positive"]
 
 HOST = torch.device("cpu")
-"""Where coefficients are made."""
+"""The device on which coefficients are made."""
 P = ParamSpec("P")
 Made = TypeVar("Made")
 
 Real = float | int | np.ndarray | Tensor
-"""What α, σ and λ accept: a number, an array or a tensor of any real dtype."""
+"""Arguments of α, σ and λ: a number, an array or a tensor of any real dtype."""
 
 
 def on_host(function: Callable[P, Made]) -> Callable[P, Made]:

@@ -18,7 +18,7 @@ from fewstep.report.style import styles
 __all__ = ["comparison_page"]
 
 FEW = 8
-"""Up to so many lines share one panel; more are drawn in a panel for each grid."""
+"""The most lines that share one panel; more are drawn in a panel for each grid."""
 
 
 def comparison_page(

@@ -15,7 +15,7 @@ __all__ = ["ACCENT", "COLOURS", "INK", "MUTED", "PALE", "RULE", "SETTINGS", "Sty
 COLOURS = ("#0b6bcb", "#c8381d", "#12805c", "#8a4fbf", "#b7791f", "#0e7c86", "#c2328b", "#5b6b1a", "#6b4a36", "#3f51b5")
 """Dark enough on white to be read; neighbours differ in lightness as well as in hue."""
 ACCENT = COLOURS[1]
-"""What a figure is about."""
+"""The colour of what a figure is about."""
 INK, MUTED, PALE, RULE = "#1d2733", "#5b6772", "#c4ccd4", "#e3e8ec"
 """Letters; what something is compared with; what stands behind; lines across."""
 SETTINGS: Any = {

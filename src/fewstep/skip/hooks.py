@@ -18,7 +18,7 @@ from fewstep.skip.site import Argument, Site, parameters_of
 __all__ = ["Scaling"]
 
 TIMES = ("timestep", "timesteps", "timestep_ratio", "time", "t", "sigma", "noise_labels")
-"""What networks call their time argument; where none of these is found it is the second one."""
+"""Names of a network's time argument; where none of these is found, the second argument is the time."""
 
 _numbers = itertools.count()
 

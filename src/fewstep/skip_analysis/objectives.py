@@ -25,7 +25,7 @@ class Objective(ABC):
 
     @abstractmethod
     def rows(self, seeds: Sequence[int]) -> Tensor:
-        """Return what the network makes of each seed, as it is tuned now."""
+        """Return the sample of each seed, with the network as it is tuned now."""
 
     @abstractmethod
     def value(self, rows: Tensor) -> float:

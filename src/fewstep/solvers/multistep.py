@@ -21,7 +21,7 @@ __all__ = ["Mode", "MultistepSolver", "Schedule"]
 
 Mode = Literal["PEC", "PECE"]
 CANCELLED = 50.0
-"""How many times the sum of a row's weights over the predictions their sizes may add up to, where there are several.
+"""The largest ratio Σ|w|/|Σ w| that the weights w of a row over several predictions may have.
 
 UniPC-3 on three even times of an EDM process, which is published so, has 27; other heuristic grids have at most 15."""
 

@@ -32,7 +32,7 @@ from fewstep.storage import Plain, Schema, read_json, write_json
 __all__ = ["KEPT", "Bench"]
 
 KEPT = 8
-"""How many images of each cell are kept, the first ones."""
+"""Number of images kept of each cell: the first ones."""
 
 
 @dataclass(frozen=True)

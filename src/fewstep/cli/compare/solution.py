@@ -18,7 +18,7 @@ from fewstep.storage import write_whole
 __all__ = ["Solution"]
 
 PIECE = "exact-"
-"""How the names of the batches' files begin, which are joined once all are there."""
+"""Prefix of the batches' files, which are joined once all are there."""
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class ModelSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerSettings:
-    """A solver on a grid of so many steps; None is what is recommended for the model."""
+    """A solver, a grid and a number of steps; None stands for what is recommended for the model."""
 
     solver: Annotated[
         str | None,

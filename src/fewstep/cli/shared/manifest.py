@@ -22,7 +22,7 @@ __all__ = ["FILE", "FORMAT", "enter", "spelled", "versions"]
 FILE = "manifest.json"
 FORMAT = "fewstep-samples/1"
 FREE = ("versions", "files")
-"""What may differ when a set is gone on with: the versions, and what follows from the settings."""
+"""Entries that may differ when a run continues a set: the versions, and what follows from the settings."""
 ALSO = "versions_also"
 """The versions of the runs that went on with a set, where they differ from those of the first."""
 
@@ -65,7 +65,7 @@ def spelled(seeds: Sequence[int]) -> str:
 
 
 def enter(folder: Path, manifest: Mapping[str, Any], leads: bool = True) -> None:
-    """Make the folder the home of this manifest; one that has the same manifest is gone on with.
+    """Make the folder the home of this manifest; a run continues one that has the same manifest.
 
     Versions may differ: those of each run that goes on are added, by the process that ``leads``.
 

@@ -18,8 +18,8 @@ from fewstep.models.pipelines import is_pipeline, load_pipeline
 __all__ = ["check_device", "is_slow", "load_model"]
 
 SLOWER = 3.0
-"""How many times slower than float32 a type is warned about: where the CPU has instructions for it, it is about as
-quick; where it has none, tens of times slower."""
+"""Ratio of times to float32's from which a type is warned about: where the CPU has instructions for the type, it is
+about as quick; where it has none, tens of times slower."""
 DTYPES = ("float32", "bfloat16", "float16")
 
 

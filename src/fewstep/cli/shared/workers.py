@@ -16,7 +16,7 @@ __all__ = ["Workers", "workers"]
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=30)
-"""How long a process waits for another one, which may have more to do; one that stopped is noticed at once."""
+"""The longest wait for another process, which may have more to do; one that stopped is noticed at once."""
 
 
 @dataclass(frozen=True)

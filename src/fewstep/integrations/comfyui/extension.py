@@ -23,7 +23,7 @@ __all__ = ["NODES", "FewstepExtension", "entrypoint"]
 
 NODES: tuple[type[io.ComfyNode], ...] = (FewstepSampler, FewstepGrid, FewstepRecipe, FewstepSkipTuning)
 PREFIX = "fewstep_"
-"""What our names begin with in KSampler's lists."""
+"""Prefix of our names in KSampler's lists."""
 
 
 class FewstepExtension(ComfyExtension):

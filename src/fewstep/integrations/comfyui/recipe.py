@@ -25,7 +25,7 @@ __all__ = ["FOLDER", "FewstepRecipe", "Fitted", "load"]
 FOLDER = "fewstep"
 """The folder of recipes in ComfyUI's folder of models."""
 APART = 1e-3
-"""How far noise levels of the same schedule may be apart, relative to them: models keep them in float32."""
+"""Relative tolerance between noise levels of the same schedule: models keep them in float32."""
 
 
 @dataclass(frozen=True)

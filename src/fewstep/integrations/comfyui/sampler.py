@@ -26,7 +26,7 @@ __all__ = ["VARIANTS", "Choice", "choice_of", "sample", "sampler"]
 VARIANTS = ("default", "exact", "published", "bh1", "bh2", "few-step", "many-step")
 VARIANTS_OF = {"dpmpp": ("exact", "published"), "unipc": ("bh1", "bh2", "exact"), "sa": ("few-step", "many-step")}
 LATER = 1e-4
-"""Where a solver of noise predictions starts on a flow, in percent of the process; ComfyUI's own start there too."""
+"""Start of solvers of noise predictions on a flow, as a fraction of the process; ComfyUI's samplers start there too."""
 Planned = Callable[[Any, Tensor], Plan]
 """(model sampling, sigmas) → plan whose times are the sigmas."""
 

@@ -36,7 +36,7 @@ OUTPUTS: dict[str, tuple[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
     "epsilon": ("epsilon", lambda x0, x, alpha, sigma: (x - alpha * x0) / sigma),
     "v": ("v_prediction", lambda x0, x, alpha, sigma: (alpha * x - x0) / sigma),
 }
-"""What a network of that prediction puts out where its data prediction is x0, and diffusers' name for it."""
+"""By prediction: diffusers' name for it, and the output of a network whose data prediction is x0."""
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ def _chosen(recipe: Recipe | RecipeBook | Path | str, steps: Any) -> Recipe:
     """Return the recipe, of a book the one of ``steps``.
 
     Raises:
-        InputError: if there is none of so many steps.
+        InputError: if there is none of that number of steps.
     """
     if isinstance(recipe, RecipeBook):
         return recipe.chosen(steps)
