@@ -1,6 +1,6 @@
 """Checked conversions: arguments as the numbers and names that they mean, or an error that says what is wrong.
 
-Python's own numbers, NumPy's, and 0-dimensional arrays and tensors are numbers here; bool, text and NaN are none.
+Python's own numbers, NumPy's, and 0-dimensional arrays and tensors are numbers here; bool and text are not.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def whole(
     """Return ``value`` as an int.
 
     Raises:
-        InputError: if it is no whole number from ``least`` to ``most``.
+        InputError: if it is not a whole number from ``least`` to ``most``.
     """
     number = as_integer(value)
     if number is None or number < least or (most is not None and number > most):
@@ -113,7 +113,7 @@ def real(
         hint: what to write instead, in place of the bounds.
 
     Raises:
-        InputError: if it is no finite number within the bounds.
+        InputError: if it is not a finite number within the bounds.
     """
     number = as_real(value)
     if number is None or not math.isfinite(number) or not low <= number <= high or (above and number == low):
@@ -176,7 +176,7 @@ def as_word(kind: str, value: Any, known: Iterable[str]) -> str:
     """Return ``value`` if it is one of the ``known`` words.
 
     Raises:
-        InputError: if it is none, with the nearest.
+        InputError: if it is not; it names the nearest one.
     """
     known = list(known)
     if not isinstance(value, str) or value not in known:

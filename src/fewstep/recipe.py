@@ -22,14 +22,14 @@ __all__ = ["SCHEMA", "Recipe", "RecipeBook", "Report", "RowFit", "interpolated",
 
 BOOK_FORMAT = "fewstep-recipe-book/1"
 SCHEMA = 1
-"""The version of what a recipe says besides the plan."""
+"""The version of a recipe's entries besides the plan."""
 GAINS = ("gain", "gain_low", "gain_high")
-"""They are infinite where no error is left, which JSON writes as null."""
+"""Infinite where no error is left, which the JSON writes as null."""
 
 
 @dataclass(frozen=True)
 class RowFit:
-    """What became of a row: the features fitted (0: the solver's row), the ridge, and the error to the reference.
+    """The fit of a row: the number of features (0: the solver's row), the ridge, and the error to the reference.
 
     ``base`` and ``fitted`` are root mean squares of the next state's error with the solver's row and the fitted one,
     on noises that the fit had not seen.
@@ -49,7 +49,7 @@ class Report:
         before, after: RMSE of the final samples to the reference, of the uncalibrated plan and of the result.
         gain: before/after; 1 if the uncalibrated plan was kept.
         gain_low, gain_high: 95 % bootstrap interval of the gain over the held-out noises.
-        kept: what the result is: "fitted", or "base", the solver's plan, where the fit was not better beyond doubt.
+        kept: the plan that is returned: "fitted", or "base", the solver's, where the fit was not significantly better.
         num, held_out: noises in all, and those held out; more than a quarter where the gain was in doubt.
         calls: network calls, one a sample, guidance within a call not counted.
         seconds: wall-clock time.
@@ -86,7 +86,7 @@ class Report:
         )
 
     def _spread(self) -> str:
-        """Return the median and the 95th percentile for people, if they are known."""
+        """Return the median and the 95th percentile as text; empty if they are not known."""
         if self.quantiles_before is None or self.quantiles_after is None:
             return ""
         pairs = zip(("median", "95th percentile"), self.quantiles_before, self.quantiles_after, strict=True)

@@ -37,7 +37,7 @@ def recommended(
 
     Args:
         process: the model's.
-        steps: the number of intervals; None: not known yet, many.
+        steps: the number of intervals; None (not known yet) counts as many.
         latent: whether samples are latents of an autoencoder.
         video: whether they are of video.
     """

@@ -83,7 +83,7 @@ def checked(data: Any, schemas: Mapping[str, type[Kind]] | type[Kind], what: str
     """Return plain data, such as part of a configuration, by its schema; see ``parsed``.
 
     Raises:
-        InputError: if it is nothing that JSON can hold, or does not fit.
+        InputError: if JSON cannot hold it, or it does not fit.
     """
     try:
         text = json.dumps(data)
@@ -94,7 +94,7 @@ def checked(data: Any, schemas: Mapping[str, type[Kind]] | type[Kind], what: str
 
 @functools.cache
 def _adapter(schemas: Any) -> TypeAdapter[Any]:
-    """Return what checks against one schema, or against the one of the object's format."""
+    """Return the validator of one schema, or of the schemas by the object's format."""
     if not isinstance(schemas, tuple):
         return TypeAdapter(schemas)
     tagged = tuple(Annotated[schema, Tag(name)] for name, schema in schemas)
@@ -130,10 +130,10 @@ def read_text(path: Name, what: str) -> str:
 
 
 def check_readable(path: Name, what: str) -> Path:
-    """Return ``path`` if a regular file is there: opening a pipe or a device may wait for ever.
+    """Return ``path`` if a regular file is there: opening a pipe or a device may block for ever.
 
     Raises:
-        InputError: if there is none, or it cannot be looked at.
+        InputError: if there is none, or its state cannot be read.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise InputError(f"{what} is {_short(path)}, which cannot be read: give the path of a file.")
@@ -239,7 +239,7 @@ def json_text(data: object) -> str:
     """Return ``data`` as JSON.
 
     Raises:
-        InputError: if a number is not finite, or a value is none that JSON knows.
+        InputError: if a number is not finite, or JSON has no such value.
     """
     try:
         return json.dumps(data, indent=1, allow_nan=False)
@@ -248,7 +248,7 @@ def json_text(data: object) -> str:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed runs left in a folder that no other run writes in."""
+    """Remove the unfinished files of killed runs from a folder that no other run writes to."""
     for path in folder.glob(f"{UNFINISHED}*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -262,11 +262,11 @@ def _plain(data: dict[str, Any]) -> dict[str, Any]:
 
 
 Plain = Annotated[dict[str, Any], AfterValidator(_plain)]
-"""An object of what JSON can hold, with finite numbers."""
+"""Any JSON object whose numbers are finite."""
 
 
 class Stored(ABC):
-    """What is kept as a JSON file."""
+    """An object that is kept as a JSON file."""
 
     @abstractmethod
     def to_json(self) -> str:
@@ -278,7 +278,7 @@ class Stored(ABC):
         """Return what ``to_json`` wrote.
 
         Raises:
-            InputError: if the text is nothing of the kind; it names the field.
+            InputError: if the text holds something else or a field is wrong; it names the field.
         """
 
     def save(self, path: Name) -> None:
@@ -294,7 +294,7 @@ class Stored(ABC):
         """Return what ``save`` wrote to ``path``.
 
         Raises:
-            InputError: if the file cannot be read or is nothing of the kind; it names the file.
+            InputError: if the file cannot be read or holds something else; it names the file.
         """
         text = read_text(path, f"the {cls.__name__.lower()}")
         try:
@@ -304,11 +304,11 @@ class Stored(ABC):
 
 
 def _told(error: ValidationError, what: str, formats: tuple[str, ...]) -> InputError:
-    """Return what is wrong as one sentence: a schema's own, or that of the field that lies deepest."""
+    """Return the fault as one sentence: the one that a schema raised, or that of the field that lies deepest."""
     details = error.errors(include_url=False)
-    own = [found for one in details if isinstance(found := one.get("ctx", {}).get("error"), InputError)]
-    if own:
-        return own[0]
+    raised = [found for one in details if isinstance(found := one.get("ctx", {}).get("error"), InputError)]
+    if raised:
+        return raised[0]
     detail = max(details, key=lambda one: len(one["loc"]))  # Of a union's members the one that came closest.
     kind, reason, value = detail["type"], detail["msg"], detail["input"]
     if kind.startswith("json_"):

@@ -13,10 +13,10 @@ PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 def layers(outer: Any) -> Iterator[Any]:
-    """Yield ``outer`` and what lies inside of it, from the outside in.
+    """Yield ``outer`` and the layers inside it, from the outside in.
 
     Guidance and thresholding have an ``inner`` denoiser, a denoiser its ``network``, ``torch.compile`` and parallel
-    wrappers a module. What has none of these is the last layer.
+    wrappers a module. An object with none of these is the last layer.
     """
     while outer is not None:
         yield outer
@@ -24,7 +24,7 @@ def layers(outer: Any) -> Iterator[Any]:
 
 
 def innermost_denoiser(denoiser: Any) -> Any:
-    """Return the denoiser inside of guidance and thresholding; what is no denoiser is handed on."""
+    """Return the denoiser inside guidance and thresholding; an object that is no denoiser is returned as it is."""
     last = denoiser
     for layer in layers(denoiser):
         last = layer if _is_denoiser(layer) else last
@@ -32,7 +32,7 @@ def innermost_denoiser(denoiser: Any) -> Any:
 
 
 def network_of(outer: Any) -> Any:
-    """Return the last layer: the bare network, or the denoiser or function in which none can be seen."""
+    """Return the last layer: the bare network, or the denoiser or function if it hides its network."""
     last = outer
     for layer in layers(outer):
         last = layer

@@ -57,8 +57,8 @@ def _application() -> typer.Typer:
     )
     groups = {name: typer.Typer(help=text) for name, text in GROUPS.items()}
     for name, (settings, run) in COMMANDS.items():
-        group, _, own = name.rpartition(" ")
-        (groups[group] if group else app).command(own)(command(settings, run))
+        group, _, word = name.rpartition(" ")
+        (groups[group] if group else app).command(word)(command(settings, run))
     for name, made in groups.items():
         app.add_typer(made, name=name)
     return app

@@ -1,4 +1,4 @@
-"""``fewstep doctor``: what a pipeline really runs, and whether that is right."""
+"""``fewstep doctor``: the schedule that a pipeline really runs, and what is wrong with it."""
 
 from __future__ import annotations
 

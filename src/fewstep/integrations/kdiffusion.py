@@ -191,7 +191,7 @@ def run(
     seeds: Sequence[int] | Tensor | None = None,
     generator: Generators | None = None,
 ) -> Tensor:
-    """Return what a plan whose times are the model's sigmas makes of ``x``; the arguments are those of ``sample``.
+    """Return the result of running, from ``x``, a plan whose times are the model's sigmas; arguments as ``sample``.
 
     Raises:
         InputError: as ``sample``.
@@ -254,7 +254,7 @@ class _Called:
 
 @contextmanager
 def progress(steps: int, disable: bool | None) -> Iterator[Callable[[], Any]]:
-    """Show k-diffusion's bar over the steps while the body runs; what it is given advances the bar by one."""
+    """Show k-diffusion's bar over the steps while the body runs; the yielded function advances it by one."""
     if disable:
         yield lambda: None
         return
@@ -267,7 +267,7 @@ def progress(steps: int, disable: bool | None) -> Iterator[Callable[[], Any]]:
 
 
 def _checked(plan: Plan, sigmas: Tensor) -> Plan:
-    """Return a ready plan moved to sigmas, if the given ones are its own."""
+    """Return a ready plan in the coordinates of sigmas; refuse other ones than the plan's."""
     moved = in_sigma(plan)
     own = sigmas_of(moved)
     if own.shape != sigmas.shape or not torch.allclose(own, sigmas.detach().cpu().double(), rtol=1e-6, atol=0.0):
@@ -279,7 +279,7 @@ def _checked(plan: Plan, sigmas: Tensor) -> Plan:
 
 
 def _levels_of(model: Model) -> EDM:
-    """Return EDM's process between the wrapper's lowest and highest level, where it says them."""
+    """Return EDM's process between the wrapper's lowest and highest level, or the default one if it has none."""
     low, high = (getattr(model, name, None) for name in ("sigma_min", "sigma_max"))
     return EDM() if low is None or high is None else EDM(float(low), float(high))
 

@@ -77,7 +77,7 @@ class PipelineDenoiser(DataPredictor):
         network: the pipeline's (first) denoising network.
         prediction: what it predicts, one of ``fewstep.denoiser.PREDICTIONS``.
         process, shape: of the state that the pipeline hands to its scheduler.
-        guidance_scale: the pipeline's own; 1 where it has none.
+        guidance_scale: the one given, else the pipeline's default; 1 where it takes none.
         layout: how the pipeline's ``latents`` are packed into a state.
     """
 
@@ -135,7 +135,7 @@ class PipelineDenoiser(DataPredictor):
 
     @torch.no_grad()
     def decode(self, x0: Tensor, cond: Condition = None, *, output_type: str | None = None) -> Any:
-        """Return what the pipeline makes of samples: a list or array of images, videos or waveforms.
+        """Return samples decoded by the pipeline: a list or array of images, videos or waveforms.
 
         Args:
             x0: samples [batch, *shape].
@@ -167,7 +167,7 @@ class PipelineDenoiser(DataPredictor):
         known: Any = self._rows.get("prompt")
         if known is None or any(isinstance(rows, Tensor) for rows in self._rows.values()):
             raise InputError(
-                f"{self._name} was not given a prompt, so it takes no others: from_pipeline(pipe, prompt='')"
+                f"{self._name} was not given a prompt, so it takes no others: write from_pipeline(pipe, prompt='')."
             )
         for prompt in dict.fromkeys(prompts):
             if prompt not in known:
@@ -183,7 +183,7 @@ class PipelineDenoiser(DataPredictor):
             InputError: if the pipeline takes no ``guidance_scale``.
         """
         if "guidance_scale" not in self._parameters:
-            raise InputError(f"{self._name} takes no guidance_scale: leave it.")
+            raise InputError(f"{self._name} takes no guidance_scale: leave it out.")
         guided = copy.copy(self)
         guided._call_settings = {**self._call_settings, "guidance_scale": guidance_scale}
         guided.guidance_scale = guidance_scale
@@ -216,11 +216,14 @@ class PipelineDenoiser(DataPredictor):
         self.scheduler.sample = self.scheduler.output = None
         if seen is None or output is None or seen.shape != x_t.shape:
             shown = None if seen is None else tuple(seen.shape)
-            raise InputError(f"the pipeline made {shown} of a state {tuple(x_t.shape)}: it cannot be used as a model.")
+            raise InputError(
+                f"the pipeline handed its scheduler a state of shape {shown} for one of {tuple(x_t.shape)}: it cannot be used "
+                "as a model."
+            )
         return self.scheduler.x0_of(self.scheduler.at)(x_t, output)
 
     def _called(self, latents: Tensor | None, numbers: list[int], **more: Any) -> Any:
-        """Call the pipeline for one step from ``latents`` (None: of its own)."""
+        """Call the pipeline for one step from ``latents``, or from those that it draws (None)."""
         settings = {**self._call_settings, **_chosen(self._rows, numbers)}
         # Two steps are asked for, since some pipelines halve their number; there is one all the same.
         for name, value in (("num_inference_steps", 2), ("output_type", "latent"), ("generator", self._seeded())):
@@ -285,7 +288,7 @@ class PipelineDenoiser(DataPredictor):
         return len(scheduler.handed) < 2 or torch.equal(scheduler.handed[1], returned.to(scheduler.handed[1]))
 
     def _arrived(self, latents: Tensor) -> Tensor | None:
-        """Return the state that a pipeline makes of latents; None if it refuses them."""
+        """Return the state into which the pipeline packs latents; None if it refuses them."""
         self.scheduler.sample = None
         try:
             self._called(latents, [0])
@@ -298,7 +301,7 @@ def _split(call: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Sequence[
     """Return what a pipeline is called with: settings for all conditions, and rows of which each has its own.
 
     Raises:
-        InputError: if the rows are not as many in all of them.
+        InputError: if their numbers of rows differ.
     """
     settings: dict[str, Any] = {}
     rows: dict[str, Sequence[Any] | Tensor] = {}

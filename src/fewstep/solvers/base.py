@@ -20,18 +20,17 @@ __all__ = ["NAMES", "Solver", "as_solver", "check_order"]
 Made = TypeVar("Made", bound="Solver")
 
 NAMES: dict[str, type[Solver]] = {}
-"""The solvers by name: what the command line, the scheduler and the contract tests know."""
+"""The solvers by name, as the command line, the scheduler and the contract tests know them."""
 
 
 @dataclass(frozen=True, repr=False)
 class Solver(ABC):
     r"""A training-free sampler: it looks at a time grid and writes a plan.
 
-    A solver of your own is a subclass with one method, ``table``; for multistep methods derive from
+    A new solver is a subclass with one method, ``table``; for multistep methods derive from
     ``MultistepSolver``, which asks for coefficients alone. A class with a ``name`` registers itself when it is defined:
     ``fewstep sample --solver my-euler``, ``FewStepScheduler(solver="my-euler")`` and ``fs.solvers.named("my-euler")``
-    know it from then on. A class without a ``name`` of its own, as a subclass that inherits one, is used as an object
-    only.
+    know it from then on. A class that defines no ``name``, even if it inherits one, is used as an object only.
 
     What a subclass must keep:
 
@@ -47,7 +46,7 @@ class Solver(ABC):
     What it may rely on:
 
     1. ``plan`` has checked that the grid is a ``TimeGrid``: λ rises strictly along it.
-    2. Tensors made in ``table`` are on the host, whatever ``torch.set_default_device`` was told.
+    2. Tensors made in ``table`` are on the host, whatever ``torch.set_default_device`` says.
     3. λ is finite but at two places: ∞ at a last time of 0 (``grid.ends_at_zero``: σ = 0, α = 1) and −∞ at a first time
        with α = 0 (``grid.starts_at_pure_noise``). All grids of a batch have the same ends.
     4. The plan refuses a table that is wrong: coefficients that are not finite, rows that look at predictions not made
@@ -58,7 +57,7 @@ class Solver(ABC):
     """Whether the first prediction is that of Gaussian data with the process's ``sigma_data``, in place of a call."""
 
     name: ClassVar[str] = ""
-    """What the solver is called where it is written as a word: lower-case letters, digits, "-" and "_"."""
+    """The solver's name in text: lower-case letters, digits, "-" and "_"."""
 
     def __init_subclass__(cls, **settings: Any) -> None:
         super().__init_subclass__(**settings)

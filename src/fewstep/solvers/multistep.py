@@ -28,7 +28,7 @@ UniPC-3 on three even times of an EDM process, which is published so, has 27; ot
 
 @dataclass(frozen=True)
 class Schedule:
-    """Which row of a multistep method comes when, and what its rows look at.
+    """The order of a multistep method's rows, and the predictions that they use.
 
     Args:
         order: the number of past evaluations that the predictor looks at.
@@ -62,7 +62,7 @@ class Schedule:
         return grid.steps - n
 
     def usable(self, n: int, grid: TimeGrid) -> int:
-        """Return how many past evaluations have a finite λ; from pure noise, the first step's own one."""
+        """Return the number of past evaluations with a finite λ, at least 1: from pure noise, the first step uses its own."""
         return max(1, n + 1 - int(grid.starts_at_pure_noise))
 
     def corrector_order(self, n: int, grid: TimeGrid) -> int:

@@ -10,20 +10,20 @@ import typer
 
 __all__ = ["DoctorSettings"]
 
+DEFAULT = "the pipeline's default"
+
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorSettings:
-    """Say what a diffusers pipeline really runs, step by step, and what is wrong with it.
+    """Print the schedule that a diffusers pipeline really runs, step by step, and what is wrong with it.
 
     Example: fewstep doctor my-pipeline --steps 8
     """
 
     model: Annotated[Path, typer.Argument(help="A folder that save_pretrained wrote.", metavar="MODEL")]
-    steps: Annotated[int | None, typer.Option(help="Steps of the call.", show_default="the pipeline's own", min=1)] = (
-        None
-    )
-    height: Annotated[int | None, typer.Option(help="Height of the sample.", show_default="the pipeline's own")] = None
-    width: Annotated[int | None, typer.Option(help="Width of the sample.", show_default="the pipeline's own")] = None
-    guidance: Annotated[float | None, typer.Option(help="guidance_scale.", show_default="the pipeline's own")] = None
+    steps: Annotated[int | None, typer.Option(help="Steps of the call.", show_default=DEFAULT, min=1)] = None
+    height: Annotated[int | None, typer.Option(help="Height of the sample.", show_default=DEFAULT)] = None
+    width: Annotated[int | None, typer.Option(help="Width of the sample.", show_default=DEFAULT)] = None
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale.", show_default=DEFAULT)] = None
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
     plot: Annotated[Path | None, typer.Option(help="Draw σ/α and λ over the steps into this .png or .svg file.")] = None

@@ -24,8 +24,8 @@ __all__ = [
 ]
 
 MODEL, SAMPLER, CONDITION = "Model", "Sampler", "What to sample"
-GUIDANCE = "the pipeline's own, or 1"
 """The panels of the help text."""
+GUIDANCE = "the pipeline's default, or 1"
 PROFILE = "Skip-Tuning: ρ of the deepest skip, as 0.8, bottom=0.7,top=0.95, or a profile of fewstep skip search."
 RECOMMENDED = "recommended for the model"
 
@@ -39,7 +39,7 @@ Prompts = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """Which model, and where it runs."""
+    """The model, and where it runs."""
 
     model: Annotated[
         str,

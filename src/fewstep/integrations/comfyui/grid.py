@@ -56,7 +56,8 @@ class FewstepGrid(io.ComfyNode):
                     options=sorted(grids.NAMES),
                     default="optimized",
                     tooltip="optimized: for the sampler. uniform_logsnr: even in log σ. uniform_time: even in the "
-                    "model's time. quadratic_time: denser near the image. karras: Karras et al.",
+                    "model's time. quadratic_time: denser near the image. early_end: even in log σ, with one last long step. "
+                    "karras: Karras et al.",
                 ),
                 io.Int.Input("steps", default=8, min=1, max=1000, tooltip="The number of steps."),
                 io.Float.Input(
@@ -113,7 +114,9 @@ class FewstepGrid(io.ComfyNode):
             return io.NodeOutput(torch.zeros(0))
         choice = Choice() if sampler is None else choice_of(sampler)
         if choice is None:
-            raise InputError("the sampler of fewstep Grid is none of fewstep's: connect a fewstep Sampler, or none.")
+            raise InputError(
+                "the sampler of fewstep Grid was not made by a fewstep Sampler: connect one, or leave the input open."
+            )
         sigmas = sigmas_of_grid(
             model.get_model_object("model_sampling"),
             grid,

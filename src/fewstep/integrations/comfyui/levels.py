@@ -65,7 +65,7 @@ def sigmas_between(sampling: Any, make: Any, *, start: float = 0.0, end: float =
     The first is the model's highest level at 0 %, a flow's 1; at 100 % the last is 0.
 
     Raises:
-        InputError: unless 0 ≤ ``start`` < ``end`` ≤ 1; or if steps are so many that sigmas coincide in float32.
+        InputError: unless 0 ≤ ``start`` < ``end`` ≤ 1; or if there are too many steps for distinct sigmas in float32.
     """
     if not 0 <= start < end <= 1:
         raise InputError(
@@ -79,7 +79,9 @@ def sigmas_between(sampling: Any, make: Any, *, start: float = 0.0, end: float =
     levels = made.times if isinstance(process, RectifiedFlow) else (-made.half_logsnr).exp()
     sigmas = levels.to(torch.float32)
     if not bool((sigmas.diff() < 0).all()):
-        raise InputError(f"{made.steps} steps are so many that some sigmas coincide: take fewer, or another grid.")
+        raise InputError(
+            f"{made.steps} steps are too many for distinct sigmas in float32: take fewer, or another grid."
+        )
     return sigmas
 
 

@@ -16,10 +16,10 @@ __all__ = ["image_seeds", "step_noise"]
 
 
 def image_seeds(seed: int, own_seed: int, noise: Tensor | None, batch: int) -> list[int]:
-    """Return a 64-bit seed for each image, from both seeds and what tells the image from others of its batch.
+    """Return a 64-bit seed for each image, from both seeds and a mark that tells the image from others of its batch.
 
-    That is its own initial noise, so that an image drawn alone by its place in the batch (a latent's ``batch_index``)
-    is the one it is within the batch. Where there is none (DisableNoise), it is the place itself.
+    The mark is the image's initial noise, so that an image drawn alone by its place in the batch (a latent's
+    ``batch_index``) is the same as within the batch. Without initial noise (DisableNoise) the mark is the place.
     """
     marks: list[list[int]] = [[place] for place in range(batch)]
     if noise is not None and noise.shape[0] == batch and bool(torch.count_nonzero(noise)):

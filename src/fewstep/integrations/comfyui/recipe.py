@@ -97,8 +97,8 @@ class FewstepRecipe(io.ComfyNode):
             node_id="FewstepRecipe",
             display_name="fewstep Recipe",
             category="sampling/fewstep",
-            description="A sampler and its noise levels from a recipe: a JSON file that `fewstep calibrate` or "
-            "`fewstep tune` wrote for this model, in ComfyUI's folder models/fewstep. Both outputs belong together.",
+            description="A sampler and its noise levels from a recipe: a JSON file that `fewstep calibrate` "
+            "wrote for this model, in ComfyUI's folder models/fewstep. Connect both outputs to the same SamplerCustom.",
             inputs=[
                 io.Model.Input("model", tooltip="The model that the recipe was made for."),
                 io.Combo.Input(

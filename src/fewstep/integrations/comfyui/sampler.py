@@ -73,13 +73,13 @@ class Choice:
         """Return the solver for a model of these levels.
 
         Raises:
-            InputError: if a setting is none of the solver's, or not allowed.
+            InputError: if the solver has no such setting, or does not allow its value.
         """
         if self.solver not in solvers.NAMES:
             raise unknown_name("solver", self.solver, solvers.NAMES)
         variants = ("default", *VARIANTS_OF.get(self.solver, ()))
         if self.variant not in variants:
-            raise InputError(f"variant {self.variant!r} is none of {self.solver!r}: choose {' or '.join(variants)}.")
+            raise InputError(f"{self.solver!r} has no variant {self.variant!r}: choose {' or '.join(variants)}.")
         own = signature(solvers.NAMES[self.solver]).parameters
         given: dict[str, Any] = {"order": self.order, "corrector": self.corrector, "eta": self.eta}
         if self.solver == "sa":

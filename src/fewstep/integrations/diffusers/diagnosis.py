@@ -16,7 +16,7 @@ __all__ = ["Diagnosis", "Step", "doctor"]
 
 @dataclass(frozen=True)
 class Step:
-    """A network call: what the network is fed, σ in diffusers' sense, σ/α and λ = log(α/σ)."""
+    """A network call: the timestep that the network is fed, σ in diffusers' sense, σ/α and λ = log(α/σ)."""
 
     timestep: float
     sigma: float | None
@@ -30,7 +30,7 @@ class Diagnosis:
 
     Attributes:
         pipeline, scheduler: the names of the classes.
-        prediction: what the scheduler takes the network's output for, in diffusers' word.
+        prediction: the scheduler's ``prediction_type``: what it takes the network's output for.
         process: the process, as fewstep writes it.
         shift, mu: of a flow, the shift that is applied, and what the pipeline passed; else None.
         steps: the network calls.
@@ -61,7 +61,7 @@ class Diagnosis:
             sigma = "" if step.sigma is None else f"{step.sigma:.5g}"
             lines.append(f"{i:>4} {step.timestep:>10.6g} {sigma:>10} {step.ratio:>10.5g} {step.half_logsnr:>+8.3f}")
         if not self.findings:
-            return "\n".join([*lines, "nothing is wrong that could be seen"])
+            return "\n".join([*lines, "no fault was found"])
         return "\n".join([*lines, *(f"! {finding}" for finding in self.findings)])
 
 

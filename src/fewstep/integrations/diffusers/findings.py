@@ -114,8 +114,8 @@ def first_step_late(seen: Observed) -> Finding | None:
         return None
     return Finding(
         "first-step-late",
-        f"The model has zero SNR at its last training step, {last}, and sampling begins at {first:g}: what it is given "
-        "there still holds a mean colour that noise does not have",
+        f"The model has zero SNR at its last training step, {last}, and sampling begins at {first:g}: the network "
+        "expects a mean colour there that pure noise does not have",
         "Set timestep_spacing='trailing'",
     )
 
@@ -144,7 +144,7 @@ def timesteps_repeat(seen: Observed) -> Finding | None:
         return None
     return Finding(
         "timesteps-repeat",
-        f"The network is asked more than once at timestep {', '.join(f'{value:g}' for value in repeated[:5])}",
+        f"The network is called more than once at timestep {', '.join(f'{value:g}' for value in repeated[:5])}",
         "Take fewer steps, or another spacing",
     )
 
@@ -161,7 +161,7 @@ def karras_on_a_flow(seen: Observed) -> Finding | None:
 
 
 def distilled_on_an_undistilled_schedule(seen: Observed) -> Finding | None:
-    """A distilled adapter or model under a scheduler that asks at other times than it knows."""
+    """A distilled adapter or model under a scheduler whose timesteps it was not distilled for."""
     names = _distilled(seen)
     kind = type(seen.scheduler).__name__
     if not names or kind in FOR_DISTILLED or seen.is_flow:
@@ -170,8 +170,8 @@ def distilled_on_an_undistilled_schedule(seen: Observed) -> Finding | None:
         return None
     return Finding(
         "distilled-schedule",
-        f"{names[0]} is distilled for few, fixed timesteps, and {kind} asks at {_listed(seen.timesteps)}",
-        "Take its model card's: LCMScheduler, TCDScheduler, or timestep_spacing='trailing' in 4 or 8 steps",
+        f"{names[0]} is distilled for few, fixed timesteps, and {kind} takes {_listed(seen.timesteps)}",
+        "Take the scheduler of its model card: LCMScheduler, TCDScheduler, or timestep_spacing='trailing' in 4 or 8 steps",
     )
 
 
@@ -223,11 +223,11 @@ CHECKS: tuple[Callable[[Observed], Finding | None], ...] = (
     distilled_on_an_undistilled_schedule,
     guidance_doubled,
 )
-"""In the order in which they are told."""
+"""In the order in which they are reported."""
 
 
 def _distilled(seen: Observed) -> list[str]:
-    """Return the names of adapters, or of the model, that tell of a distillation."""
+    """Return the names of the adapters and of the model that say they are distilled."""
     network: Any = getattr(seen.pipe, "transformer", None) or getattr(seen.pipe, "unet", None)
     names = [*getattr(network, "peft_config", {}), str(getattr(seen.pipe, "name_or_path", ""))]
     return [name for name in names if DISTILLED.search(name)]

@@ -24,7 +24,7 @@ COUNT = "num_inference_steps"
 
 
 class _Seen(Exception):
-    """The schedule is made: the pipeline need not go on."""
+    """Ends a pipeline's call once its schedule is made."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Observed:
 
     @property
     def timesteps(self) -> Tensor:
-        """What the network is fed, float64 [N]."""
+        """The timesteps that the network is fed, float64 [N]."""
         return torch.as_tensor(self.scheduler.timesteps).double().cpu()
 
     @property
@@ -81,7 +81,7 @@ class Observed:
 
 
 def observed(pipe: Any, steps: int | None, call: Mapping[str, Any]) -> Observed:
-    """Call a copy of ``pipe`` up to its scheduler's ``set_timesteps``, and return what is there then.
+    """Call a copy of ``pipe`` up to its scheduler's ``set_timesteps``, and return the schedule made there.
 
     Raises:
         InputError: if the pipeline does not get that far, in its own words, or its process is not known here.
@@ -112,7 +112,7 @@ def observed(pipe: Any, steps: int | None, call: Mapping[str, Any]) -> Observed:
         seen(**settings)
     except _Seen:
         pass
-    except Exception as error:  # Whatever the pipeline makes of the call.
+    except Exception as error:  # Pipelines refuse calls by exceptions of many kinds.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{type(pipe).__name__} does not get to its first step: {reason}") from error
     del scheduler.set_timesteps
