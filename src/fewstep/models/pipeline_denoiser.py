@@ -217,8 +217,8 @@ class PipelineDenoiser(DataPredictor):
         if seen is None or output is None or seen.shape != x_t.shape:
             shown = None if seen is None else tuple(seen.shape)
             raise InputError(
-                f"the pipeline handed its scheduler a state of shape {shown} for one of {tuple(x_t.shape)}: it cannot be used "
-                "as a model."
+                f"the pipeline handed its scheduler a state of shape {shown} for one of {tuple(x_t.shape)}: "
+                "it cannot be used as a model."
             )
         return self.scheduler.x0_of(self.scheduler.at)(x_t, output)
 

@@ -62,7 +62,7 @@ class Schedule:
         return grid.steps - n
 
     def usable(self, n: int, grid: TimeGrid) -> int:
-        """Return the number of past evaluations with a finite λ, at least 1: from pure noise, the first step uses its own."""
+        """Return the number of past evaluations with a finite λ; 1 for a first step from pure noise."""
         return max(1, n + 1 - int(grid.starts_at_pure_noise))
 
     def corrector_order(self, n: int, grid: TimeGrid) -> int:

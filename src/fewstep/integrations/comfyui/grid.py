@@ -56,8 +56,8 @@ class FewstepGrid(io.ComfyNode):
                     options=sorted(grids.NAMES),
                     default="optimized",
                     tooltip="optimized: for the sampler. uniform_logsnr: even in log σ. uniform_time: even in the "
-                    "model's time. quadratic_time: denser near the image. early_end: even in log σ, with one last long step. "
-                    "karras: Karras et al.",
+                    "model's time. quadratic_time: denser near the image. early_end: even in log σ, with a long last "
+                    "step. karras: Karras et al.",
                 ),
                 io.Int.Input("steps", default=8, min=1, max=1000, tooltip="The number of steps."),
                 io.Float.Input(

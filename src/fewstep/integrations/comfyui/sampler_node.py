@@ -29,15 +29,16 @@ class FewstepSampler(io.ComfyNode):
                     options=sorted(solvers.NAMES),
                     default="unipc",
                     tooltip="unipc: predictor-corrector without noise. sa: SA-Solver, with noise. dpmpp: DPM-Solver++ "
-                    "multistep. deis, ipndm: multistep in noise predictions. heun: two network calls a step. euler, ddim: first order.",
+                    "multistep. deis, ipndm: multistep in noise predictions. heun: two network calls a step. euler, "
+                    "ddim: first order.",
                 ),
                 io.Int.Input(
                     "order",
                     default=2,
                     min=1,
                     max=4,
-                    tooltip="The number of the network's last predictions that a step uses: 2 with guidance, 3 without. dpmpp "
-                    "and deis go to 3; euler, ddim and heun have none.",
+                    tooltip="The number of the network's last predictions that a step uses: 2 with guidance, 3 "
+                    "without. dpmpp and deis go to 3; euler, ddim and heun have none.",
                 ),
                 io.Combo.Input(
                     "variant",

@@ -171,7 +171,8 @@ def distilled_on_an_undistilled_schedule(seen: Observed) -> Finding | None:
     return Finding(
         "distilled-schedule",
         f"{names[0]} is distilled for few, fixed timesteps, and {kind} takes {_listed(seen.timesteps)}",
-        "Take the scheduler of its model card: LCMScheduler, TCDScheduler, or timestep_spacing='trailing' in 4 or 8 steps",
+        "Take the scheduler of its model card: LCMScheduler, TCDScheduler, or timestep_spacing='trailing' in 4 or 8 "
+        "steps",
     )
 
 
