@@ -45,7 +45,7 @@ UNFINISHED = ".fewstep-"
 """Prefix of files and folders that are still being written."""
 LARGEST = 2**28
 """Characters read from a file at most."""
-WORDS = {"missing": "is missing", "extra_forbidden": "is unknown", "finite_number": "is not a finite number"}
+WORDS = {"missing": "is missing", "extra_forbidden": "is unknown", "finite_number": "is no finite number"}
 """Wording of the frequent errors of pydantic, by their type."""
 Name = str | os.PathLike[str]
 Kind = TypeVar("Kind")
