@@ -759,7 +759,10 @@ class TestMistakes:
 
     @pytest.mark.parametrize(
         ("settings", "words"),
-        [({"start": 0.8, "end": 0.2}, "start below the end"), ({"sampler": ["native", 0]}, "none of fewstep's")],
+        [
+            ({"start": 0.8, "end": 0.2}, "start below the end"),
+            ({"sampler": ["native", 0]}, "not made by a fewstep Sampler"),
+        ],
     )
     def test_of_the_grid(self, comfyui, settings, words):
         graph = Graph(comfyui, "sd15")
