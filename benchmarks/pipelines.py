@@ -241,6 +241,7 @@ def _unipc(maker: _Maker) -> tuple[Any, Any]:
     if (
         "beta_schedule" not in config
         or "snr_shift_scale" in config
+        or config.get("use_flow_sigmas")
         or config.get("prediction_type") not in ("epsilon", "v_prediction", "sample")
     ):
         raise _NoPeer
