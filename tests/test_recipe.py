@@ -75,7 +75,7 @@ def test_another_schema_version_is_refused(recipe):
 
 
 def test_a_plain_plan_is_no_recipe():
-    with pytest.raises(InputError, match="no recipe"):
+    with pytest.raises(InputError, match="not a recipe"):
         fs.Recipe.from_json(fs.UniPC(2).plan(GRID).to_json())
 
 
@@ -167,7 +167,7 @@ def test_recipes_that_cannot_be_interpolated_are_refused(guided, recipe):
     with pytest.raises(InputError, match="reach from 2 to 4"):
         interpolated(pair, 5.0)
     for few in (pair[:1], [pair[0], pair[0]]):
-        with pytest.raises(InputError, match="each of another scale"):
+        with pytest.raises(InputError, match="of different scales"):
             interpolated(few, 2.0)
     other = replace(pair[1], plan=fs.UniPC(2).plan(fs.grids.karras(PROCESS, 4, end="zero")))
     with pytest.raises(InputError, match="differ in more than numbers"):

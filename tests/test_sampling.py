@@ -9,7 +9,7 @@ from fewstep.errors import InputError
 
 VP = fs.processes.VPLinear()
 
-REFUSED = "does not take these settings|is 'abc'|='abc'|no number"
+REFUSED = "does not take these settings|is 'abc'|='abc'|neither a number"
 
 
 def model() -> fs.Denoiser:

@@ -120,7 +120,7 @@ def _labels(cond: Any) -> Tensor:
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(f"cond is {shown(cond)}: give class numbers, one for all or one for each sample.") from error
     if labels.dtype == torch.bool or labels.is_complex():
-        raise InputError(f"cond is {shown(cond)}: give class numbers, which are whole.")
+        raise InputError(f"cond is {shown(cond)}: class numbers are whole.")
     return labels
 
 

@@ -69,13 +69,13 @@ def inversion_plan(solver: Solver, grid: TimeGrid) -> Plan:
     """
     if as_grid(grid).ends_at_zero:
         raise InputError(
-            "the grid ends at 0, where the data say nothing of their noise: end it at a small time, such as "
+            "the grid ends at 0, where nothing of the noise is left: end it at a small time, such as "
             f"end={grid.process.t_min:g}."
         )
     turned = TowardsNoise(grid.process, float(grid.times[..., 0].max()))
     plan = as_solver(solver).plan(TimeGrid(turned, turned.t_limit - grid.times.flip(-1)))
     if plan.stochastic:
-        raise InputError(f"{solver!r} adds noise, and the way to noise has none: take a deterministic one, with tau=0.")
+        raise InputError(f"{solver!r} adds noise, which inversion cannot: take a deterministic solver, with tau=0.")
     return plan
 
 
@@ -126,11 +126,11 @@ class TowardsNoise(Process):
 
 
 class NoisePredictor(DataPredictor):
-    """ε̂ = (x − α·D)/σ: what a denoiser says of the noise, as the data prediction of ``TowardsNoise``.
+    """ε̂ = (x − α·D)/σ: a denoiser's noise prediction, as the data prediction of ``TowardsNoise``.
 
     Args:
         inner: the denoiser, or any callable (x_t, t) → x0.
-        process: the process to predict on; for a denoiser its own one, from its t_max, by default.
+        process: the process to predict on; by default that of the denoiser, from its t_max.
 
     Raises:
         InputError: if the denoiser is of another process.
@@ -139,7 +139,7 @@ class NoisePredictor(DataPredictor):
     def __init__(self, inner: DataPredictor | Callable[..., Tensor], process: TowardsNoise | None = None) -> None:
         own = getattr(inner, "process", None)
         if process is None and own is None:
-            raise InputError(f"{inner!r} does not say its process: give it, TowardsNoise(process).")
+            raise InputError(f"{inner!r} has no known process: give it, TowardsNoise(process).")
         self.process: TowardsNoise = TowardsNoise(own) if process is None else process  # type: ignore[arg-type]
         if own is not None and own != self.process.inner:
             raise InputError(

@@ -363,7 +363,9 @@ class Plan(Stored):
         """
         lengths = {len(row.history_weights) for row in stored.rows}
         if len(lengths) > 1:
-            raise InputError(f"the plan is damaged: its rows have {sorted(lengths)} history_weights; give all as many.")
+            raise InputError(
+                f"the plan is damaged: its rows have {sorted(lengths)} history_weights; give all the same number."
+            )
         formulas = [None if row.analytic is None else AnalyticPrediction.of(row.analytic) for row in stored.rows]
         return Plan(
             grid=TimeGrid(processes.from_dict(stored.process), stored.times),

@@ -232,9 +232,7 @@ class Recipe(Stored):
     def _of(cls, stored: _StoredRecipe | _FirstStoredRecipe) -> Recipe:
         calibration = stored.calibration
         if calibration is None:
-            raise InputError(
-                "this is a plan, but no recipe: it says nothing of a calibration; read it with Plan.from_json."
-            )
+            raise InputError("this is a plan, not a recipe: it holds no calibration; read it with Plan.from_json.")
         return cls(
             plan=Plan.of(stored),
             report=None if calibration.report is None else calibration.report.report(),
@@ -265,7 +263,7 @@ def interpolated(recipes: Sequence[Recipe], guidance_scale: float) -> Recipe:
     scales = [recipe.model.get("guidance_scale") for recipe in recipes]
     known = sorted(float(scale) for scale in scales if scale is not None)
     if len(known) < 2 or len(known) < len(scales) or len(set(known)) < len(known):
-        raise InputError(f"the recipes are of guidance scales {scales}: give two or more, each of another scale.")
+        raise InputError(f"the recipes are of guidance scales {scales}: give two or more, of different scales.")
     if not known[0] <= guidance_scale <= known[-1]:
         raise InputError(f"guidance_scale is {guidance_scale!r}: the recipes reach from {known[0]:g} to {known[-1]:g}.")
     order = sorted(recipes, key=lambda recipe: float(recipe.model["guidance_scale"]))
@@ -323,7 +321,9 @@ class RecipeBook(Stored):
         recipes = tuple(sorted(self.recipes, key=lambda recipe: recipe.plan.nfe))
         calls = [recipe.plan.nfe for recipe in recipes]
         if not calls or len(set(calls)) < len(calls):
-            raise InputError(f"the book has recipes of {calls} calls: give at least one, each of another number.")
+            raise InputError(
+                f"the book has recipes of {calls} calls: give at least one, with different numbers of calls."
+            )
         object.__setattr__(self, "recipes", recipes)
 
     @property
@@ -351,7 +351,7 @@ class RecipeBook(Stored):
         """
         if steps is None:
             known = ", ".join(map(str, self.calls))
-            raise InputError(f"this is a book of recipes: say which by the number of steps, one of {known}.")
+            raise InputError(f"this is a book of recipes: give the number of steps, one of {known}.")
         return self[steps]
 
     def to_json(self) -> str:

@@ -125,7 +125,9 @@ def read_text(path: Name, what: str) -> str:
     except (OSError, ValueError) as error:
         raise InputError(f"{what} {os.fspath(path)!r} cannot be read: {_reason(error)}.") from error
     if len(text) > LARGEST:
-        raise InputError(f"{what} {os.fspath(path)!r} has more than {LARGEST >> 20} MiB of text: it is another file.")
+        raise InputError(
+            f"{what} {os.fspath(path)!r} has more than {LARGEST >> 20} MiB of text: it is some other file."
+        )
     return text
 
 
@@ -144,7 +146,7 @@ def check_readable(path: Name, what: str) -> Path:
     if stat.S_ISDIR(mode):
         raise InputError(f"{what} {os.fspath(path)!r} is a folder: give a file.")
     if not stat.S_ISREG(mode):
-        raise InputError(f"{what} {os.fspath(path)!r} is no regular file, but a pipe or a device: give a file.")
+        raise InputError(f"{what} {os.fspath(path)!r} is a pipe or a device: give a file.")
     return Path(path)
 
 

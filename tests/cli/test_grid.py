@@ -74,11 +74,11 @@ def test_the_figure_shows_every_grid(tmp_path, suffix):
     [
         (["--process", "vp-liner"], "did you mean 'vp-linear'"),
         (["--error-power", "-1"], "positive number"),
-        (["--error-power", "1", "--spectrum", "pixels"], "knows no spectrum"),
+        (["--error-power", "1", "--spectrum", "pixels"], "leave one out"),
         (["--spectrum", "pixel"], "write latents, pixels"),
         (["--spectrum", "nowhere.json"], "cannot be read"),
         (["--spectrum", "power:steep"], "is no setting"),
-        (["--end", "never"], "'zero' or 'habit'"),
+        (["--end", "never"], "'zero' or 'default'"),
         (["--out", "grid.txt"], ".json"),
         (["--plot", "grid.pdf"], ".png or .svg"),
         (["--grid", "karas"], "did you mean 'karras'"),

@@ -195,7 +195,7 @@ def test_whole_timesteps_of_an_inverted_flow():
         scheduler.set_timesteps(num)
         assert scheduler.timesteps.dtype == torch.int64 and bool((scheduler.timesteps.diff() > 0).all())
         torch.testing.assert_close(scheduler.sigmas[:-1], scheduler.timesteps / 1000, atol=2e-6, rtol=0)
-    with pytest.raises(InputError, match="an EDM network is fed"):
+    with pytest.raises(InputError, match="an EDM network receives"):
         FewStepScheduler(sigma_data=0.5, integer_timesteps=True).set_timesteps(4)
 
 

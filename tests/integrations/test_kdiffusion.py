@@ -299,7 +299,7 @@ class TestWithoutThePackage:
             (lambda self: self.run([3.0, 3.0, 0.0]), "drop repeated"),
             (lambda self: self.run(solver="sa"), "seeds"),
             (lambda self: self.run(solver="unipcs"), "did you mean 'unipc'"),
-            (lambda self: self.run(solver=fs.UniPC().plan(fs.grids.karras(LEVELS, 7))), "give its own"),
+            (lambda self: self.run(solver=fs.UniPC().plan(fs.grids.karras(LEVELS, 7))), "give those that it has"),
             (
                 lambda self: kdiffusion.in_sigma(
                     fs.UniPC().plan(fs.TimeGrid(fs.processes.VPCosine(), [1.0, 0.5, 0.1]))

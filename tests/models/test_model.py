@@ -21,6 +21,6 @@ def test_guidance_is_put_around_the_denoiser():
     assert isinstance(guided.denoiser, ClassifierFree) and guided.denoiser.inner is denoiser
     x, t, label = torch.ones(2, 3), torch.tensor(1.0), torch.tensor([1, 3])
     assert torch.equal(guided.denoiser(x, t, label), 2.5 * denoiser(x, t, label))
-    for scale, words in ((float("nan"), "guidance_scale"), (2.0, "no null condition that is known")):
+    for scale, words in ((float("nan"), "guidance_scale"), (2.0, "no known null condition")):
         with pytest.raises(InputError, match=words):
             (Model(denoiser) if scale == scale else model).guided(scale)

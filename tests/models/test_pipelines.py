@@ -266,7 +266,7 @@ def test_a_model_of_classes_asks_for_one(tmp_path):
 def test_mistakes_are_answered(tmp_path):
     pipe = unconditional("epsilon")
     pipe.save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="no null condition"):
+    with pytest.raises(InputError, match="no known null condition"):
         load_pipeline(tmp_path).guided(2.0)
     weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:50])

@@ -29,7 +29,7 @@ ALL = [
 ]
 each = pytest.mark.parametrize("process", ALL, ids=repr)
 
-REFUSED = "does not take these settings|is 'abc'|='abc'|no number|num is -1"
+REFUSED = "does not take these settings|is 'abc'|='abc'|neither a number|num is -1"
 
 
 @each

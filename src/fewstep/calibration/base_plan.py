@@ -27,11 +27,11 @@ def base_plan(solver: Solver, grid: TimeGrid) -> Plan:
     if plan.stochastic:
         start, end = grid.times[plan.interval[plan.noise_scale != 0][0] + torch.arange(2)].tolist()
         raise InputError(
-            f"{plan.solver} adds noise from t = {start:.6g} to {end:.6g}: its samples have no one solution to be "
+            f"{plan.solver} adds noise from t = {start:.6g} to {end:.6g}: its samples have no single solution to be "
             "fitted to. Calibrate a deterministic solver: fs.UniPC(), or tau=0 or eta=0."
         )
     if plan.analytic:
-        raise InputError(f"{plan.solver}: calibrate chooses its own; leave analytic_first out, and write analytic=1.")
+        raise InputError(f"{plan.solver}: leave analytic_first out; calibrate chooses it, by analytic=1.")
     if not foldable(plan):
         raise InputError(
             f"{plan.solver} makes {plan.nfe} calls in {plan.steps} steps: calibration fits one row a call. Take "

@@ -232,7 +232,9 @@ def _counts(analytic: int | str) -> list[int]:
         return list(range(MOST_ANALYTIC + 1))
     number = as_integer(analytic)
     if number is None or number < 0:
-        raise InputError(f"analytic is {shown(analytic)}: give 'auto', or how many first predictions are formulas.")
+        raise InputError(
+            f"analytic is {shown(analytic)}: give 'auto', or how many of the first predictions are formulas."
+        )
     return [number]
 
 

@@ -56,9 +56,9 @@ def calibrate(settings: CalibrateSettings) -> None:
     plan, report = recipe.plan, recipe.report
     typer.echo(f"{plan.steps} steps, {plan.nfe} network calls: {report} -> {settings.out}")
     if report is not None and report.held_out < FEW:
-        typer.echo(f"{report.held_out} of {settings.num} noises were held out: few; take --num {4 * FEW} or more.")
+        typer.echo(f"only {report.held_out} of {settings.num} noises were held out: take --num {4 * FEW} or more.")
     if report is not None and report.kept == "base":
-        typer.echo("The fit was not better than the solver's own rows on the held-out noises: these were kept.")
+        typer.echo("The fit was no better than the solver's rows on the held-out noises, so those were kept.")
 
 
 def _number(analytic: str) -> Any:

@@ -71,7 +71,7 @@ def _made(
 ) -> TimeGrid:
     """Return the grid of that name; a plain "optimized" is optimised for the spectrum, or the bound that is asked for.
 
-    An end that a grid does not have is left to its habit.
+    An end that a grid does not have is left to its default.
     """
     if name == "optimized":
         goal: dict[str, Any] = {"spectrum": spectrum} if power is None else {"error_power": power}
@@ -82,14 +82,14 @@ def _made(
 
 
 def _end(text: str) -> End:
-    if text == "habit":
+    if text == "default":
         return None
     if text == "zero":
         return "zero"
     try:
         return float(text)
     except ValueError as error:
-        raise InputError(f"--end is {text!r}: give a time, 'zero' or 'habit'.") from error
+        raise InputError(f"--end is {text!r}: give a time, 'zero' or 'default'.") from error
 
 
 def _print(grid: TimeGrid, solver: Solver, error: Predicted | Bounds) -> None:

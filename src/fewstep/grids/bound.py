@@ -62,7 +62,9 @@ def _asked(error: Callable[[Tensor], Tensor], half_logsnr: Tensor) -> Tensor:
     try:
         made = torch.as_tensor(error(half_logsnr), dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as wrong:
-        raise InputError(f"error_power is {shown(error)}, and no function of λ, tensor to tensor: {wrong}.") from wrong
+        raise InputError(
+            f"error_power is {shown(error)}, which is not a function of λ, tensor to tensor: {wrong}."
+        ) from wrong
     if made.shape != half_logsnr.shape:
         raise InputError(f"error_power returned {tuple(made.shape)} for λ of {tuple(half_logsnr.shape)}.")
     return made

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 End = float | Literal["zero"] | None
-"""Where a grid ends: a time, "zero" (a last interval from t_min to the noise-free end), or the process's habit."""
+"""Where a grid ends: a time, "zero" (a last interval from t_min to the noise-free end), or the default, None."""
 MOST = 10_000
 """The most steps of a grid."""
 Start = float | Literal["noise"] | None
@@ -54,7 +54,7 @@ def uniform_logsnr(process: Process, steps: int, *, start: Start = None, end: En
 
 @registered
 def uniform_time(process: Process, steps: int, *, start: Start = None, end: End = None) -> TimeGrid:
-    """Return the grid that is even in time (in the clock before the shift, for a flow; DDIM's habit)."""
+    """Return the grid that is even in time (in the clock before the shift, for a flow), as DDIM's."""
     process = as_process(process)
     return _spaced(process, steps, start, end, process.clock, process.from_clock)
 

@@ -104,7 +104,9 @@ def read(spec: str | os.PathLike[str] | TimeGrid, steps: int | None = None) -> T
     if isinstance(spec, (TimeGrid, os.PathLike)) or spec.endswith(".json"):
         grid = spec if isinstance(spec, TimeGrid) else _from_file(Path(spec))
         if steps not in (None, grid.steps):
-            raise InputError(f"{_shown(spec)} has {grid.steps} steps, not {steps}: ask for {grid.steps}, or leave it.")
+            raise InputError(
+                f"{_shown(spec)} has {grid.steps} steps, not {steps}: ask for {grid.steps}, or leave steps out."
+            )
         return grid
     name, settings = parse(spec)
     check("grid", name.replace("-", "_"), NAMES, settings, besides=("process", "solver", "steps"))

@@ -272,7 +272,7 @@ def _checked(plan: Plan, sigmas: Tensor) -> Plan:
     own = sigmas_of(moved)
     if own.shape != sigmas.shape or not torch.allclose(own, sigmas.detach().cpu().double(), rtol=1e-6, atol=0.0):
         raise InputError(
-            f"the plan is of the sigmas {_shown(own)}, not of {_shown(sigmas)}: give its own, "
+            f"the plan is of the sigmas {_shown(own)}, not of {_shown(sigmas)}: give those that it has, "
             "kdiffusion.sigmas_of(plan)."
         )
     return moved

@@ -34,7 +34,7 @@ def checked_metrics(names: Sequence[str]) -> list[str]:
         if name not in METRICS:
             raise unknown_name("metric", name, METRICS)
     if not names:
-        raise InputError(f"no metric is asked for: choose among {', '.join(METRICS)}.")
+        raise InputError(f"no metric is given: choose among {', '.join(METRICS)}.")
     return list(dict.fromkeys(names))
 
 

@@ -66,7 +66,7 @@ class Extractor:
             made = self._asked(images)
         except torch.cuda.OutOfMemoryError as error:
             raise InputError(
-                f"{len(images)} images do not fit in {self.device}'s memory: take fewer a batch."
+                f"{len(images)} images do not fit in {self.device}'s memory: use smaller batches."
             ) from error
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]

@@ -26,7 +26,7 @@ def torchscript(path: Path, device: torch.device) -> Network:
     try:
         torch.jit.load(str(path), map_location="cpu")
     except (RuntimeError, ValueError) as error:
-        raise InputError(f"{str(path)!r} is no TorchScript file: write it with torch.jit.save.") from error
+        raise InputError(f"{str(path)!r} is not a TorchScript file: write it with torch.jit.save.") from error
     return torch.jit.load(str(path), map_location=device).eval()  # .to(device) would leave traced constants behind.
 
 
@@ -50,7 +50,7 @@ def dinov2(path: Path, device: torch.device) -> Network:
         raise InputError(f"{str(path)!r} holds no model of transformers: {str(error).splitlines()[0]}") from error
     absent = sorted(map(str, [*loaded["missing_keys"], *loaded["mismatched_keys"]]))
     if absent:
-        raise InputError(f"{str(path)!r} has no weights that fit for {', '.join(absent[:3])}, …: save the model again.")
+        raise InputError(f"{str(path)!r} has no weights for {', '.join(absent[:3])}, …: save the model again.")
     model = model.eval().requires_grad_(False).to(device)
     scale = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], device=device)
     mean, deviation = scale.view(2, 3, 1, 1)

@@ -55,8 +55,8 @@ def frechet_distance(one: FeatureSet, other: FeatureSet) -> float:
     for side in (left, right):
         if side.count < len(side.mean):
             warnings.warn(
-                f"there are {side.count} samples for {len(side.mean)} features: a covariance of so few is far from "
-                "that of many, and the distance is too large by an amount that depends on their number.",
+                f"there are {side.count} samples for {len(side.mean)} features: the covariance of so few is "
+                "unreliable, and the distance is too large by an amount that depends on their number.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -64,8 +64,7 @@ def frechet_distance(one: FeatureSet, other: FeatureSet) -> float:
     for least, most in ((values[0], values[-1]), (torch.linalg.eigvalsh(second)[[0, -1]])):
         if float(least) < -1e-6 * max(1e-12, abs(float(most))):
             raise InputError(
-                f"a covariance has the eigenvalue {float(least):.3g}: it is none; the statistics are damaged, measure "
-                "anew."
+                f"a covariance has the eigenvalue {float(least):.3g}: the statistics are damaged, measure them again."
             )
     root = (vectors * values.clamp(min=0.0).sqrt()) @ vectors.T
     shared = torch.linalg.eigvalsh(root @ second @ root).clamp(min=0.0).sqrt().sum()

@@ -73,7 +73,7 @@ def check_path(path: Path) -> None:
         raise InputError(f"{str(path)!r} does not exist: give an .npz, or a folder of .npz or pictures.")
     if not path.is_dir() and (not path.is_file() or path.suffix not in (".npz", ".zip")):
         raise InputError(
-            f"{str(path)!r} is no .npz: give an .npz, a .zip of pictures, or a folder of .npz or pictures."
+            f"{str(path)!r} is not an .npz: give an .npz, a .zip of pictures, or a folder of .npz or pictures."
         )
 
 
@@ -208,7 +208,7 @@ def _warn_of_losses(names: list[str]) -> None:
     lossy = [name for name in names if Path(name).suffix.lower() in LOSSY]
     if lossy:
         warnings.warn(
-            f"{len(lossy)} of {len(names)} pictures may be compressed with losses ({Path(lossy[0]).name}, …), which "
+            f"{len(lossy)} of {len(names)} pictures may be lossily compressed ({Path(lossy[0]).name}, …), which "
             "shifts distances of features: PNG keeps pixels as they are.",
             UserWarning,
             stacklevel=3,
@@ -228,7 +228,7 @@ def _check_complete(folder: Path) -> None:
     if missing:
         raise InputError(
             f"{str(folder)!r} is not complete: {len(missing)} of {len(wanted)} files are missing ({missing[0]}, …); "
-            "run the same fewstep generate again, it makes them."
+            "run the same fewstep generate again to make them."
         )
 
 
@@ -242,7 +242,7 @@ def _pixels(name: str, source: Any) -> np.ndarray:
         try:
             opened = Image.open(source)
         except Image.DecompressionBombError as error:
-            raise InputError(f"{name!r} claims to be enormous ({error}): leave it out.") from error
+            raise InputError(f"{name!r} claims an enormous size ({error}): leave it out.") from error
     with _whole(Path(name)), opened as picture:
         if picture.width * picture.height > LARGEST:
             raise InputError(

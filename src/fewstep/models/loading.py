@@ -41,7 +41,7 @@ def load_entry(text: str) -> Model:
     except (ImportError, AttributeError) as error:
         raise InputError(f"--model is {text!r}: {error}; write module:function, importable from here.") from error
     if not callable(make):
-        raise InputError(f"--model is {text!r}, which is {type(make).__name__}: name a function that takes nothing.")
+        raise InputError(f"--model is {text!r}, which is {type(make).__name__}: name a function without arguments.")
     try:
         inspect.signature(make).bind()
     except (TypeError, ValueError) as error:

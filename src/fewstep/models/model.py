@@ -59,7 +59,7 @@ class Model:
             return self
         if self.null_cond is None:
             raise InputError(
-                f"guidance_scale is {guidance_scale:g}: this model has no null condition that is known; leave it, or "
+                f"guidance_scale is {guidance_scale:g}: this model has no known null condition; leave it out, or "
                 "guide the model in the function that makes it."
             )
         return replace(self, denoiser=ClassifierFree(self.denoiser, guidance_scale, self.null_cond))

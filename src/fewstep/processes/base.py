@@ -54,7 +54,9 @@ def as_float64(value: Any) -> Tensor:
     try:
         return torch.as_tensor(value, dtype=torch.float64, device=HOST)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise InputError(f"{shown(value)} is no number and no sequence of numbers: give such, or a tensor.") from error
+        raise InputError(
+            f"{shown(value)} is neither a number nor a sequence of numbers: give one, or a tensor."
+        ) from error
 
 
 def log_alpha_at(half_logsnr: Tensor) -> Tensor:

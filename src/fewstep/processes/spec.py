@@ -29,13 +29,13 @@ def parse(spec: str) -> tuple[str, dict[str, Any]]:
         InputError: if a setting has no "=".
     """
     if not isinstance(spec, str):
-        raise InputError(f"{shown(spec)} is no name: write one, with settings if wanted, as name:key=value.")
+        raise InputError(f"{shown(spec)} is not a name: write one, with settings if needed, as name:key=value.")
     name, _, rest = spec.partition(":")
     settings: dict[str, Any] = {}
     for part in filter(None, (piece.strip() for piece in OUTSIDE.split(rest))):
         key, equals, value = part.partition("=")
         if not equals:
-            raise InputError(f"{part!r} in {spec!r} is no setting: write name:key=value,key=value.")
+            raise InputError(f"{part!r} in {spec!r} is not a setting: write name:key=value,key=value.")
         settings[key.strip()] = _value(value.strip())
     return name.strip().lower(), settings
 

@@ -122,7 +122,7 @@ class Profile(Stored):
         if self.skips not in (None, count):
             raise InputError(
                 f"the profile was made for a network of {self.skips} skips, this one has {count}: search one for "
-                "this network, or dataclasses.replace(profile, skips=None) to use it nevertheless."
+                "this network, or dataclasses.replace(profile, skips=None) to use it anyway."
             )
         if isinstance(self.rho, tuple):
             if len(self.rho) != count:
@@ -225,7 +225,7 @@ def _sampled(weight: Callable[[float], float]) -> list[tuple[float, float]]:
     try:
         return [(s, weight(s)) for s in SAMPLED]
     except TypeError as error:
-        raise InputError(f"sigma_weight is {shown(weight)}, and no function of σ/α: {error}.") from error
+        raise InputError(f"sigma_weight is {shown(weight)}, which is not a function of σ/α: {error}.") from error
 
 
 def _points(points: Any) -> tuple[tuple[float, float], ...]:

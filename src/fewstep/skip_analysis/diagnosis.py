@@ -119,5 +119,5 @@ def checked_parts(parts: Sequence[str]) -> tuple[str, ...]:
         if name not in PARTS:
             raise unknown_name("diagnostic", name, PARTS)
     if not parts:
-        raise InputError(f"no diagnostic is asked for: choose among {', '.join(PARTS)}.")
+        raise InputError(f"no diagnostic is given: choose among {', '.join(PARTS)}.")
     return tuple(dict.fromkeys(parts))

@@ -66,5 +66,5 @@ def _window(text: str) -> taus.Tau:
         low, high = bounds.split(":")
         numbers = float(value), float(low), float(high)
     except ValueError as error:
-        raise InputError(f"tau={text} is no window: write tau=1@0.05:1, the value at σ/α from 0.05 to 1.") from error
+        raise InputError(f"tau={text} is not a window: write tau=1@0.05:1, the value at σ/α from 0.05 to 1.") from error
     return taus.window(*numbers)

@@ -100,7 +100,7 @@ def test_what_was_measured_is_not_measured_again(tmp_path):
         (["--num", 0], "at least 1"),
         (["--solvers", ""], "nothing to compare"),
         (["--peers", "unipcc"], "did you mean 'unipc'"),
-        (["--dtype", "bfloat16"], "decides its own type"),
+        (["--dtype", "bfloat16"], "sets its type itself"),
         (["--dtype", "bf16"], "unknown dtype 'bf16'"),
         (["--reference", "missing.npz"], "does not exist"),
         (["--features", "torchscript:missing.pt"], "cannot be read"),

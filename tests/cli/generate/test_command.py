@@ -127,7 +127,7 @@ def test_a_mistake_ends_two_processes_with_a_line_each(tmp_path, entry):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     ended = two_processes.start(["generate", "--model", entry, "--num", "2", "--out", "full"], tmp_path)
-    assert ended.returncode and "error: --out is 'full', which has other things in it" in ended.stderr
+    assert ended.returncode and "error: --out is 'full', which holds other files" in ended.stderr
     assert "[rank1]" not in ended.stderr and os.listdir(tmp_path / "full") == ["thesis.txt"]
 
 
@@ -140,7 +140,7 @@ def test_other_settings_are_refused_and_nothing_changes(tmp_path, entry, fails):
     assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "thesis.txt").write_text("mine")
-    assert "other things" in fails(*words[:-1], tmp_path / "b")
+    assert "other files" in fails(*words[:-1], tmp_path / "b")
     assert os.listdir(tmp_path / "b") == ["thesis.txt"]
 
 
@@ -185,7 +185,7 @@ def test_too_little_memory_is_one_line(tmp_path, entry, fails, monkeypatch):
         (["--num", 2, "--batch-size", 0], "at least 1"),
         (["--num", 2, "--prompt", "a cat"], "takes no prompts"),
         (["--num", 2, "--class", 3], "has no classes"),
-        (["--num", 2, "--guidance", 2], "no null condition"),
+        (["--num", 2, "--guidance", 2], "no known null condition"),
         (["--num", 2, "--model", "network.pkl"], "add --trust-pickle"),
         (["--num", 2, "--model", "nowhere:model"], "module:function"),
         (["--num", 2, "--model", "support.generating:broken"], "not finite"),

@@ -85,7 +85,7 @@ class Bench:
         if broken:
             names = "; ".join(f"{cell.solver} on {cell.grid}, {cell.steps} steps" for cell in broken)
             raise InputError(
-                f"{len(broken)} of {len(ordered)} cells have no figures, for a state or an image was not finite: "
+                f"{len(broken)} of {len(ordered)} cells have no figures, because a state or an image was not finite: "
                 f"{names}. Leave them out, or compute in float32; the other cells are kept."
             )
 

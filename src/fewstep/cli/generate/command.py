@@ -37,7 +37,7 @@ QUEUE = 2
 
 
 def generate(settings: GenerateSettings) -> None:
-    """Draw many samples into a folder; the same command again goes on where a run was stopped."""
+    """Draw many samples into a folder; the same command resumes a run that was stopped."""
     out, asked, class_ = settings.out, Asked.of(settings), settings.class_
     wanted, texts = parse_seeds(settings.seeds, settings.num), read_prompts(settings.prompt, settings.prompts)
     worker = workers(settings.device)

@@ -22,9 +22,9 @@ __all__ = ["CalibrateSettings"]
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrateSettings(ConditionSettings, SamplerSettings, ModelSettings):
-    """Fit a solver's coefficients, and with --search its times, to a model; sample with the recipe that is written.
+    """Fit a solver's coefficients, and with --search its times, to a model, as a recipe to sample with.
 
-    The solver adds no noise; --search starts at the grid. The recipe is for the guidance scale that is given here.
+    The solver adds no noise; --search starts at the grid. The recipe is for the guidance scale given here.
 
     Example: fewstep calibrate --model fashion-mnist --steps 6 --search --out recipe.json
     """
@@ -43,7 +43,7 @@ class CalibrateSettings(ConditionSettings, SamplerSettings, ModelSettings):
     loss: Annotated[str, typer.Option(help="square, root (few noises with large errors count less), or auto.")] = "auto"
     reference_steps: Annotated[int, typer.Option(help="Calls of the reference solution of each noise.")] = 100
     objective: Annotated[str, typer.Option(help="final, or local: the row-by-row fit alone.")] = "final"
-    budget: Annotated[int | None, typer.Option(help="Network calls after which --search begins nothing new.")] = None
+    budget: Annotated[int | None, typer.Option(help="Network calls after which --search starts no new trial.")] = None
     batch_size: BatchSize = 32
 
     def __post_init__(self) -> None:

@@ -27,7 +27,7 @@ class CompareSettings(ConditionSettings, ModelSettings):
     Example: fewstep compare --solvers unipc,dpmpp,ddim --grids karras --steps 5,8,10 --num 1000 --out table
     """
 
-    out: Annotated[Path, typer.Option(help="A folder for the results; the same command again goes on in it.")]
+    out: Annotated[Path, typer.Option(help="A folder for the results; the same command resumes in it.")]
     solvers: Annotated[
         str | None,
         typer.Option(help="Solvers, as unipc:order=2,ddim.", show_default="the recommended, dpmpp, ddim"),
@@ -37,17 +37,17 @@ class CompareSettings(ConditionSettings, ModelSettings):
         typer.Option(help="Grids, as optimized,karras.", show_default="the recommended, karras, uniform_logsnr"),
     ] = None
     steps: Annotated[str, typer.Option(help="Numbers of steps, as 5,8,10.")] = "5,8,10"
-    recipes: Annotated[str, typer.Option(help="Recipes of fewstep calibrate to compare too: a.json,b.json.")] = ""
+    recipes: Annotated[str, typer.Option(help="Recipes of fewstep calibrate to compare with: a.json,b.json.")] = ""
     peers: Annotated[
         str,
         typer.Option(
-            help="Diffusers' own schedulers to compare too: unipc,dpmpp2,dpmpp3,deis,sa,unipc_karras,dpmpp2_karras."
+            help="Diffusers' schedulers to compare with: unipc,dpmpp2,dpmpp3,deis,sa,unipc_karras,dpmpp2_karras."
         ),
     ] = ""
     metrics: Annotated[
         str | None, typer.Option(help="Some of error,fd.", show_default="error, and fd where features are known")
     ] = None
-    num: Annotated[int, typer.Option(help="Samples a cell, with the seeds from 0 on.")] = 256
+    num: Annotated[int, typer.Option(help="Samples a cell, with seeds from 0.")] = 256
     features: Annotated[
         str | None,
         typer.Option(help="The features of fd, as in fewstep evaluate, or none.", show_default="the model's, if known"),

@@ -16,7 +16,7 @@ __all__ = ["GenerateSettings"]
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateSettings(ConditionSettings, RecipeSamplerSettings, ModelSettings):
-    """Draw many samples into a folder; the same command again goes on where a run was stopped.
+    """Draw many samples into a folder; the same command resumes a run that was stopped.
 
     Sample i depends on seed i alone. Several GPUs or processes: accelerate launch --multi_gpu --num_processes 2 -m
     fewstep.cli generate …
@@ -24,13 +24,13 @@ class GenerateSettings(ConditionSettings, RecipeSamplerSettings, ModelSettings):
     Example: fewstep generate --solver sa:few_step=True --steps 6 --num 50000 --out samples
     """
 
-    out: Annotated[Path, typer.Option(help="The folder of the samples; the same command again goes on in it.")]
-    num: Annotated[int | None, typer.Option(help="How many samples, with the seeds from 0 on.")] = None
+    out: Annotated[Path, typer.Option(help="The folder of the samples; the same command resumes in it.")]
+    num: Annotated[int | None, typer.Option(help="How many samples, with seeds from 0.")] = None
     seeds: Annotated[str | None, typer.Option(help="The seeds: 0-49999, or 3,5,8-10.")] = None
     batch_size: BatchSize = 256
     shard_size: Annotated[
         int,
-        typer.Option(help="Samples in a file, and at most in a network call; what a killed run may have to do again."),
+        typer.Option(help="Samples in a file, and at most in a network call; what a killed run may have to redo."),
     ] = 1024
     format_: Annotated[str, typer.Option("--format", help="npz, or png: a picture for each seed.")] = "npz"
 

@@ -34,12 +34,12 @@ class GridSettings:
     steps: Annotated[int | None, typer.Option(help="Intervals of the grid, 1 or more.", show_default="8")] = None
     grid: Annotated[
         str | None,
-        typer.Option(help="Which grid to print: optimized, karras, … or a .json file.", show_default="recommended"),
+        typer.Option(help="The grid to print: optimized, karras, … or a .json file.", show_default="recommended"),
     ] = None
     spectrum: Annotated[
         str | None,
         typer.Option(
-            help="Of the data: pixels, latents, video, a law as power:2, a .json file, or a model whose samples are "
+            help="The data's spectrum: pixels, latents, video, a law as power:2, a .json file, or a model whose samples are "
             "measured.",
             show_default="pixels",
         ),
@@ -51,11 +51,11 @@ class GridSettings:
             show_default="none",
         ),
     ] = None
-    end: Annotated[str, typer.Option(help="The last time, 'zero', or 'habit' for the process's own.")] = "habit"
+    end: Annotated[str, typer.Option(help="The last time, 'zero', or 'default' for the process's.")] = "default"
     out: Annotated[Path | None, typer.Option(help="Write the grid to this .json file.")] = None
     plot: Annotated[
         Path | None,
-        typer.Option(help="Draw it, and its error by frequency, beside the others into this .png or .svg file."),
+        typer.Option(help="Plot it, and its error by frequency, beside other grids into this .png or .svg file."),
     ] = None
     compare: Annotated[
         bool, typer.Option("--compare", help="Print the predicted error of all solvers on all grids.")
@@ -63,7 +63,7 @@ class GridSettings:
 
     def __post_init__(self) -> None:
         if self.spectrum is not None and self.error_power is not None:
-            raise InputError("--error-power is of the bound, which knows no spectrum: leave it or --spectrum out.")
+            raise InputError("--error-power and --spectrum are both given, of two objectives: leave one out.")
         check_suffix("--out", self.out, (".json",))
         check_suffix("--plot", self.plot, (".png", ".svg"))
 

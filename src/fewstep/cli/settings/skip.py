@@ -29,15 +29,14 @@ DATA = "Real images: an .npz with 'images' (and 'labels' for their classes), or 
 Features = Annotated[
     str | None,
     typer.Option(
-        help="fashion-mnist, inception:FILE, dinov2:FOLDER, torchscript:FILE, or none; those made for the model, if "
-        "there are some."
+        help="fashion-mnist, inception:FILE, dinov2:FOLDER, torchscript:FILE, or none; by default those for the model."
     ),
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiagnoseSettings(ModelSettings):
-    """Measure on real images what scaled skips do to a model.
+    """Measure the effect of scaled skips on a model, on real images.
 
     The ratio of each skip's norm to the hidden features', the denoising loss in pixels and in features, and how near
     to a Gaussian images come along the ODE, the latter two with and without tuning.
@@ -49,7 +48,7 @@ class DiagnoseSettings(ModelSettings):
     out: Annotated[Path, typer.Option(help="A new folder for a figure of each diagnostic and diagnosis.json.")]
     bottom: Annotated[float, typer.Option(help="ρ of the deepest skip.")] = 0.8
     top: Annotated[float, typer.Option(help="ρ of the outermost skip.")] = 1.0
-    skip: Annotated[str | None, typer.Option(help=f"Instead of the two: {PROFILE}")] = None
+    skip: Annotated[str | None, typer.Option(help=f"In place of both: {PROFILE}")] = None
     features: Features = None
     num: Annotated[int, typer.Option(help="Real images, drawn from the data at random, 2 or more.")] = 128
     levels: Annotated[int, typer.Option(help="Noise levels, 2 or more.")] = 12
@@ -79,7 +78,7 @@ class DiagnoseSettings(ModelSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings(SamplerSettings, ModelSettings):
-    """Search for the ρ that suits a model, a solver and a number of steps; sample with --skip and what is written.
+    """Search for the ρ that suits a model, a solver and a number of steps, as a profile for --skip.
 
     Example: fewstep skip search --steps 8 --metric fd --bottom 0.5:1.0 --num 500 --out profile.json
     """
@@ -88,7 +87,7 @@ class SearchSettings(SamplerSettings, ModelSettings):
     metric: Annotated[str, typer.Option(help="fd of samples, or feature-loss of real images (with --data).")] = "fd"
     bottom: Annotated[str, typer.Option(help="ρ of the deepest skip: a range, 0.5:1.0, or a number.")] = "0.5:1.0"
     top: Annotated[str, typer.Option(help="ρ of the outermost skip: a number, or a range to search too.")] = "1.0"
-    method: Annotated[str, typer.Option(help="golden (golden sections), or grid (even).")] = "golden"
+    method: Annotated[str, typer.Option(help="golden (golden-section search), or grid (evenly spaced).")] = "golden"
     points: Annotated[int, typer.Option(help="Evaluations of each range, 2 or more.")] = 6
     num: Annotated[int, typer.Option(help="Samples, or real images, of each evaluation.")] = 500
     seed: Annotated[int, typer.Option(help="The first sample's seed; all evaluations have the same.")] = 0

@@ -84,7 +84,7 @@ def enter(folder: Path, manifest: Mapping[str, Any], leads: bool = True) -> None
             write_json(path, {**held, ALSO: [*held.get(ALSO, ()), manifest["versions"]]})
         return
     if folder.exists() and not (folder.is_dir() and all(p.name.startswith(UNFINISHED) for p in folder.iterdir())):
-        raise InputError(f"--out is {str(folder)!r}, which has other things in it: choose another name or empty it.")
+        raise InputError(f"--out is {str(folder)!r}, which holds other files: choose another name or empty it.")
     if not folder.absolute().parent.is_dir():
         raise InputError(f"--out is {str(folder)!r}: the folder above it does not exist; make it first.")
     try:
@@ -115,7 +115,7 @@ def _compared(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
             difference = _difference(key, held.get(key), wanted[key])
             raise InputError(
                 f"{str(path.parent)!r} was made with other settings: {difference}; "
-                "choose another --out, or the settings of before."
+                "choose another --out, or the earlier settings."
             )
     return held
 

@@ -51,10 +51,10 @@ def load_model(settings: ModelSettings, guidance: float | None = None, device: s
     is_pickle, is_entry = path.suffix in (".pkl", ".pickle", ".pt", ".pth"), ":" in name
     if (is_pickle or is_entry) and guidance not in (None, 1.0):
         raise InputError(
-            f"--guidance is {guidance:g}: this model has no null condition that is known; guide it itself."
+            f"--guidance is {guidance:g}: this model has no known null condition; apply guidance in its own code."
         )
     if (is_pickle or is_entry) and dtype != "float32":
-        raise InputError(f"--dtype is {dtype}: this model decides its own type; leave it out, or change it there.")
+        raise InputError(f"--dtype is {dtype}: this model sets its type itself; leave it out, or change it there.")
     if is_pickle:
         if not settings.trust_pickle:
             raise InputError(f"{name!r} is a pickle, and loading one runs code: add --trust-pickle if you trust it.")
@@ -71,7 +71,7 @@ def load_model(settings: ModelSettings, guidance: float | None = None, device: s
     if name not in zoo.MODELS:
         raise InputError(
             f"--model is {name!r}, which is neither an embedded model ({', '.join(zoo.MODELS)}) nor a folder here: "
-            "give a folder that save_pretrained wrote; nothing is downloaded by a hub's name."
+            "give a folder that save_pretrained wrote; models are not downloaded by name."
         )
     return zoo.model(name, device=device, dtype=kind).guided(guidance)
 

@@ -27,7 +27,7 @@ def tuned_by(profile: Profile, denoiser: DataPredictor) -> Tuned:
     if searched and searched != fingerprint(denoiser):
         warnings.warn(
             "the skip profile was searched on another model (the fingerprint of weights and "
-            "configuration differs): it may do harm; run fewstep skip search for this one.",
+            "configuration differs): it may make samples worse; run fewstep skip search for this one.",
             UserWarning,
             stacklevel=2,
         )

@@ -77,4 +77,4 @@ def _wait(barrier: Callable[[], Any]) -> None:
     try:
         barrier()
     except RuntimeError as error:
-        raise InputError("another process has stopped: see its own error.") from error
+        raise InputError("another process has stopped: see its error.") from error

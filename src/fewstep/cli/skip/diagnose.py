@@ -33,7 +33,7 @@ FORMAT = "fewstep-skip-diagnosis/1"
 
 
 def diagnose(settings: DiagnoseSettings) -> None:
-    """Measure on real images what scaled skips do to a model."""
+    """Measure the effect of scaled skips on a model, on real images."""
     check_writable(settings.out)
     texts, parts = read_prompts(None, settings.prompts), checked_parts(names(settings.diagnostics))
     profile = Profile(settings.bottom, settings.top) if settings.skip is None else skip.named(settings.skip)

@@ -61,6 +61,6 @@ def _classes(model: Model, labels: np.ndarray | None, class_: str, num: int) -> 
     if class_ == "data":
         return None if labels is None or classes is None else torch.from_numpy(labels).long()
     if class_ == "each":
-        raise InputError("--class is 'each', which real images have not: write data, none or a class number.")
+        raise InputError("--class is 'each', which does not apply to real images: write data, none or a class number.")
     numbers = class_numbers(class_, range(num), classes)
     return None if numbers is None else torch.tensor(numbers)

@@ -104,7 +104,9 @@ class FewstepSkipTuning(io.ComfyNode):
         window = None
         if (start, end) != (0.0, 1.0):
             if not start < end:
-                raise InputError(f"the scaling goes from {start:g} to {end:g} of the process: let start be below end.")
+                raise InputError(
+                    f"the scaling goes from {start:g} to {end:g} of the process: give a start below the end."
+                )
             sampling = model.get_model_object("model_sampling")
             window = (ratio_at(sampling, end), ratio_at(sampling, start))
         return io.NodeOutput(tuned(model, Profile(bottom, top, sigma_window=window)))

@@ -121,4 +121,4 @@ def _warn(key: str, value: Any, own: Mapping[str, Any]) -> None:
     if advice and not any(value is v or value == v for v in fine):
         warnings.warn(f"FewStepScheduler does not honour {key}={value!r}: {advice}.", UserWarning, stacklevel=4)
     elif not advice and key not in own and key not in NO_MATTER:
-        warnings.warn(f"FewStepScheduler does not know {key}={value!r}: it is not used.", UserWarning, stacklevel=4)
+        warnings.warn(f"FewStepScheduler does not know {key}={value!r}: it is ignored.", UserWarning, stacklevel=4)

@@ -217,7 +217,7 @@ def formulation_of(config: Mapping[str, Any], alphas_cumprod: Tensor, mu: float 
     if is_flow and config["sigma_data"] is not None:
         raise InputError(
             f"a flow with sigma_data={config['sigma_data']!r} is Cosmos 2's: its pipeline computes with EDM's levels "
-            "in place of a flow's, which FewStepScheduler cannot follow; keep its own scheduler."
+            "in place of a flow's, which FewStepScheduler cannot follow; keep its scheduler."
         )
     if config["sigma_data"] is not None:
         process = EDM(config["sigma_min"] or 0.002, config["sigma_max"] or 80.0)

@@ -33,7 +33,7 @@ def check_replaceable(pipe: Any) -> None:
     """
     for name in _names(pipe):
         if name in TIED:
-            raise InputError(f"{name} {TIED[name]}: keep its own scheduler.")
+            raise InputError(f"{name} {TIED[name]}: keep its scheduler.")
 
 
 def needed_settings(pipe: Any) -> dict[str, Any]:

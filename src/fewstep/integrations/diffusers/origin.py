@@ -56,7 +56,7 @@ def class_of_config(config: Mapping[str, Any]) -> str:
     signs = (*SETTINGS, *BETAS) if config.get("_class_name") else SETTINGS
     if name not in READ and (hasattr(diffusers, name) or config.keys().isdisjoint(signs)):
         raise InputError(
-            f"{name} belongs to a process that FewStepScheduler does not know: keep the pipeline's own scheduler."
+            f"{name} belongs to a process that FewStepScheduler does not know: keep the pipeline's scheduler."
         )
     return name
 

@@ -36,7 +36,7 @@ def check_placement(config: Mapping[str, Any]) -> None:
     """
     if isinstance(config["grid"], (int, float)):
         raise InputError(
-            f"grid is {config['grid']!r}: it says where the steps are, as 'optimized'; how many there are is "
+            f"grid is {config['grid']!r}: it says where the steps are, such as 'optimized'; their number is "
             "the pipeline's num_inference_steps, or the steps of fs.enable."
         )
     if isinstance(config["grid"], str):
@@ -100,7 +100,7 @@ def on_whole_indices(formulation: Formulation, times: Tensor) -> Tensor:
         InputError: if there are more steps than whole numbers, or the network has a continuous level for a time.
     """
     if not formulation.indices:
-        raise InputError("integer_timesteps=True: an EDM network is fed ¼·log σ, no whole number; leave it False.")
+        raise InputError("integer_timesteps=True: an EDM network receives ¼·log σ, which is not whole; leave it False.")
     lowest, sign = (1.0, 1.0) if isinstance(formulation, FlowFormulation) else (0.0, 1.0)
     if isinstance(formulation, FlowFormulation) and formulation.inverted:
         lowest, sign = 1.0 - formulation.indices, -1.0

@@ -49,7 +49,7 @@ class RecipeSolver(Solver):
         own = self.recipe.plan
         if not torch.equal(grid.times, own.times):
             raise InputError(
-                f"a recipe runs its own {own.steps} steps from the first to the last: leave timesteps, sigmas and "
+                f"a recipe runs its {own.steps} steps from first to last: leave timesteps, sigmas and "
                 "strength out, or take a scheduler without a recipe."
             )
         if not agree(grid.process, own.process, own.times):
@@ -75,7 +75,7 @@ def process_settings(recipe: Recipe) -> dict[str, Any]:
     if prediction == "flow" and isinstance(process, RectifiedFlow):
         return {"prediction_type": names[prediction], "flow_shift": process.shift}
     raise InputError(
-        f"the recipe is of {process!r} with a network that predicts {prediction!r}: give the pipeline's own settings, "
+        f"the recipe is of {process!r} with a network that predicts {prediction!r}: give the pipeline's settings, "
         "FewStepScheduler.from_recipe(path, pipe.scheduler.config)."
     )
 

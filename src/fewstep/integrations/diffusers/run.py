@@ -203,7 +203,7 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
             warnings.warn(message, UserWarning, stacklevel=2)
         if use_clipped_model_output or per_token_timesteps is not None:
             given = "use_clipped_model_output=True" if use_clipped_model_output else "per_token_timesteps"
-            raise InputError(f"{given} is not supported: leave it out, or keep the pipeline's own scheduler.")
+            raise InputError(f"{given} is not supported: leave it out, or keep the pipeline's scheduler.")
         following = self._stepped(model_output, timestep, sample, generator)
         if return_dict:
             return SchedulerOutput(prev_sample=following)
@@ -331,7 +331,7 @@ def _lead(plan: Plan) -> int:
     """Return how many steps come before the first network call of a folded plan."""
     lead = int(plan.evaluate.to(torch.int64).argmax())
     if not bool(plan.evaluate[lead:].all()):
-        raise InputError("the plan has formulas between network calls: a pipeline can run them before the first only.")
+        raise InputError("the plan has formulas between network calls: a pipeline can run them only before the first.")
     if bool((plan.noise_scale[:lead] != 0).any()):
         raise InputError("the plan adds noise before its first network call: a pipeline cannot; take fs.sample.")
     return lead
