@@ -77,7 +77,7 @@ def test_the_figure_shows_every_grid(tmp_path, suffix):
         (["--error-power", "1", "--spectrum", "pixels"], "leave one out"),
         (["--spectrum", "pixel"], "write latents, pixels"),
         (["--spectrum", "nowhere.json"], "cannot be read"),
-        (["--spectrum", "power:steep"], "is no setting"),
+        (["--spectrum", "power:steep"], "is not a setting"),
         (["--end", "never"], "'zero' or 'default'"),
         (["--out", "grid.txt"], ".json"),
         (["--plot", "grid.pdf"], ".png or .svg"),

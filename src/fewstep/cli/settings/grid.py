@@ -39,8 +39,7 @@ class GridSettings:
     spectrum: Annotated[
         str | None,
         typer.Option(
-            help="The data's spectrum: pixels, latents, video, a law as power:2, a .json file, or a model whose samples are "
-            "measured.",
+            help="The data's spectrum: pixels, latents, video, a law such as power:2, a .json file, or a model to measure.",
             show_default="pixels",
         ),
     ] = None
