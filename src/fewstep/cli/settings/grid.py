@@ -39,7 +39,7 @@ class GridSettings:
     spectrum: Annotated[
         str | None,
         typer.Option(
-            help="The data's spectrum: pixels, latents, video, a law such as power:2, a .json file, or a model to measure.",
+            help="Spectrum of the data: pixels, latents, video, a law (power:2), a .json file, or a model to measure.",
             show_default="pixels",
         ),
     ] = None
