@@ -199,11 +199,11 @@ class Denoiser(DataPredictor):
         shape: shape of one sample, so that it can be drawn from a seed alone.
         num_classes: the number of classes, so that a class can be checked.
         default_cond: what the network is given where ``cond`` is None, such as the null class (a number).
-        network_time: the map from t to what the network is fed; ``process.network_time`` by default
+        network_time: the map from t to what the network receives; ``process.network_time`` by default
             (VPDiscrete: N·t − 1, others t); diffusers' flow networks take ``lambda t: 1000 * t``.
         sigma_data: σ_d of "edm".
-        learned_variance: whether the network puts out a variance too, in a second half of its channels: it is cut off.
-        integer_times: whether the network looks its time up, as ``nn.Embedding`` does. It is then fed whole numbers,
+        learned_variance: whether the network outputs a variance too, in a second half of its channels; it is dropped.
+        integer_times: whether the network looks its time up, as ``nn.Embedding`` does. It then receives whole numbers,
             int64, and ``fs.sample`` moves the grid's times to them, σ with them; for processes with training steps.
 
     Raises:

@@ -100,7 +100,7 @@ def warn_if_other_fingerprint(recipe: Recipe, here: str) -> None:
     if own and here and own != here:
         warnings.warn(
             "this plan was calibrated on another model (the fingerprint of weights, their precision and configuration "
-            "differs): it may be worse than the solver's own rows; calibrate anew with fs.calibrate or fewstep "
+            "differs): it may be worse than the solver's rows; calibrate anew with fs.calibrate or fewstep "
             "calibrate.",
             UserWarning,
             stacklevel=3,

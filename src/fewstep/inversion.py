@@ -40,8 +40,8 @@ def invert(
     Args:
         denoiser: as for ``fs.execute``.
         solver: a deterministic one.
-        grid: the times to go through, as ever from noise to data; its last is above 0, for at the noise-free end the
-            data say nothing of their noise.
+        grid: the times to go through, from noise to data as always; the last is above 0, because at the noise-free
+            end the data hold no trace of their noise.
         x: [batch, …], the state at ``grid.times[-1]``.
         cond: what the denoiser takes as a condition.
         callback: as for ``fs.execute``, with noise predictions, and times that count from the grid's first time down.

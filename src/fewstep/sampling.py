@@ -31,7 +31,7 @@ def initial_state(
 
     ε of a seed s below 2³² is
     ``torch.randn(shape, generator=torch.Generator(device).manual_seed(s), device=device, dtype=dtype)``. Larger seeds,
-    which that generator would cut to 32 bits, have streams of their own.
+    which that generator would cut to 32 bits, have separate streams.
 
     Raises:
         InputError: if a seed is no whole number from 0 to below 2⁶⁴.

@@ -168,7 +168,7 @@ def as_grid(value: Any) -> TimeGrid:
 
 
 def _checked(process: Process, given: Any) -> Tensor:
-    """Return the given times as a tensor of their own, if they can be a grid of ``process``."""
+    """Return a copy of the given times as a tensor, if they can be a grid of ``process``."""
     if isinstance(given, Tensor) and (given.is_complex() or given.is_meta):
         raise InputError(f"times is {shown(given)}: give real numbers that are in memory.")
     try:

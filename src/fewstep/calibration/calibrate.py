@@ -81,14 +81,14 @@ def calibrate(  # type: ignore[misc]  # The overloads tell what is returned, thi
 
     A quarter of the noises is held out. The fit is returned only if it is better on them beyond doubt: the lower end of
     the gain's 95 % interval is above 1. Where the interval contains 1, three times as many noises more are held out.
-    Else the solver's own plan comes back. ``objective="local"`` without a search and analytic predictions costs
+    Otherwise the solver's plan is returned. ``objective="local"`` without a search and analytic predictions costs
     num·(reference_steps + N) calls, and 2·N for each held-out noise.
 
     States, predictions and the reference lie in temporary files (``TMPDIR``), so memory does not grow with ``num``.
-    Fits are around the solver's own rows, ridges are chosen by cross-validation, sums are made in float64 noise by
-    noise: the result does not depend on ``batch_size``, but for what the network's own rounding does.
+    Fits start from the solver's rows, ridges are chosen by cross-validation, sums are made in float64 noise by
+    noise: the result does not depend on ``batch_size``, up to the network's rounding.
 
-    Source: the row-by-row fit in closed form is fewstep's own. S4S (arXiv 2502.17423) and LD3 (arXiv 2405.15506) learn
+    Source: the row-by-row fit in closed form is fewstep's. S4S (arXiv 2502.17423) and LD3 (arXiv 2405.15506) learn
     coefficients and times with gradients through the network.
 
     Args:
@@ -112,8 +112,8 @@ def calibrate(  # type: ignore[misc]  # The overloads tell what is returned, thi
         reference_steps: calls of the reference solution, well above the grid's.
         search: whether the times between the ends are searched.
         objective: "final", or "local" for the row-by-row fit alone.
-        features: samples [n, …] → [n, …]: the space in which "final" compares samples; None for their own values. It is
-            given samples on the CPU.
+        features: samples [n, …] → [n, …]: the space in which "final" compares samples, on the CPU; None for the
+            samples themselves.
         budget: with ``search``, the network calls after which no new trial begins; None for 5·num·reference_steps.
         batch_size: samples in a network call.
         progress: called as progress(stage, calls so far, best error of the stage or None).

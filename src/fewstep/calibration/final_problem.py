@@ -39,7 +39,7 @@ class FinalProblem:
         network, reference, which: as in ``fit_rows``.
         widths: the features of each row that are free.
         placement: where times may go; None keeps them.
-        features: the space in which final samples are compared, [n, …] → [n, …]; None for their own values.
+        features: the space in which final samples are compared, [n, …] → [n, …]; None for the samples themselves.
         derived: the noises that derivatives are taken on, the costly part; None for all of ``which``. Whether a step
             is better is always asked of all.
         loss: how the errors of noises are summed.

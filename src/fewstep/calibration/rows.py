@@ -54,7 +54,7 @@ def fit_rows(
     r"""Fit each row's coefficients so that the next state is the reference's at that time.
 
     Row n minimises the mean of \|a·x + Σ_j b_j·H_j − x_ref(t_{n+1})\|² over the noises and values, around the
-    solver's own (a, b), for the student's own state x and predictions H; later rows so mend what earlier ones left.
+    solver's own (a, b), for the student's state x and predictions H; later rows so mend what earlier ones left.
 
     Args:
         start: the rows to fit around, and the formulas of the first predictions.

@@ -33,7 +33,7 @@ class Table:
 
     @classmethod
     def of(cls, plan: Plan, history: int, formulas: tuple[FittedFormula, ...] = ()) -> Table:
-        """Return those of a folded plan, as wide as its own rows and the history to be fitted."""
+        """Return those of a folded plan, as wide as its rows and the history to be fitted."""
         width = max(plan.history_weights.shape[1], min(history, plan.steps))
         return cls(
             plan,

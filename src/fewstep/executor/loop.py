@@ -43,7 +43,7 @@ def execute(
     The state, the history of predictions and the noise are rows of one buffer, so that each row of the plan
     is one matrix-vector product; predictor and corrector that share a call are first folded into one row.
     Coefficients are placed before the first call; inside the loop there is no
-    arithmetic on coefficients, no allocation but the network's own and a copy of its input, and no wait for the
+    arithmetic on coefficients, no allocation but the network's and a copy of its input, and no wait for the
     device.
 
     Args:
@@ -51,12 +51,12 @@ def execute(
         denoiser: an ``fs.Denoiser``, or any callable (x_t, t) → x0 with t a 0-dimensional float64 tensor on
             ``x_T``'s device; it is called with a third argument only if ``cond`` is given.
         x_T: [batch, …], the state at the plan's first time. Half precision is raised to float32.
-        seeds: one for each sample: each sample then has noise of its own, whatever its batch. A plan that begins below
+        seeds: one for each sample: each sample then has its noise in any batch. A plan that begins below
             the process's first noise level draws other noise from them, so that a second stage does not repeat that of
             the first.
         generator: instead of seeds, one generator for the batch or a list of one for each sample.
         noise_sampler: instead of seeds, a function (sigma, sigma_next) → unit noise shaped like ``x_T``, asked once an
-            interval with σ at its two ends: for noise that lies in a subspace, such as with its mean taken out.
+            interval with σ at its two ends: for noise in a subspace, such as with its mean taken out.
         cond: what the denoiser takes as a condition; class numbers are checked.
         callback: called as callback(step, t, x_t, x0); the tensors are views, valid until it returns.
 

@@ -46,7 +46,7 @@ def checked_seeds(seeds: Sequence[int] | Tensor, batch: int | None = None) -> li
 class NoiseSource:
     """Standard normal noise for a batch.
 
-    With seeds, sample b draws from a generator of its own, so it does not depend on its batch. Stream 0 of a
+    With seeds, sample b draws from a separate generator, so it does not depend on its batch. Stream 0 of a
     seed below 2³² is ``torch.Generator().manual_seed(seed)``; other streams, and those of larger seeds, of which that
     generator would see the lower 32 bits alone, are independent of it. With one generator the batch is drawn as a
     whole; with a list of generators, one for each sample.

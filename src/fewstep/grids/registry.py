@@ -51,7 +51,7 @@ def named(
     *,
     solver: Solver | None = None,
 ) -> TimeGrid:
-    """Return the grid of ``spec``: a name, with settings if wanted, as "karras:rho=5", a ``.json`` file, or a grid.
+    """Return the grid of ``spec``: a name, with settings if needed, as "karras:rho=5", a ``.json`` file, or a grid.
 
     "optimized" and others that look at a solver are made for ``solver``.
 
@@ -63,7 +63,7 @@ def named(
         solver: the one that the grid is for.
 
     Raises:
-        InputError: if there is no such grid or file, a setting is not one of its own, a file's grid is of another
+        InputError: if there is no such grid or file, a setting is unknown, a file's grid is of another
             process or number of steps, or the number is missing.
     """
     process = as_process(process)

@@ -24,7 +24,7 @@ NAMES = {
     EMBEDDED: "the embedded classifier: 64 features of grey images of 28×28 or 32×32 pixels",
     "torchscript:FILE": "a TorchScript module: float images [n, C, H, W] in [−1, 1] to features [n, d]",
     "dinov2:FOLDER": "DINOv2 as transformers saves it: the class token of RGB images",
-    "inception:FILE": "Inception's 2048 features, the FID's own, with torch-fidelity's or pytorch-fid's weights",
+    "inception:FILE": "Inception's 2048 features, those of the FID, with torch-fidelity's or pytorch-fid's weights",
 }
 
 

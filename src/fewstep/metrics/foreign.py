@@ -31,7 +31,7 @@ def torchscript(path: Path, device: torch.device) -> Network:
 
 
 def dinov2(path: Path, device: torch.device) -> Network:
-    """Return DINOv2's class token from a folder that transformers saved, at its images' own size and scale."""
+    """Return DINOv2's class token from a folder that transformers saved, at the size and scale of its images."""
     try:
         from transformers import AutoConfig, AutoModel
     except ImportError as error:

@@ -25,9 +25,9 @@ class _Object(Schema):
 
 
 def check_folder(path: Path) -> dict[str, Any]:
-    """Return the index of a pipeline folder, all of whose classes are diffusers' and transformers' own.
+    """Return the index of a pipeline folder, all of whose classes are diffusers' and transformers'.
 
-    Whatever the installed diffusers would do with it, a folder that names code of its own is refused: nothing in it is
+    Whatever the installed diffusers would do with it, a folder that brings code is refused: nothing in it is
     imported.
 
     Raises:
@@ -58,10 +58,10 @@ def _check_component(path: Path, part: str, library: str, name: str) -> None:
         return
     for code in (f"{library}.py", f"{name}.py"):
         if (folder / code).exists():
-            _refuse(path, f"{part} has code of its own, {code}")
+            _refuse(path, f"{part} brings code, {code}")
     for file in sorted(folder.glob("*config*.json")):
         if CODE in read_json(file, _Object, "the configuration").model_dump():
-            _refuse(path, f"{part}/{file.name} names code of its own ({CODE})")
+            _refuse(path, f"{part}/{file.name} names code ({CODE})")
 
 
 def _check_class(path: Path, part: str, library: str, name: str) -> None:

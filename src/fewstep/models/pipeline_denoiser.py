@@ -39,7 +39,7 @@ def from_pipeline(pipe: Any, **call: Any) -> PipelineDenoiser:
     ``cond=[0, 1, 1]`` are a cat and two dogs. Rows of ``prompt_embeds`` and its companions, and of ``class_labels``,
     are numbered likewise. Each call of the network reads the time back from its device.
 
-    Equals: ``fs.sample(from_pipeline(pipe, …), solver, grid, x_T)`` is the pipeline's own loop under
+    Equals: ``fs.sample(from_pipeline(pipe, …), solver, grid, x_T)`` is the pipeline's loop under
     ``FewStepScheduler`` with the same solver and grid, before it decodes.
 
     Args:

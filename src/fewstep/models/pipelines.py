@@ -138,7 +138,7 @@ def _denoiser(pipeline: Any, network: Any) -> tuple[DataPredictor, Condition | i
     edm = isinstance(formulation, EDMFormulation)
     if getattr(formulation, "inverted", False) or (edm and formulation.prediction != "epsilon"):
         raise InputError(
-            "the pipeline's scheduler counts time or signs its output in a way of its own: use "
+            "the pipeline's scheduler counts time or signs its output in another way: use "
             "fewstep.integrations.diffusers.FewStepScheduler inside it."
         )
     channels, sides = network.config.in_channels, _sides(network)

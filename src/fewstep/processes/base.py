@@ -26,7 +26,7 @@ Real = float | int | np.ndarray | Tensor
 
 
 def on_host(function: Callable[P, Made]) -> Callable[P, Made]:
-    """Return ``function``, whose new tensors are on the CPU, whatever ``torch.set_default_device`` was told.
+    """Return ``function``, whose new tensors are on the CPU, whatever ``torch.set_default_device`` says.
 
     Tables of coefficients are made in float64 on the host, and placed where they are used.
     """

@@ -16,7 +16,7 @@ class RectifiedFlow(Process):
     r"""x_t = (1 − t)·x_0 + t·ε, with λ = log((1 − t)/t).
 
     ``shift`` changes no α or σ: it bends the even clock u, t = shift·u / (1 + (shift − 1)·u), in which
-    "uniform time" is uniform. Sampling starts at u = 0.999, so that λ is finite; a grid of one's own
+    "uniform time" is uniform. Sampling starts at u = 0.999, so that λ is finite; a custom grid
     may start at t = 1, where α = 0.
 
     Source: Liu et al., Flow Straight and Fast (arXiv 2209.03003); the shift: Esser et al., Scaling

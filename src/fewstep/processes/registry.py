@@ -24,12 +24,12 @@ NAMES: dict[str, Callable[..., Process]] = {
 
 
 def named(spec: str) -> Process:
-    """Return the process of ``spec``: a name, with settings if wanted, as "flow:shift=3".
+    """Return the process of ``spec``: a name, with settings if needed, as "flow:shift=3".
 
     "vp-discrete" is DDPM's linear schedule of 1000 steps; its settings are those of ``VPDiscrete.from_betas``.
 
     Raises:
-        InputError: if there is no such process, or a setting is not one of its own.
+        InputError: if there is no such process, or a setting is unknown.
     """
     name, settings = parse(spec)
     return build("process", name, NAMES, settings)

@@ -116,7 +116,7 @@ class VPDiscrete(_VariancePreserving):
     r"""A discrete-time DDPM schedule made continuous: t = (i + 1)/N for training index i = 0 … N−1.
 
     log α is interpolated linearly in t between the training times, and from log α = 0 at t = 0 to the
-    first of them. A network trained on indices is fed N·t − 1, which may be fractional.
+    first of them. A network trained on indices receives N·t − 1, which may be fractional.
 
     Source: Ho et al., DDPM (arXiv 2006.11239); the interpolation is DPM-Solver's (arXiv 2206.00927).
 

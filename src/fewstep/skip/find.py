@@ -26,7 +26,7 @@ FAMILIES = (
     diffusers_networks.stable_cascade,
     transformers.skip_argument,
 )
-"""Each returns a module's own skips, deepest first, or none if the module is of another family."""
+"""Each returns a module's skips, deepest first, or none if the module is of another family."""
 
 
 def find(network: nn.Module | DataPredictor, sites: Sequence[Site] | None = None) -> list[Skip]:

@@ -22,7 +22,7 @@ FINEST = 0.02
 
 
 class FactorTable:
-    """The factors of all skips as a function of the network's own time, linear between knots.
+    """The factors of all skips as a function of the network's time, linear between knots.
 
     The map σ/α → t → network time is taken once, in float64 on the host; a call is a search among the knots
     on the time's own device, without a synchronisation. What is found is a line: the knot before, ρ there and

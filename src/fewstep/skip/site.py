@@ -72,7 +72,7 @@ class Skip:
         name: where it is used: the module that works on [hidden, skip].
         depth: 0 for the outermost skip, rising towards the deepest.
         channels: its number of channels, where it is known.
-        resolution: its height and width at the network's own sample size, where they are known.
+        resolution: its height and width at the network's sample size, where they are known.
         site: where it enters.
     """
 

@@ -41,10 +41,10 @@ def tuned(
     ``with tuned(network, 0.7): …`` and ``handle = tuned(network, 0.7); …; handle.remove()`` do the same. Nested
     calls multiply their factors. The weights are not touched, and with the last handle removed the network
     is what it was. A skip with ρ = 1 gets no hook and costs nothing. Where ρ depends on σ, calls of the same network
-    from several threads at once would mix their factors: let them wait for each other.
+    from several threads at once would mix their factors: serialise them.
 
     Under ``torch.compile``: tune first, compile after, and change ρ with ``handle.set``; nothing is compiled
-    again. A network that is compiled already is compiled anew, with all others, by its next call
+    again. A network that is compiled already is recompiled, with all others, at its next call
     (``torch.compiler.reset``), for its graph has no place for the hooks; but from the plain network alone it
     cannot be seen that a compiled wrapper of it exists elsewhere: give the wrapper.
 

@@ -22,7 +22,7 @@ PARTS = ("ratios", "losses", "inversion")
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was measured; None for what was not asked for.
+    """The measurements; None for those that were not asked for.
 
     Attributes:
         ratios: ‖skip‖/‖hidden‖ of the untuned network.

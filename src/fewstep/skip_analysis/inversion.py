@@ -25,7 +25,7 @@ FRESH = 4
 
 @dataclass(frozen=True)
 class NoiseStatistics:
-    """How a set of noises compares with N(0, 1).
+    """A set of noises compared with N(0, 1).
 
     Attributes:
         mean, variance: of all values; 0 and 1 for a Gaussian.

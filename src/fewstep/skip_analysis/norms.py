@@ -21,7 +21,7 @@ __all__ = ["NormRatios", "norm_ratios"]
 
 @dataclass(frozen=True)
 class NormRatios:
-    """What ``norm_ratios`` measured.
+    """The norm ratios of a network.
 
     Attributes:
         skips: the network's skips, deepest first.

@@ -21,7 +21,7 @@ __all__ = ["FeatureLoss", "Frechet", "Objective"]
 
 
 class Objective(ABC):
-    """A number to make small, made of one row a seed, so that two settings can be compared seed by seed."""
+    """A number to minimise, computed from one row per seed, so that two settings can be compared seed by seed."""
 
     @abstractmethod
     def rows(self, seeds: Sequence[int]) -> Tensor:

@@ -22,7 +22,7 @@ LOWEST, HIGHEST = 0.01, 80.0
 
 
 def noise_levels(process: Process, count: int = 12) -> tuple[float, ...]:
-    """Return ``count`` noise levels σ/α, evenly spaced in their logarithm from 0.01 to 80, or the process's own ends.
+    """Return ``count`` noise levels σ/α, evenly spaced in their logarithm from 0.01 to 80, within the process's ends.
 
     Raises:
         InputError: if there are fewer than two.
@@ -48,7 +48,7 @@ class RealData:
     measured on common noise.
 
     Args:
-        denoiser: the data prediction that is asked.
+        denoiser: the data prediction to measure.
         x_0: [n, …], in the units of the process (images in [−1, 1], or latents).
         seeds: one for each sample; 0, 1, 2, … by default.
         cond: the condition of each sample, a tensor [n, …] or keywords of such, or one for all.

@@ -53,7 +53,7 @@ class Check:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
         best: the point with the smallest value; ρ = 1 where no tuning was better.
@@ -84,13 +84,13 @@ def search(
     points: int = 6,
     progress: Callable[[SearchPoint], None] = lambda point: None,
 ) -> SearchResult:
-    """Return the ρ that makes ``objective`` smallest, every setting being evaluated on the same seeds.
+    """Return the ρ that minimises ``objective``; every setting is evaluated on the same seeds.
 
     The untuned network (ρ = 1) is always evaluated too, and kept if nothing is better. The network is left as it was.
 
     Args:
         denoiser: the model whose network is tuned; ``objective`` must use the same.
-        objective: what to make small.
+        objective: what to minimise.
         seeds: of every evaluation; the check takes as many new ones, from the largest + 1 on.
         bottom: the range of ρ of the deepest skip.
         top: the range of ρ of the outermost skip. With "grid" all pairs are evaluated; with "golden" ``bottom`` is
@@ -155,7 +155,7 @@ def evaluations(bottom: Range, top: Range, method: str, points: int) -> int:
 
 
 def golden_section(function: Callable[[float], float], within: Range, points: int) -> float:
-    """Return the best of ``points`` arguments of a function with one minimum in a range, by golden sections.
+    """Return the best of ``points`` arguments of a function with one minimum in a range, by golden-section search.
 
     Each evaluation after the second leaves 0.618 of the interval. With a fixed range that value is the answer.
     Source: Kiefer, Sequential Minimax Search for a Maximum (1953).

@@ -13,12 +13,12 @@ __all__ = ["named", "spelled"]
 
 
 def named(spec: str | Solver) -> Solver:
-    """Return the solver of ``spec``: a name, with settings if wanted, as "sa:predictor_order=2,tau=0.5", or a solver.
+    """Return the solver of ``spec``: a name, with settings if needed, as "sa:predictor_order=2,tau=0.5", or a solver.
 
     A τ window is written "tau=1@0.05:1": 1 where σ/α is between 0.05 and 1.
 
     Raises:
-        InputError: if there is no such solver, or a setting is not one of its own or not allowed.
+        InputError: if there is no such solver, or a setting is unknown or not allowed.
     """
     if isinstance(spec, Solver):
         return spec

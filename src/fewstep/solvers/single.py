@@ -46,7 +46,7 @@ class DDIM(MultistepSolver):
 
         x_end = α_end·D + √(σ_end² − s²)·ε̂ + s·ξ with s = η·σ_end·√(1 − e^{−2h}).
 
-    η = 0 is deterministic (``Euler()``), η = 1 is ancestral sampling, DDPM's own posterior.
+    η = 0 is deterministic (``Euler()``), η = 1 is ancestral sampling, DDPM's posterior.
     Equals ``SASolver(1, 0, tau)`` with e^{−τ²h} = √(1 − η²·(1 − e^{−2h})) in each step; η = 1 is τ = 1.
 
     Source: Song et al., Denoising Diffusion Implicit Models (arXiv 2010.02502), eq. 12 and 16.
@@ -90,7 +90,7 @@ class Heun(MultistepSolver):
 
         x_end = (σ_end/σ)·x + α_end·[½·(1/r − 1)·D' + (1 − r − ½·(1/r − 1))·D],
 
-    which for EDM's process is its x + ½·(t_end − t)·(d + d') with d = (x − D)/t. In the process's own time ("time")
+    which for EDM's process is its x + ½·(t_end − t)·(d + d') with d = (x − D)/t. In the process's time ("time")
     it is x + ½·(t_end − t)·(v + v') with the velocity v = dx/dt, for processes whose α and σ are straight lines in t:
     with Δα and Δσ their changes,
 

@@ -52,7 +52,7 @@ NAMES: dict[str, Callable[..., Spectrum]] = {"latents": latents, "pixels": pixel
 
 
 def named(spec: str | os.PathLike[str] | Spectrum) -> Spectrum:
-    """Return the spectrum of ``spec``: a name, with settings if wanted, a ``.json`` file, or a spectrum.
+    """Return the spectrum of ``spec``: a name, with settings if needed, a ``.json`` file, or a spectrum.
 
     "power:2" is "power:exponent=2"; other settings are ``side`` and ``variance``.
 

@@ -66,7 +66,7 @@ class Planned:
 
     @property
     def identity(self) -> str:
-        """The plan's own text."""
+        """The plan's text."""
         return self.plan.to_json()
 
     @property
@@ -139,7 +139,7 @@ def recipe_cells(denoiser: DataPredictor, recipes: Sequence[str]) -> list[Cell]:
 
 
 def peer_cells(denoiser: DataPredictor, peers: Sequence[str], counts: Sequence[int]) -> list[Cell]:
-    """Return the cells of diffusers' own schedulers, each with its own timesteps.
+    """Return the cells of diffusers' schedulers, each with its timesteps.
 
     Raises:
         InputError: if a peer is unknown, or the process is not variance preserving with training steps.

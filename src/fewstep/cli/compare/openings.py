@@ -14,7 +14,7 @@ from fewstep.guidance import Wrapped
 __all__ = ["Openings"]
 
 CALLS = 2
-"""Calls of a draw that others may have in common; later ones are each solver's own."""
+"""Calls of a draw that others may have in common; later ones differ between solvers."""
 LIMIT = 2**30
 """Bytes of predictions to keep, on the host."""
 

@@ -25,7 +25,7 @@ PIECE = "exact-"
 class Solution:
     """The images [n, C, H, W] of every seed, by a sampler of many steps, in ``exact.npy``.
 
-    Until all are there each batch has a file of its own, so that a run that was stopped goes on.
+    Until all are there each batch has a separate file, so that a stopped run is resumed.
 
     Attributes:
         folder: of the comparison.

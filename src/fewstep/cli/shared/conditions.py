@@ -90,7 +90,7 @@ def conditions_of(
     """Return the condition of each seed: its prompt (the seed modulo their number) or its class.
 
     Raises:
-        InputError: if the model takes no prompts, or needs them, or the class is none of its own.
+        InputError: if the model takes no prompts, or needs them, or the class is unknown.
     """
     if prompts and model.embed is None:
         raise InputError("this model takes no prompts: leave --prompt and --prompts out.")

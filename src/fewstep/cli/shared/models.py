@@ -26,7 +26,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 def load_model(settings: ModelSettings, guidance: float | None = None, device: str | None = None) -> Model:
     """Return the model that ``--model`` names, on ``device``, which is ``--device`` unless another one is given.
 
-    Without ``guidance`` a pipeline that guides itself has its own default, and other models have none.
+    Without ``guidance`` a pipeline that guides itself has its default, and other models have none.
 
     Raises:
         InputError: if there is none of that name, it is a pickle and pickles are not trusted, or the type is unknown

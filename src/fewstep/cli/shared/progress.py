@@ -19,7 +19,7 @@ ESTIMATED = 600.0
 
 
 def bar(*columns: ProgressColumn, silent: bool = False) -> Progress:
-    """Return a bar that disappears when it is done; without ``columns`` it has rich's own, with the time left.
+    """Return a bar that disappears when it is done; without ``columns`` it has rich's default, with the time left.
 
     A task's fields "speed" and "shown" are words that belong to its line.
     """

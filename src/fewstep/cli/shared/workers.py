@@ -55,7 +55,7 @@ class Workers:
 def workers(device: str) -> Workers:
     """Return this process's place under ``accelerate launch``; the only one where there was no launch.
 
-    "cuda" stands for the process's own GPU.
+    "cuda" stands for the process's GPU.
 
     Raises:
         MissingPackageError: if there are several processes and accelerate is not installed.

@@ -36,7 +36,7 @@ class Fitted:
     sigmas: Tensor
 
     def on(self, sampling: Any, sigmas: Tensor) -> Plan:
-        """Return the plan, if the SIGMAS are its own.
+        """Return the plan, if the SIGMAS belong to it.
 
         Raises:
             InputError: if they are others, or a part of them.

@@ -231,4 +231,4 @@ STEPS: dict[str, Make] = {
     "trailing": _spaced("trailing"),
     "uniform_logsnr": _uniform_logsnr,
 }
-"""The names of diffusers' own grids, and of those whose settings are the scheduler's; besides, ``grids.NAMES``."""
+"""The names of diffusers' grids, and of those whose settings are the scheduler's; besides, ``grids.NAMES``."""

@@ -36,7 +36,7 @@ DECIDED = (
 
 @dataclass(frozen=True)
 class RecipeSolver(Solver):
-    """A fitted plan as a solver: its only grid is its own."""
+    """A fitted plan as a solver, for its grid alone."""
 
     recipe: Recipe
 

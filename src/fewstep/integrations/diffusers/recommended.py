@@ -23,7 +23,7 @@ DECODERS = ("vae", "vqvae", "movq", "vqgan")
 def recommended(scheduler: SchedulerMixin, pipe: DiffusionPipeline, steps: int | None = None) -> dict[str, Any]:
     """Return the settings for a pipeline whose given scheduler is ``scheduler``, as ``fewstep.recommended`` has them.
 
-    A flow keeps the levels that the pipeline brings ("simple"): even before the pipeline's own shift, which is what the
+    A flow keeps the levels that the pipeline brings ("simple"): even before the pipeline's shift, which is what the
     rule says of it, with the pipeline's ends. A ``FewStepScheduler`` keeps its settings.
     """
     if isinstance(scheduler, FewStepScheduler):

@@ -48,7 +48,7 @@ class FewStepScheduler(ScheduledRun):
         prediction_type: "epsilon", "sample", "v_prediction" or "flow_prediction".
         variance_type: "learned" or "learned_range" for a network that puts out a variance too: it is cut off.
         solver: "unipc", "dpmpp", "sa" (the few-step form of SA-Solver), "deis", "ddim", "euler", or any other
-            registered solver of one call a step; or one with settings of its own, as "unipc:order=3,variant=bh1".
+            registered solver of one call a step; or one with its settings, as "unipc:order=3,variant=bh1".
         solver_order: predictions that a step looks at; of no effect in "ddim" and "euler".
         corrector_order: for "sa" the corrector's nodes, the new one included (None: ``solver_order``); 0 switches
             the corrector of "sa" and "unipc" off.
@@ -62,7 +62,7 @@ class FewStepScheduler(ScheduledRun):
         seed: image b of a pipeline that passes no generator draws the noise of its steps from ``seed + b``.
         grid: where the steps are: "simple" (what UniPC takes from this configuration, or what the pipeline passes),
             "optimized" (above 60 steps "uniform_logsnr"), "uniform_logsnr", "uniform_time", "karras", "exponential",
-            "beta", "trailing", "leading", "linspace", or any other registered grid, with settings of its own if wanted,
+            "beta", "trailing", "leading", "linspace", or any other registered grid, with its settings if needed,
             as "karras:rho=5"; or a list of the times of one ``fs.TimeGrid``.
         error_power: p of the published bound that "optimized" then minimises; None: the predicted error on pixels'
             spectrum. Networks in latent space take "optimized:spectrum=latents,floor=0.0045".
@@ -183,7 +183,7 @@ class FewStepScheduler(ScheduledRun):
 
     @classmethod
     def _get_compatibles(cls) -> list[type]:
-        """Return the compatible classes that can be used here, not those whose own packages are missing."""
+        """Return the compatible classes that can be used here, not those whose packages are missing."""
         return [compatible for compatible in super()._get_compatibles() if not isinstance(compatible, DummyObject)]
 
     @classmethod
@@ -224,8 +224,8 @@ class FewStepScheduler(ScheduledRun):
 
         Args:
             recipe: the recipe, or its file.
-            config: ``pipe.scheduler.config``, for thresholding and whatever else is the pipeline's own; without it the
-                process and the prediction are the recipe's.
+            config: ``pipe.scheduler.config``, for thresholding and whatever else belongs to the pipeline; without
+                it the process and the prediction are the recipe's.
             **settings: further settings of the scheduler.
 
         Raises:

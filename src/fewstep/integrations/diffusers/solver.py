@@ -15,7 +15,7 @@ __all__ = ["solver_of"]
 def solver_of(config: Mapping[str, Any]) -> Solver:
     """Return the solver of the settings ``solver``, ``solver_order``, ``corrector_order`` and their like.
 
-    A solver of whatever name takes those of the settings that are arguments of its own; written with settings, as
+    A solver of whatever name takes those of the settings that are its arguments; written with settings, as
     "unipc:order=3", it takes these alone.
 
     Raises:

@@ -63,7 +63,7 @@ class Stepper:
         self._remainder, self._noise = rows[ring] if rounds else None, rows[-1] if noisy else None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what is pickled: the buffer once, without its views, which would become buffers of their own."""
+        """Return what is pickled: the buffer once, without its views, which would become separate buffers."""
         return {name: value for name, value in vars(self).items() if name not in VIEWS}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -74,7 +74,7 @@ def enable(
 
     Args:
         pipe: a diffusers pipeline.
-        steps: the number of steps of calls that do not give ``num_inference_steps``; None: the pipeline's own.
+        steps: the number of steps of calls that do not give ``num_inference_steps``; None: the pipeline's default.
         solver: a name, "unipc", with settings, "unipc:order=2", or a solver, ``fs.UniPC(2)``.
         grid: a name, "karras", with settings, "karras:rho=5", a ``.json`` file, or a ``TimeGrid`` of the pipeline's
             process.
@@ -170,7 +170,7 @@ def _warn_if_other_model(pipe: DiffusionPipeline, scheduler: FewStepScheduler, r
 
 
 def disable(pipe: DiffusionPipeline) -> DiffusionPipeline:
-    """Give ``pipe`` back as it was before ``enable``; a pipeline that is not enabled stays as it is."""
+    """Restore ``pipe`` to what it was before ``enable``; a pipeline that is not enabled is left as it is."""
     state = _state(pipe)
     if state is not None:
         for handle in state.skips:
@@ -183,7 +183,7 @@ def disable(pipe: DiffusionPipeline) -> DiffusionPipeline:
 
 
 def summary(pipe: DiffusionPipeline) -> Summary:
-    """Return what is active in ``pipe`` and what its last call did; ``print`` it to read it.
+    """Return the settings active in ``pipe`` and a summary of its last call, for printing.
 
     Raises:
         InputError: if the pipeline's scheduler is not a ``FewStepScheduler``.
