@@ -1,15 +1,15 @@
 """Error of solvers on grids made for a spectrum, beside every other grid, on two real networks.
 
-    python -W ignore benchmarks/spectra.py [--noises 256] [--model NAME] [--solver NAME] [--report]
+    python -W ignore benchmarks/spectra.py [--noises 256] [--calls N] [--solver NAME] [--grid NAME] [--report]
 
-The distance of a sample from the solution from the same noise, root mean square over pixels: its mean and its median over
-noises, and for the embedded model the Fréchet distance of the same samples. The solution is the ODE's, by 300 calls of a
-fourth-order method; for SA-Solver it is the SDE's along the same Brownian path, by 200, with the grid's times moved to the
-path's. All grids end at the noise-free end and N steps are N calls. Beside each error stands the one predicted from the
-spectrum of 64 other samples of the model, without a network call.
+The distance of a sample from the solution from the same noise, root mean square over pixels: its mean and its median
+over noises, and for the embedded model the Fréchet distance of the same samples. The solution is the ODE's, by 300
+calls of a fourth-order method; for SA-Solver it is the SDE's along the same Brownian path, by 200, with times moved
+to the path's. All grids end at the noise-free end and N steps are N calls. Beside each error stands the one predicted
+from the spectrum of 64 other samples of the model, without a network call.
 
-What was computed is kept, cell by cell, in --cache, and a run goes on where the last one stopped: solvers in turn with 64
-noises, then with all. The figures are written after each solver; --report only writes them.
+What was computed is kept, cell by cell, in --cache, and a run goes on where the last one stopped; --noises, --calls,
+--solver and --grid say what to do first. --report writes the figures of all that is there.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from fewstep.metrics.pixels import to_uint8
 from fewstep.spectra import Spectrum
 
 CALLS = (5, 6, 8, 10, 15, 20)
-CHUNK, FIRST = 32, 64
+CHUNK, MOST = 32, 256
 ODE_CALLS, PATH_CALLS = 300, 200
 SAMPLES, OTHER_SEEDS = 64, 100_000
 PATH_SEEDS = 1_000_000
@@ -68,7 +68,7 @@ def tau_of(solver: fs.Solver) -> float:
 
 
 class BrownianPath:
-    """A Brownian path for each noise: standard normal numbers for short intervals, even in λ, and what they add up to."""
+    """A Brownian path for each noise: normal numbers for short intervals, even in λ, and what they add up to."""
 
     def __init__(self, process: fs.processes.Process, tau: float, shape: tuple[int, ...], first: int) -> None:
         self.process, self.tau = process, tau
@@ -112,6 +112,7 @@ class Subject:
         self.process = self.model.process
         self.conditional = self.model.num_classes is not None
         self.first_call: dict[int, Tensor] = {}
+        self.paths: dict[tuple[float, int], BrownianPath] = {}
         self.cache.mkdir(parents=True, exist_ok=True)
         self.spectrum = self._spectrum()
 
@@ -133,6 +134,12 @@ class Subject:
 
         return fs.sample(denoiser, solver, grid, x_T, cond=cond, noise_sampler=path)
 
+    def path(self, tau: float, first: int) -> BrownianPath | None:
+        """Return the Brownian path of a chunk, None without noise."""
+        if tau and (tau, first) not in self.paths:
+            self.paths = {(tau, first): BrownianPath(self.process, tau, self.model.shape, first)}
+        return self.paths.get((tau, first))
+
     def solution(self, tau: float, first: int) -> Tensor:
         """Return the solutions of a chunk."""
         file = self.cache / f"{self.name}-solution-{tau:g}-{first}.pt"
@@ -141,7 +148,8 @@ class Subject:
                 fine = fs.grids.uniform_logsnr(self.process, ODE_CALLS, end="zero")
                 made = self.sample(fs.SASolver(4, 4, tau=0.0, few_step=True), fine, first)
             else:
-                path = BrownianPath(self.process, tau, self.model.shape, first)
+                path = self.path(tau, first)
+                assert path is not None
                 made = self.sample(fs.SASolver(2, 2, tau=tau, few_step=True), path.fine, first, path)
             torch.save(made, file)
         return torch.load(file)
@@ -149,7 +157,7 @@ class Subject:
     def cell(
         self, solver: fs.Solver, grid: fs.TimeGrid, first: int, path: BrownianPath | None, *, measure: bool
     ) -> Path:
-        """Return the file of the errors of a chunk of one solver on one grid; ``measure`` makes it where it is missing."""
+        """Return the file of a chunk of one solver on one grid; ``measure`` makes it where it is missing."""
         grid = grid if path is None else path.moved(grid)
         words = repr((self.name, repr(solver), [round(float(t), 9) for t in grid.times], first))
         file = self.cache / f"{hashlib.sha1(words.encode()).hexdigest()}.npz"
@@ -166,96 +174,84 @@ class Subject:
         """Return the spectrum of 64 samples from other noise, 10 calls each."""
         file = self.cache / f"{self.name}-spectrum.json"
         if not file.exists():
-            seeds = range(OTHER_SEEDS, OTHER_SEEDS + SAMPLES)
             classes = torch.arange(SAMPLES) % 10 if self.conditional else None
-            grid = fs.grids.early_end(self.process, 10)
-            made = [
-                fs.sample(self.model, fs.UniPC(2), grid, seeds=seeds[i : i + CHUNK], cond=c)
-                for i, c in zip(range(0, SAMPLES, CHUNK), (None, None) if classes is None else classes.split(CHUNK))
-            ]
+            grid, made = fs.grids.early_end(self.process, 10), []
+            for first in range(0, SAMPLES, CHUNK):
+                seeds = range(OTHER_SEEDS + first, OTHER_SEEDS + first + CHUNK)
+                cond = None if classes is None else classes[first : first + CHUNK]
+                made.append(fs.sample(self.model, fs.UniPC(2), grid, seeds=seeds, cond=cond))
             Spectrum.of(torch.cat(made), classes=classes).save(file)
         return Spectrum.load(file)
 
 
-def grids_of(subject: Subject, solver: fs.Solver) -> dict[str, list[fs.TimeGrid]]:
-    """Return every grid at every number of calls."""
-    made = {name: [make(subject.process, solver, n, subject.spectrum) for n in CALLS] for name, make in GRIDS.items()}
-    for some in made.values():
-        assert [solver.plan(grid).nfe for grid in some] == list(CALLS)
-    return made
-
-
-def cells(subject: Subject, name: str, noises: int, *, measure: bool) -> dict[str, list[list[Path]]]:
-    """Return for each grid the files of its cells, [calls][chunks]: those that are there, after measuring if wanted."""
+def files_of(subject: Subject, name: str, grid: str, calls: int, noises: int, *, measure: bool) -> list[Path]:
+    """Return the files of a solver's cells on one grid, a chunk each; those that are missing are measured if wanted."""
     solver = SOLVERS[name]
-    grids, tau = grids_of(subject, solver), tau_of(solver)
-    found: dict[str, list[list[Path]]] = {grid: [[] for _ in CALLS] for grid in grids}
+    tau, made = tau_of(solver), GRIDS[grid](subject.process, solver, calls, subject.spectrum)
+    assert solver.plan(made).nfe == calls
+    found = []
     for first in range(0, noises, CHUNK):
-        path = BrownianPath(subject.process, tau, subject.model.shape, first) if tau else None
-        for grid, made in grids.items():
-            for files, one in zip(found[grid], made, strict=True):
-                file = subject.cell(solver, one, first, path, measure=measure)
-                if file.exists():
-                    files.append(file)
+        path = subject.path(tau, first)
+        file = subject.cell(solver, made, first, path, measure=measure)
+        if not file.exists():
+            break
+        found.append(file)
     return found
 
 
-def summary(subject: Subject, name: str, noises: int) -> dict[str, Any]:
-    """Return the figures of a solver: of as many noises as all its cells have."""
-    found = cells(subject, name, noises, measure=False)
-    chunks = min(len(files) for by_calls in found.values() for files in by_calls)
-    if not chunks:
-        return {}
-    grids = grids_of(subject, SOLVERS[name])
-    measure = SpectralError(subject.process, SOLVERS[name], subject.spectrum)
-    made: dict[str, Any] = {"noises": chunks * CHUNK, "grids": {}}
-    extractor, real = features("fashion-mnist"), reference("fashion-mnist")
-    for grid, by_calls in found.items():
-        row: dict[str, list[float]] = {"mean": [], "median": [], "predicted": []}
-        for files, one in zip(by_calls, grids[grid], strict=True):
-            parts = [np.load(file) for file in files[:chunks]]
-            errors = np.concatenate([part["error"] for part in parts])
-            row["mean"].append(float(errors.mean()))
-            row["median"].append(float(np.median(errors)))
-            row["predicted"].append(float(measure(one.times[None])[0]))
-            if subject.conditional:
-                pictures = torch.from_numpy(np.concatenate([part["pictures"] for part in parts]))
-                scaled = pictures.movedim(-1, 1).to(torch.float32) / 127.5 - 1.0
-                row.setdefault("fd", []).append(frechet_distance(extractor(scaled), real))
-        made["grids"][grid] = row
-    return made
+def figures_of(subject: Subject, name: str, grid: str, calls: int) -> dict[str, float]:
+    """Return the figures of a solver on one grid: of as many noises as were measured, and of the first 32 alone."""
+    files = files_of(subject, name, grid, calls, MOST, measure=False)
+    made = GRIDS[grid](subject.process, SOLVERS[name], calls, subject.spectrum)
+    predicted = SpectralError(subject.process, SOLVERS[name], subject.spectrum)(made.times[None])
+    found = {"noises": CHUNK * len(files), "predicted": float(predicted[0])}
+    if files:
+        parts = [np.load(file) for file in files]
+        errors = np.concatenate([part["error"] for part in parts])
+        found |= {"mean": float(errors.mean()), "median": float(np.median(errors))}
+        found |= {"first mean": float(errors[:CHUNK].mean()), "first median": float(np.median(errors[:CHUNK]))}
+        if subject.conditional:
+            pictures = torch.from_numpy(np.concatenate([part["pictures"] for part in parts]))
+            scaled = pictures.movedim(-1, 1).to(torch.float32) / 127.5 - 1.0
+            found["fd"] = frechet_distance(features("fashion-mnist")(scaled), reference("fashion-mnist"))
+    return found
 
 
 def main() -> None:
     """Measure what is missing, and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--noises", type=int, default=256)
+    parser.add_argument("--noises", type=int, default=MOST)
+    parser.add_argument("--calls", type=int, choices=CALLS, nargs="+", default=list(CALLS))
     parser.add_argument("--model", choices=list(time_steps.MODELS), action="append")
     parser.add_argument("--solver", choices=list(SOLVERS), action="append")
+    parser.add_argument("--grid", choices=list(GRIDS), action="append")
     parser.add_argument("--cache", type=Path, default=Path("build/spectra"))
     parser.add_argument("--report", action="store_true")
     args = parser.parse_args()
     subjects = [Subject(name, args.cache) for name in args.model or time_steps.available()]
-    solvers = args.solver or list(SOLVERS)
-    for noises in [] if args.report else sorted({min(FIRST, args.noises), args.noises}):
-        for name in solvers:
+    for first in [] if args.report else range(CHUNK, args.noises + 1, CHUNK):
+        for name in args.solver or SOLVERS:
             for subject in subjects:
-                cells(subject, name, noises, measure=True)
-                write([subject], [name], noises)
+                for grid in args.grid or GRIDS:
+                    for calls in args.calls:
+                        files_of(subject, name, grid, calls, first, measure=True)
+                print(subject.name, name, first, "noises", flush=True)
     if args.report:
-        write(subjects, solvers, args.noises)
+        write(subjects)
 
 
-def write(subjects: list[Subject], solvers: list[str], noises: int) -> None:
-    """Bring the figures up to date."""
+def write(subjects: list[Subject]) -> None:
+    """Write the figures of all that was measured."""
     results = figures.read("spectra")
     for subject in subjects:
-        kept = results.setdefault(subject.name, {"calls": list(CALLS), "solvers": {}})
-        for name in solvers:
-            made = summary(subject, name, noises)
-            if made and made["noises"] >= kept["solvers"].get(name, {}).get("noises", 0):
-                kept["solvers"][name] = made
-                print(subject.name, name, made["noises"], "noises", flush=True)
+        solvers: dict[str, Any] = {}
+        for name in SOLVERS:
+            for grid in GRIDS:
+                cells = [figures_of(subject, name, grid, calls) for calls in CALLS]
+                keys = dict.fromkeys(key for cell in cells for key in cell)
+                rows = {key: [cell.get(key) for cell in cells] for key in keys}
+                solvers.setdefault(name, {})[grid] = rows
+        results[subject.name] = {"calls": list(CALLS), "solvers": solvers}
     figures.write("spectra", results)
 
 

@@ -37,6 +37,12 @@ def test_a_spectrum_is_a_law_a_file_or_a_model(tmp_path):
     assert model.process == fs.processes.VPDiscrete.from_betas() and "the data vary by 0.3" in printed
 
 
+def test_a_spectrum_of_another_models_samples_is_refused(tmp_path, fails):
+    fs.spectra.Spectrum.power_law(2, (3, 16, 16)).save(tmp_path / "other.json")
+    words = ["--grid", f"optimized:spectrum={tmp_path / 'other.json'}", "--num", 1, "--out", tmp_path / "x.png"]
+    assert "the model's have (1, 32, 32)" in fails("sample", *map(str, words))
+
+
 def test_all_solvers_on_all_grids_are_compared():
     printed = fewstep("grid", "--process", "vp-discrete", "--steps", 6, "--spectrum", "latents", "--compare")
     assert "predicted error in 6 calls" in printed

@@ -103,6 +103,19 @@ def test_recommendations_by_family():
         assert (config.grid, config.error_power, config.solver_order) == ("optimized", None, order)
 
 
+def test_a_spectrum_of_ones_own(tmp_path):
+    pipe, call = tiny.stable_diffusion()
+    fs.spectra.Spectrum.power_law(1.5, (4, 8, 8)).save(tmp_path / "own.json")
+    spec = f"optimized:spectrum={tmp_path / 'own.json'}"
+    fs.enable(pipe, 4, grid=spec)
+    tiny.run(pipe, call, steps=4)
+    grid = pipe.scheduler.grid
+    assert grid == fs.grids.named(spec, grid.process, 4, "zero", solver=fs.UniPC(2))
+    fs.spectra.Spectrum.power_law(1.5, (3, 8, 8)).save(tmp_path / "own.json")
+    with pytest.raises(InputError, match=r"\(3, 8, 8\), the model's have \(4, 8, 8\)"):
+        fs.enable(pipe, 4, grid=spec)
+
+
 def test_a_scheduler_of_ones_own_keeps_its_settings():
     pipe, _ = tiny.dit()
     pipe.scheduler = own = FewStepScheduler.from_config(pipe.scheduler.config, solver="sa", tau=0.3, grid="karras")

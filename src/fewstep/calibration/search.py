@@ -40,6 +40,8 @@ def starts(problem: TimesProblem) -> Iterator[tuple[str, TimeGrid]]:
         "uniform_time": partial(uniform_time, process, steps),
         "quadratic_time": partial(quadratic_time, process, steps),
         "karras": partial(karras, process, steps),
+        "optimized": partial(optimized, process, problem.tables.solver, steps),
+        "optimized, latents": partial(optimized, process, problem.tables.solver, steps, spectrum="latents"),
         "optimized, error_power=1": partial(optimized, process, problem.tables.solver, steps, error_power=1),
         "optimized, error_power=2": partial(optimized, process, problem.tables.solver, steps, error_power=2),
     }

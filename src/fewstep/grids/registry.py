@@ -101,7 +101,7 @@ def read(spec: str | os.PathLike[str] | TimeGrid, steps: int | None = None) -> T
         raise InputError(
             f"grid is {shown(spec)}: give a name, as 'karras' or 'karras:rho=5', a .json file, or a TimeGrid."
         )
-    if isinstance(spec, (TimeGrid, os.PathLike)) or spec.endswith(".json"):
+    if isinstance(spec, (TimeGrid, os.PathLike)) or _is_file(spec):
         grid = spec if isinstance(spec, TimeGrid) else _from_file(Path(spec))
         if steps not in (None, grid.steps):
             raise InputError(
@@ -111,6 +111,11 @@ def read(spec: str | os.PathLike[str] | TimeGrid, steps: int | None = None) -> T
     name, settings = parse(spec)
     check("grid", name.replace("-", "_"), NAMES, settings, besides=("process", "solver", "steps"))
     return None
+
+
+def _is_file(spec: str) -> bool:
+    """Return whether a spec is the name of a file; one of the settings of a grid's name may end like that too."""
+    return spec.endswith(".json") and spec.partition(":")[0].replace("-", "_") not in NAMES
 
 
 def _shown(spec: str | os.PathLike[str] | TimeGrid) -> str:

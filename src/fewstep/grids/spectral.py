@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,13 +11,14 @@ from torch import Tensor
 
 from fewstep.grids.log_newton import log_newton
 from fewstep.processes import Process
-from fewstep.spectra import Spectrum, interval_errors, nodes
+from fewstep.processes.spec import parse
+from fewstep.spectra import Spectrum, interval_errors, named, nodes
 from fewstep.time_grid import TimeGrid
 
 if TYPE_CHECKING:
     from fewstep.solvers.base import Solver
 
-__all__ = ["LogSteps", "SpectralError", "cleanest", "log_newton_search"]
+__all__ = ["LogSteps", "SpectralError", "check_spectrum", "cleanest", "log_newton_search"]
 
 SHORTEST = 1e-3
 """The shortest step in λ, in units of the mean one."""
@@ -115,3 +117,20 @@ def cleanest(process: Process, spectrum: Spectrum, floor: float) -> float:
         lost = v * torch.special.expm1(-0.5 * torch.log1p(np.exp(-2.0 * middle) / v)).square()
         low, high = (middle, high) if float(lost @ weights) > least else (low, middle)
     return float(process.time(high))
+
+
+def check_spectrum(grid: object, shape: Sequence[int] | None) -> None:
+    """Refuse a grid's name, as "optimized:spectrum=FILE.json", whose spectrum is of samples of another shape.
+
+    Args:
+        grid: as it is written; what is no name has nothing to check.
+        shape: of the model's samples: channels and sizes, or channels alone where sizes may be chosen.
+
+    Raises:
+        InputError: if the file cannot be read, or shapes disagree.
+    """
+    spec = parse(grid)[1].get("spectrum") if isinstance(grid, str) and grid.startswith("optimized:") else None
+    if isinstance(spec, str) and spec.endswith(".json") and shape is not None:
+        spectrum = named(spec)
+        rest = () if spectrum.shape is None else spectrum.shape[len(shape) :]
+        spectrum.check_shape((*shape, *rest))

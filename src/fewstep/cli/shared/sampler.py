@@ -9,6 +9,7 @@ from typing import Any
 from fewstep import grids, solvers
 from fewstep.cli.settings.options import RecipeSamplerSettings, SamplerSettings
 from fewstep.cli.shared.recipes import recipe_plan
+from fewstep.grids.spectral import check_spectrum
 from fewstep.models.model import Model
 from fewstep.plan import Plan
 from fewstep.recipe import Recipe, load_recipe
@@ -94,6 +95,7 @@ class Asked:
         """
         words = self.words(model)
         solver = solvers.named(words["solver"])
+        check_spectrum(words["grid"], model.denoiser.shape)
         return solver, grids.named(words["grid"], model.denoiser.process, self.steps, solver=solver)
 
     def words(self, model: Model) -> dict[str, Any]:

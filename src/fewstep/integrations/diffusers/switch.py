@@ -15,6 +15,7 @@ from torch import nn
 from fewstep import grids
 from fewstep.errors import InputError
 from fewstep.fingerprint import network_fingerprint, warn_if_other_fingerprint
+from fewstep.grids.spectral import check_spectrum
 from fewstep.integrations.diffusers.formulation import EDMFormulation
 from fewstep.integrations.diffusers.known_pipelines import check_replaceable, needed_settings
 from fewstep.integrations.diffusers.last_call import Summary
@@ -106,6 +107,7 @@ def enable(
     given = None
     if grid is not None:
         given = None if isinstance(grid, str) and grid in PLACEMENTS else grids.read(grid, steps)
+        check_spectrum(grid, _channels(pipe))
         settings["grid"] = grid if given is None else given.times.tolist()
         steps = steps if given is None else given.steps
     if solver is not None:
@@ -197,6 +199,16 @@ def summary(pipe: DiffusionPipeline) -> Summary:
 
 def _state(pipe: Any) -> _Enabled | None:
     return vars(pipe).get("_fewstep")
+
+
+def _channels(pipe: DiffusionPipeline) -> tuple[int] | None:
+    """Return the number of channels of what the pipeline samples, where its parts say it."""
+    for part, name in (("vae", "latent_channels"), ("unet", "in_channels")):
+        config = getattr(getattr(pipe, part, None), "config", None)
+        if config is not None:
+            count = getattr(config, name, None)
+            return (count,) if isinstance(count, int) else None
+    return None
 
 
 def _networks(pipe: DiffusionPipeline) -> dict[str, nn.Module]:
