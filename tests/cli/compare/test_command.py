@@ -112,6 +112,7 @@ def test_mistakes_are_one_line_and_leave_nothing(words, answer, tmp_path, fails)
     assert not list(tmp_path.glob("t/cell-*"))
 
 
+@pytest.mark.filterwarnings("ignore:there are 12 samples")
 def test_cells_that_are_not_finite_are_named_and_the_others_kept(tmp_path, fails):
     words = ["--grids", "uniform_time:end=0", "--metrics", "fd", "--solvers", "ddim,unipc", "--out", tmp_path / "t"]
     words = [*SMALL, "--model", "support.compared:spoilt", *words]
