@@ -41,11 +41,11 @@ def over_tensors(cond: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 def network_device(denoiser: object, x: Tensor | None) -> torch.device:
     """Return where a denoiser is called: where its network computes, or where ``x`` is if that cannot be seen."""
-    own = torch.device(getattr(denoiser, "device", None) or "cpu")
+    stated = torch.device(getattr(denoiser, "device", None) or "cpu")
     place = _device_of(next((layer for layer in layers(denoiser) if isinstance(layer, nn.Module)), None))
     if place is not None:
         return place
-    return own if x is None or own.type != "cpu" else x.device
+    return stated if x is None or stated.type != "cpu" else x.device
 
 
 def _device_of(network: object) -> torch.device | None:

@@ -96,8 +96,8 @@ def warn_if_other_model(recipe: Recipe, denoiser: DataPredictor | Callable[..., 
 
 def warn_if_other_fingerprint(recipe: Recipe, here: str) -> None:
     """Warn if ``recipe`` was fitted to a network of another fingerprint than ``here``; "" is unknown."""
-    own = recipe.model.get("fingerprint", "")
-    if own and here and own != here:
+    fitted_to = recipe.model.get("fingerprint", "")
+    if fitted_to and here and fitted_to != here:
         warnings.warn(
             "this plan was calibrated on another model (the fingerprint of weights, their precision and configuration "
             "differs): it may be worse than the solver's rows; calibrate anew with fs.calibrate or fewstep "

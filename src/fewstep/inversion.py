@@ -137,13 +137,13 @@ class NoisePredictor(DataPredictor):
     """
 
     def __init__(self, inner: DataPredictor | Callable[..., Tensor], process: TowardsNoise | None = None) -> None:
-        own = getattr(inner, "process", None)
-        if process is None and own is None:
+        of_denoiser = getattr(inner, "process", None)
+        if process is None and of_denoiser is None:
             raise InputError(f"{inner!r} has no known process: give it, TowardsNoise(process).")
-        self.process: TowardsNoise = TowardsNoise(own) if process is None else process  # type: ignore[arg-type]
-        if own is not None and own != self.process.inner:
+        self.process: TowardsNoise = TowardsNoise(of_denoiser) if process is None else process  # type: ignore[arg-type]
+        if of_denoiser is not None and of_denoiser != self.process.inner:
             raise InputError(
-                f"the grid is of {self.process.inner!r}, the denoiser of {own!r}: take the denoiser's process."
+                f"the grid is of {self.process.inner!r}, the denoiser of {of_denoiser!r}: take the denoiser's process."
             )
         self.inner = inner
         self.shape, self.num_classes = getattr(inner, "shape", None), getattr(inner, "num_classes", None)

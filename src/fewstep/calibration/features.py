@@ -60,9 +60,9 @@ def feature_matrix(process: Process, t: Tensor, prediction: Prediction, width: i
         width: the number of predictions.
     """
     alpha, sigma = float(process.alpha(t)), float(process.sigma(t))
-    own, other = (alpha, sigma) if prediction == "x0" else (sigma, alpha)
+    factor, other = (alpha, sigma) if prediction == "x0" else (sigma, alpha)
     matrix = torch.zeros(1 + width, 1 + width, dtype=torch.float64)
-    matrix[0, 0], matrix[0, 1] = 1.0 / other, -own / other
+    matrix[0, 0], matrix[0, 1] = 1.0 / other, -factor / other
     matrix[1, 1] = 1.0
     for k in range(2, 1 + width):
         matrix[k, k - 1], matrix[k, k] = 1.0, -1.0

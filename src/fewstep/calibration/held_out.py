@@ -70,8 +70,8 @@ class HeldOut:
         if found.low <= 1.0 < found.high and self.draw is not None:
             more, x_T, exact = self._further(self.draw)
             errors = [
-                torch.cat([own, self.fitting.errors_to(plan, more, x_T, exact)])
-                for own, plan in zip(errors, (before, after), strict=True)
+                torch.cat([first, self.fitting.errors_to(plan, more, x_T, exact)])
+                for first, plan in zip(errors, (before, after), strict=True)
             ]
             which = torch.cat([which, more])
             found = gain_of(errors[0], errors[1], which)

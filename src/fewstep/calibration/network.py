@@ -82,8 +82,8 @@ def checked_predictor(denoiser: object, process: object) -> None:
     """Raise ``InputError`` unless ``denoiser`` can be called and is of ``process``, as far as it says."""
     if not callable(denoiser):
         raise InputError(f"denoiser is {denoiser!r}: give an fs.Denoiser or a callable (x_t, t) -> x0.")
-    own = getattr(denoiser, "process", None)
-    if own is not None and own != process:
+    of_denoiser = getattr(denoiser, "process", None)
+    if of_denoiser is not None and of_denoiser != process:
         raise InputError(
-            f"the grid is of {process!r}, the denoiser of {own!r}: make the grid with the denoiser's process."
+            f"the grid is of {process!r}, the denoiser of {of_denoiser!r}: make the grid with the denoiser's process."
         )

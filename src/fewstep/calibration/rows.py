@@ -94,16 +94,16 @@ def _fit_row(
     table: Table, n: int, student: Student, target: Tensor, history: int, ridge: float | None, loss: Loss
 ) -> tuple[Tensor, RowFit, Units]:
     """Return the row, its fit, and the units of its features."""
-    own, plan = table.row(n), table.plan
+    base, plan = table.row(n), table.plan
     count = 1 + min(n + 1, history)
     matrix = feature_matrix(plan.process, plan.times[n], plan.prediction, count - 1)
     sizes = torch.zeros(count, dtype=torch.float64)
 
     def pairs() -> Iterator[tuple[Tensor, Tensor]]:
         for i in range(len(student.which)):
-            vectors = student.flat(i, len(own))
+            vectors = student.flat(i, len(base))
             sizes.add_(vectors[:count].square().mean(1) / len(student.which))
-            yield matrix @ vectors[:count], target[i].reshape(-1).double() - own @ vectors
+            yield matrix @ vectors[:count], target[i].reshape(-1).double() - base @ vectors
 
     raw = NormalEquations.of(pairs())
     units = Units.of(matrix, raw.gram.mean(0), sizes, student.state.dtype)
@@ -119,9 +119,9 @@ def _fit_row(
         choice = Ridge(ridge, count, before)
     fit = RowFit(choice.width, choice.ridge, before**0.5, choice.error**0.5)
     if choice.width == 0:
-        return own, fit, units
+        return base, fit, units
     delta = torch.zeros(count, dtype=torch.float64)
     delta[: choice.width] = equations.part(torch.arange(len(student.which)), choice.width).solve(choice.ridge)
-    row = own.clone()
+    row = base.clone()
     row[:count] += matrix.T @ (delta / scale)
     return row, fit, units

@@ -289,9 +289,9 @@ def _check(plan: Plan, denoiser: object, x_T: Tensor) -> None:
             "the network looks its time up, and the plan calls it between training steps: plan on "
             "grid.on_training_steps(), as fs.sample does."
         )
-    own = getattr(denoiser, "process", None)
-    if own is not None and own != plan.process:
+    of_denoiser = getattr(denoiser, "process", None)
+    if of_denoiser is not None and of_denoiser != plan.process:
         raise InputError(
-            f"the plan was made for {plan.process!r}, the denoiser is of {own!r}: "
+            f"the plan was made for {plan.process!r}, the denoiser is of {of_denoiser!r}: "
             "make the grid with the denoiser's process."
         )

@@ -269,10 +269,10 @@ def progress(steps: int, disable: bool | None) -> Iterator[Callable[[], Any]]:
 def _checked(plan: Plan, sigmas: Tensor) -> Plan:
     """Return a ready plan in the coordinates of sigmas; refuse other ones than the plan's."""
     moved = in_sigma(plan)
-    own = sigmas_of(moved)
-    if own.shape != sigmas.shape or not torch.allclose(own, sigmas.detach().cpu().double(), rtol=1e-6, atol=0.0):
+    ours = sigmas_of(moved)
+    if ours.shape != sigmas.shape or not torch.allclose(ours, sigmas.detach().cpu().double(), rtol=1e-6, atol=0.0):
         raise InputError(
-            f"the plan is of the sigmas {_shown(own)}, not of {_shown(sigmas)}: give those that it has, "
+            f"the plan is of the sigmas {_shown(ours)}, not of {_shown(sigmas)}: give those that it has, "
             "kdiffusion.sigmas_of(plan)."
         )
     return moved

@@ -69,20 +69,20 @@ def evaluate(
             f"the reference holds moments alone, which are enough for fd but not for {', '.join(wanted)}: "
             "give the images themselves, --reference data.npz or a folder."
         )
-    own = summarised(image_batches(images, batch_size), extractor)
+    measured = summarised(image_batches(images, batch_size), extractor)
     values: dict[str, Any] = {}
     for name in wanted:
         if name == "fd":
-            values["fd"] = frechet_distance(own.moments, against.moments)
+            values["fd"] = frechet_distance(measured.moments, against.moments)
         elif name == "kid":
-            values["kid"], values["kid_deviation"] = kid(own.sample, against.sample)
+            values["kid"], values["kid_deviation"] = kid(measured.sample, against.sample)
         elif name == "mmd":
-            values["mmd"] = mmd(own.sample, against.sample)
+            values["mmd"] = mmd(measured.sample, against.sample)
         else:
-            values |= prdc(own.sample, against.sample)
+            values |= prdc(measured.sample, against.sample)
     return {
         "metrics": values,
-        "images": own.moments.count,
+        "images": measured.moments.count,
         "reference_images": against.moments.count if against.moments.features else None,
         "features": extractor.tag,
     }

@@ -92,11 +92,11 @@ def check(
         raise unknown_name(kind, name, known)
     keywords = (Parameter.KEYWORD_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
     parameters = signature(known[name]).parameters.values()
-    own = {p.name: p.default for p in parameters if p.kind in keywords and p.name not in besides}
+    defaults = {p.name: p.default for p in parameters if p.kind in keywords and p.name not in besides}
     for key, value in settings.items():
-        if key not in own:
-            raise unknown_name(f"setting of {kind} {name!r}", key, own)
-        if isinstance(own[key], bool) and not isinstance(value, bool):
+        if key not in defaults:
+            raise unknown_name(f"setting of {kind} {name!r}", key, defaults)
+        if isinstance(defaults[key], bool) and not isinstance(value, bool):
             raise InputError(f"{key}={value!r} in {kind} {name!r}: write {key}=true or {key}=false.")
 
 

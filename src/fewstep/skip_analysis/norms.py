@@ -72,13 +72,13 @@ class _Tap:
     def __init__(self, network: nn.Module, skip: Skip) -> None:
         self.module = network.get_submodule(skip.name)
         self.skip, self.ratios = skip, list[Tensor]()
-        own = skip.site.module == skip.name
-        self.apart = own and skip.site.channels is None and skip.site.entry is None
+        joins = skip.site.module == skip.name
+        self.apart = joins and skip.site.channels is None and skip.site.entry is None
         # Where a block takes its skips as a tuple, the module inside it takes [hidden, skip] as its first argument.
-        self.joined = Argument.of(self.module, skip.site.argument if own else 0)
+        self.joined = Argument.of(self.module, skip.site.argument if joins else 0)
         self.hidden = Argument.of(self.module, 0)
         self.dim = skip.site.dim
-        if not self.apart and (skip.channels is None or (own and skip.site.entry is not None)):
+        if not self.apart and (skip.channels is None or (joins and skip.site.entry is not None)):
             raise InputError(
                 f"the hidden features beside the skip {skip.name!r} are not known: describe it as the module that "
                 "takes [hidden, skip], Site('decoder.0', channels=64), or takes the two as arguments."

@@ -63,10 +63,10 @@ class Bench:
         """
         ordered = {cell.name: cell for cell in sorted(cells, key=lambda cell: (cell.steps, cell.grid))}.values()
         missing = [cell for cell in ordered if not self._is_there(cell)]
-        own = _share(missing, worker)
+        share = _share(missing, worker)
         solution = self._to_be_solved(ordered)
         unsolved = [] if solution is None else solution.missing(self.draws)[worker.index :: worker.count]
-        calls = self._calls(own, unsolved)
+        calls = self._calls(share, unsolved)
         worker.wait()  # until every process has seen what is missing
         if worker.index == 0 and self.solution is not None:
             self.solution.clear()
@@ -75,8 +75,8 @@ class Bench:
             progress = partial(display.advance, task)
             if solution is not None:
                 solution.make(self.draws, unsolved, worker, progress)
-            for number, cell in enumerate(own, start=1):
-                name = f"cell {number} of {len(own)}: {cell.solver}, {cell.grid}, {cell.steps} steps"
+            for number, cell in enumerate(share, start=1):
+                name = f"cell {number} of {len(share)}: {cell.solver}, {cell.grid}, {cell.steps} steps"
                 display.update(task, description=name)
                 with suppress(NonFiniteStateError):  # The others are kept; all such cells are named at the end.
                     self._measure(cell, progress)
@@ -162,7 +162,7 @@ class Bench:
 def _share(cells: Sequence[Cell], worker: Workers) -> list[Cell]:
     """Return the cells of one process: neighbours, as many network calls as any other process has."""
     calls = [cell.sampler.nfe for cell in cells]
-    middles = [end - own / 2 for end, own in zip(accumulate(calls), calls, strict=True)]
+    middles = [end - share / 2 for end, share in zip(accumulate(calls), calls, strict=True)]
     return [
         cell
         for cell, middle in zip(cells, middles, strict=True)

@@ -60,9 +60,9 @@ def shards_of(folder: Path, seeds: Sequence[int], size: int, pictures: bool) -> 
     """Return the shards of a set: they depend on the seeds and ``size`` alone."""
     shards = []
     for index, start in enumerate(range(0, len(seeds), size)):
-        own = seeds[start : start + size]
-        names = [f"{seed:08d}.png" for seed in own] if pictures else [f"samples-{index:05d}.npz"]
-        shards.append(Shard(own, tuple(folder / name for name in names)))
+        some = seeds[start : start + size]
+        names = [f"{seed:08d}.png" for seed in some] if pictures else [f"samples-{index:05d}.npz"]
+        shards.append(Shard(some, tuple(folder / name for name in names)))
     return shards
 
 

@@ -67,10 +67,10 @@ def workers(device: str) -> Workers:
     except ImportError as error:
         raise MissingPackageError("several processes need accelerate: pip install 'fewstep[eval]'.") from error
     state = PartialState(cpu=device == "cpu", timeout=PATIENCE)
-    own = f"cuda:{state.local_process_index}" if device == "cuda" else device
+    place = f"cuda:{state.local_process_index}" if device == "cuda" else device
     # On the CPU accelerate's barrier would ask for a GPU for each process, on a machine that has some.
     barrier = torch.distributed.barrier if device == "cpu" else state.wait_for_everyone
-    return Workers(state.process_index, state.num_processes, own, lambda: _wait(barrier), state.destroy_process_group)
+    return Workers(state.process_index, state.num_processes, place, lambda: _wait(barrier), state.destroy_process_group)
 
 
 def _wait(barrier: Callable[[], Any]) -> None:

@@ -70,11 +70,11 @@ def _check_process(plan: Plan, sampling: Any) -> None:
         return
     lowest, highest = float(sampling.sigma_min), float(sampling.sigma_max)
     if isinstance(process, VPDiscrete) and isinstance(sampling, comfy.model_sampling.ModelSamplingDiscrete):
-        own = ((1.0 - process.alphas_cumprod) / process.alphas_cumprod).sqrt()
+        ours = ((1.0 - process.alphas_cumprod) / process.alphas_cumprod).sqrt()
         theirs = sampling.sigmas.detach().cpu().double()
-        if own.shape != theirs.shape or not torch.allclose(own, theirs, rtol=APART, atol=0.0):
+        if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=APART, atol=0.0):
             raise InputError(
-                f"the recipe is of {len(own)} levels, σ/α from {float(own[0]):.4g} to {float(own[-1]):.4g}, and the "
+                f"the recipe is of {len(ours)} levels, σ/α from {float(ours[0]):.4g} to {float(ours[-1]):.4g}, and the "
                 f"model has {len(theirs)} from {lowest:.4g} to {highest:.4g}: {advice}"
             )
         return

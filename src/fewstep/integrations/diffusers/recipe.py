@@ -46,15 +46,15 @@ class RecipeSolver(Solver):
         Raises:
             InputError: if ``grid`` is of another process, or has other times.
         """
-        own = self.recipe.plan
-        if not torch.equal(grid.times, own.times):
+        ours = self.recipe.plan
+        if not torch.equal(grid.times, ours.times):
             raise InputError(
-                f"a recipe runs its {own.steps} steps from first to last: leave timesteps, sigmas and "
+                f"a recipe runs its {ours.steps} steps from first to last: leave timesteps, sigmas and "
                 "strength out, or take a scheduler without a recipe."
             )
-        if not agree(grid.process, own.process, own.times):
-            raise InputError(f"the recipe was calibrated for {own.process!r}, the pipeline is of {grid.process!r}.")
-        return own
+        if not agree(grid.process, ours.process, ours.times):
+            raise InputError(f"the recipe was calibrated for {ours.process!r}, the pipeline is of {grid.process!r}.")
+        return ours
 
     def __repr__(self) -> str:
         return f"a recipe of {self.recipe.plan.solver}"
@@ -66,7 +66,7 @@ def process_settings(recipe: Recipe) -> dict[str, Any]:
     Raises:
         InputError: if diffusers' settings cannot be read off it.
     """
-    names = {own: theirs for theirs, own in OUTPUTS.items()}
+    names = {ours: theirs for theirs, ours in OUTPUTS.items()}
     prediction, process = recipe.model.get("prediction"), recipe.plan.process
     if prediction in names and isinstance(process, VPDiscrete):
         ratio = process.alphas_cumprod / torch.cat([torch.ones(1), process.alphas_cumprod[:-1]])

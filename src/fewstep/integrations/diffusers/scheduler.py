@@ -203,13 +203,13 @@ class FewStepScheduler(ScheduledRun):
         if not isinstance(config, Mapping):
             raise InputError(f"config is {config!r}: give pipe.scheduler.config; for a folder write from_pretrained.")
         parameters = inspect.signature(cls.__init__).parameters.values()
-        own = {parameter.name: parameter.default for parameter in parameters if parameter.name != "self"}
+        defaults = {parameter.name: parameter.default for parameter in parameters if parameter.name != "self"}
         for name in kwargs if not return_unused_kwargs else ():
-            if name not in own:
-                raise unknown_name("setting", name, own)
+            if name not in defaults:
+                raise unknown_name("setting", name, defaults)
         if config.get("recipe") is not None and "recipe" not in kwargs and not kwargs.keys().isdisjoint(DECIDED):
             config = {key: value for key, value in config.items() if key not in ("recipe", "grid")}
-        return super().from_config(adopted(config, kwargs, own), return_unused_kwargs, **kwargs)
+        return super().from_config(adopted(config, kwargs, defaults), return_unused_kwargs, **kwargs)
 
     @classmethod
     def from_recipe(
@@ -236,7 +236,7 @@ class FewStepScheduler(ScheduledRun):
             if name in DECIDED:
                 raise InputError(f"{name} is given, but the recipe decides it: leave it out.")
         held = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-        own = process_settings(held) if config is None else config
-        scheduler = cls.from_config({"_class_name": cls.__name__, **own}, recipe=held, **settings)
+        defaults = process_settings(held) if config is None else config
+        scheduler = cls.from_config({"_class_name": cls.__name__, **defaults}, recipe=held, **settings)
         scheduler.solver.plan(TimeGrid(scheduler.formulation.process, held.plan.times))
         return scheduler

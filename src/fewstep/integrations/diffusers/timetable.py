@@ -52,8 +52,8 @@ class Timetable:
 
     def nearest(self, timestep: Tensor) -> Tensor:
         """Return the number of the step whose timestep is nearest to each of ``timestep`` [...]."""
-        own = self.timesteps.to(timestep.device, torch.float32)
-        return (own - timestep.to(torch.float32)[..., None]).abs().argmin(-1)
+        known = self.timesteps.to(timestep.device, torch.float32)
+        return (known - timestep.to(torch.float32)[..., None]).abs().argmin(-1)
 
     def times_of(self, timesteps: Tensor) -> Tensor:
         """Return the time at which the network is fed each of ``timesteps``, float64."""
