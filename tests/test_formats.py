@@ -1,4 +1,8 @@
-"""Files that version 0.1.0's first format left behind still load, and give the same samples bit for bit."""
+"""Files that version 0.1.0's first format left behind still load, and give the same samples.
+
+But for rounding: the samples were made on one processor, and kernels of others sum in other orders. What is computed
+from the tables as they were is the same to the bit.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.rounding import by_rows, effect
 
 import fewstep as fs
 from fewstep.plan import FIRST_FORMAT
@@ -24,21 +29,29 @@ def model(x, t):
     return torch.tanh(1.3 * x) * 0.7 / (1 + t)
 
 
+def off(plan, denoiser, x_T):
+    """How far roundings move what the plan makes, noise included."""
+    noise = torch.randn(plan.steps, *x_T.shape, dtype=x_T.dtype, generator=torch.Generator().manual_seed(0))
+    return effect(lambda rounded: by_rows(plan, denoiser, x_T, noise, rounded), x_T.dtype)
+
+
 @pytest.mark.parametrize("name", ["plan-sa", "plan-deis", "plan-flow"])
 def test_a_plan(name, samples):
     text = (FIXTURES / f"{name}.json").read_text()
     assert json.loads(text)["format"] == FIRST_FORMAT
     plan = fs.Plan.from_json(text)
     x_T = samples["x_T"] * float(plan.process.sigma(plan.times[0]))
-    torch.testing.assert_close(fs.execute(plan, model, x_T, seeds=[1, 2, 3]), samples[name], rtol=0, atol=0)
+    made = fs.execute(plan, model, x_T, seeds=[1, 2, 3])
+    torch.testing.assert_close(made, samples[name], rtol=0, atol=off(plan, model, x_T))
     again = fs.Plan.from_json(plan.to_json())
-    torch.testing.assert_close(fs.execute(again, model, x_T, seeds=[1, 2, 3]), samples[name], rtol=0, atol=0)
+    assert torch.equal(fs.execute(again, model, x_T, seeds=[1, 2, 3]), made)
 
 
 def test_a_grid(samples):
     grid = fs.TimeGrid.from_json((FIXTURES / "grid.json").read_text())
-    made = fs.sample(model, fs.UniPC(order=2), grid, samples["x_T"])
-    torch.testing.assert_close(made, samples["grid"], rtol=0, atol=0)
+    plan = fs.UniPC(order=2).plan(grid)
+    made = fs.execute(plan, model, samples["x_T"])
+    torch.testing.assert_close(made, samples["grid"], rtol=0, atol=off(plan, model, samples["x_T"]))
 
 
 def test_a_recipe(samples):
@@ -48,7 +61,8 @@ def test_a_recipe(samples):
         fs.processes.VPLinear(),
         prediction="epsilon",
     )
-    torch.testing.assert_close(fs.execute(recipe, denoiser, samples["x_T"]), samples["recipe"], rtol=0, atol=0)
+    made = fs.execute(recipe, denoiser, samples["x_T"])
+    torch.testing.assert_close(made, samples["recipe"], rtol=0, atol=off(recipe.plan, denoiser, samples["x_T"]))
     assert recipe.report.num == 16 and recipe.versions["fewstep"] == "0.1.0"
 
 

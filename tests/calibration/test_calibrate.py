@@ -299,7 +299,7 @@ CASES = {
     "analytic": (dict(analytic=-1), "analytic is -1"),
     "loss": (dict(loss="squared"), "did you mean 'square'"),
     "no solver": (dict(solver="unipc"), "solver is 'unipc'"),
-    "few noises": (dict(num=4), "num is 4: give a whole number of at least 8"),
+    "few noises": (dict(num=4), "num is 4: give a whole number from 8"),
     "reference too short": (dict(reference_steps=5), "reference_steps is 5"),
     "history": (dict(history=0), "history is 0"),
     "objective": (dict(objective="finale"), "did you mean 'final'"),
@@ -371,7 +371,7 @@ def test_a_grid_whose_times_the_search_may_not_move_is_fitted_where_it_is(proces
 def test_a_search_without_budget_tries_the_given_grid_alone():
     grid = fs.grids.karras(PROCESS, 4)
     assert len(fs.calibrate(Predictor(PROCESS), fs.UniPC(2), grid, num=8, search=True, budget=0).report.tried) == 1
-    for settings in ({"budget": -1}, {"budget": 1.5}, {"num": 8.0}):
+    for settings in ({"budget": -1}, {"budget": 1.5}, {"num": 8.5}):
         with pytest.raises(InputError, match=next(iter(settings))):
             fs.calibrate(Predictor(PROCESS), fs.UniPC(2), grid, **{"num": 8, **settings})
 

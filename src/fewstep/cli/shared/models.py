@@ -36,25 +36,25 @@ def load_model(settings: ModelSettings, guidance: float | None = None, device: s
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
     check_device(device)
-    if is_slow(device, getattr(torch, dtype)):
+    path, kind = Path(name), getattr(torch, dtype)
+    is_pickle, is_entry = path.suffix in (".pkl", ".pickle", ".pt", ".pth"), ":" in name
+    if (is_pickle or is_entry) and dtype != "float32":
+        raise InputError(f"--dtype is {dtype}: this model sets its type itself; leave it out, or change it there.")
+    if is_slow(device, kind):
         warnings.warn(
             f"this CPU has no instructions for {dtype}, and computes it slower than float32: leave --dtype out, or run "
             "on a GPU.",
             UserWarning,
             stacklevel=2,
         )
-    path, kind = Path(name), getattr(torch, dtype)
     if is_pipeline(path):
         return load_pipeline(path, device=device, dtype=kind).guided(guidance)
     if path.is_dir():
         raise InputError(f"--model is the folder {name!r}, which has no model_index.json: give a diffusers pipeline.")
-    is_pickle, is_entry = path.suffix in (".pkl", ".pickle", ".pt", ".pth"), ":" in name
     if (is_pickle or is_entry) and guidance not in (None, 1.0):
         raise InputError(
             f"--guidance is {guidance:g}: this model has no known null condition; apply guidance in its own code."
         )
-    if (is_pickle or is_entry) and dtype != "float32":
-        raise InputError(f"--dtype is {dtype}: this model sets its type itself; leave it out, or change it there.")
     if is_pickle:
         if not settings.trust_pickle:
             raise InputError(f"{name!r} is a pickle, and loading one runs code: add --trust-pickle if you trust it.")
