@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, field_validator
 
+from fewstep.checks import shown
 from fewstep.errors import InputError
 from fewstep.plan import FIRST_FORMAT, FORMAT, FirstStoredPlan, Plan, StoredPlan
 from fewstep.storage import Plain, Schema, Stored, checked, json_text, parsed, read_json
@@ -318,6 +319,8 @@ class RecipeBook(Stored):
 
     def __post_init__(self) -> None:
         """Put the recipes in order of their calls."""
+        if not isinstance(self.recipes, (tuple, list)) or not all(isinstance(one, Recipe) for one in self.recipes):
+            raise InputError(f"recipes is {shown(self.recipes)}: give a tuple of fs.Recipe.")
         recipes = tuple(sorted(self.recipes, key=lambda recipe: recipe.plan.nfe))
         calls = [recipe.plan.nfe for recipe in recipes]
         if not calls or len(set(calls)) < len(calls):

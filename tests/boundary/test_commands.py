@@ -44,10 +44,12 @@ BASES: dict[str, dict[str, str]] = {
                 "metrics": "error", "reference_steps": "10", "out": "out"},
     "calibrate": {"model": "support.generating:tiny", "num": "8", "steps": "2", "reference_steps": "8",
                   "objective": "local", "out": "out.json"},
+    "doctor": {"model": "folder", "steps": "2"},
     "skip diagnose": {"model": "support.generating:tiny", "data": "images.npz", "num": "2", "out": "out"},
     "skip search": {"model": "support.generating:tiny", "num": "2", "points": "2", "out": "out.json"},
 }  # fmt: skip
 """A short call of each command."""
+POSITIONAL = {"evaluate": "images", "doctor": "model"}
 NAMES = ("out", "model", "grid", "recipe", "skip", "seeds")
 """Options that are read in many ways: they get more of the words."""
 WORDS = ["", " ", "x", "²", "1e400", "9" * 5000, "-1", "0", "nan", "inf", "1e10", "a\x1b[2Jb", "[/b]", "$x_{$", "a" * 5000, "/dev/null", "/dev/zero", "pipe", "folder", "/root/no", "no/such", "a,b", ":", "os.path:join", "karras:rho=", "None", "\udcff", "--", "images.npz", "damaged.json"]  # fmt: skip  # noqa: E501
@@ -110,7 +112,8 @@ def called(*words: str) -> Answer:
 def line(name: str, **changed: str | None) -> list[str]:
     """Return the words of a command with some options changed."""
     chosen = {**BASES[name], **changed}
-    arguments = [str(chosen.pop("images"))] if "images" in chosen else []
+    positional = POSITIONAL.get(name)
+    arguments = [str(chosen.pop(positional))] if positional in chosen else []
     options = [f"--{key.rstrip('_').replace('_', '-')}={value}" for key, value in chosen.items() if value is not None]
     return [*name.split(), *options, *(["--", *arguments] if arguments else [])]
 

@@ -12,7 +12,9 @@ import fewstep as fs
 from fewstep.errors import InputError
 from fewstep.grids.log_newton import log_newton
 from fewstep.grids.spectral import LogSteps, SpectralError, cleanest
-from fewstep.spectra import Spectrum, interval_errors, named, nodes
+from fewstep.spectra import Spectrum, named
+from fewstep.spectra.gaussian import interval_errors
+from fewstep.spectra.nodes import nodes
 
 VP = fs.processes.VPLinear()
 STABLE_DIFFUSION = fs.processes.VPDiscrete.from_betas(0.00085, 0.012, schedule="scaled_linear")

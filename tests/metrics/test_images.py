@@ -64,7 +64,7 @@ def picture_folder(folder, sizes):
         (lambda f: np.savez(f / "a.npz", images=pixels(2) / 255.0) or f, "uint8"),
         (lambda f: np.savez(f / "a.npz", pictures=pixels(2)) or f, "named 'images' is needed"),
         (lambda f: (f / "a.png").write_bytes(b"none") and f, "a.png' is damaged"),
-        (lambda f: picture_folder(f, (6,)) / "0.png", "0.png' is no .npz"),
+        (lambda f: picture_folder(f, (6,)) / "0.png", "0.png' is not an .npz"),
         (lambda f: Image.fromarray(np.full((6, 6), 999, np.uint16)).save(f / "a.png") or f, "more than 8 bits"),
         (
             lambda f: (f / "manifest.json").write_text('{"format": "fewstep-comparison/1"}') and f,

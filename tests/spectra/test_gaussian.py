@@ -7,7 +7,7 @@ from support.gaussian_field import GaussianField
 from support.solvers import SOLVERS
 
 import fewstep as fs
-from fewstep.spectra import end_errors, exact_gain, exact_std, interval_errors, local_errors, response
+from fewstep.spectra.gaussian import end_errors, exact_gain, exact_std, interval_errors, local_errors, response
 
 PROCESSES = {
     "vp-linear": fs.processes.VPLinear(),

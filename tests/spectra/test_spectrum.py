@@ -7,8 +7,10 @@ from support.gaussian_field import GaussianField
 
 import fewstep as fs
 from fewstep.errors import InputError
-from fewstep.spectra import NAMES, Spectrum, named, nodes
+from fewstep.spectra import NAMES, Spectrum, named
+from fewstep.spectra.gaussian import interval_errors
 from fewstep.spectra.law import fitted
+from fewstep.spectra.nodes import nodes
 
 VP = fs.processes.VPLinear()
 
@@ -88,8 +90,8 @@ def test_nodes_stand_for_all_modes():
     variances, weights = nodes(spectrum, (1.0,))
     assert len(variances) <= 24 and float(weights.sum()) == pytest.approx(1.0)
     plan = fs.UniPC(2).plan(fs.grids.uniform_logsnr(VP, 8, end="zero"))
-    exact = fs.spectra.interval_errors(plan, spectrum.variances, spectrum.multiplicities / spectrum.size)
-    few = fs.spectra.interval_errors(plan, variances, weights)
+    exact = interval_errors(plan, spectrum.variances, spectrum.multiplicities / spectrum.size)
+    few = interval_errors(plan, variances, weights)
     torch.testing.assert_close(few.sum(), exact.sum(), rtol=0.02, atol=0)
 
 

@@ -20,7 +20,8 @@ from fewstep.processes import Process
 from fewstep.recommended import STEPS, recommended
 from fewstep.report.style import ACCENT, COLOURS, MUTED, drawing, plain_ticks
 from fewstep.solvers import Solver
-from fewstep.spectra import Spectrum, local_errors, named
+from fewstep.spectra import Spectrum, named
+from fewstep.spectra.gaussian import local_errors
 from fewstep.storage import write_whole
 from fewstep.time_grid import TimeGrid
 

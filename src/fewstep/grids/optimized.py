@@ -109,8 +109,8 @@ def optimized(
     **spectrum** (the default): the error that the solver really makes on Gaussian data with a spectrum, interval by
     interval, Σ_n √(mean_k e_{k,n}²) over the modes k. Each interval counts by its size, for networks do not let errors
     of different intervals cancel; the mean runs over the spectrum times 1/3, 1 and 3, so that the grid is no
-    coincidence. See ``fewstep.spectra.local_errors`` for e, of which a stochastic solver's is that of the standard
-    deviation.
+    coincidence. See ``fewstep.spectra.gaussian.local_errors`` for e, of which a stochastic solver's is that of the
+    standard deviation.
 
     **bound**: Σ_i \|W_i\|·ε̃_i, W being the weights of the solver's plan. It knows nothing of the data. Followed to its
     lowest point it asks for a few enormous steps that real networks do not forgive, so to a fixed end the default
@@ -145,7 +145,8 @@ def optimized(
     process = as_process(process)
     if not callable(getattr(solver, "plan", None)) or isinstance(solver, type):
         raise InputError(f"solver is {shown(solver)}: give one such as fs.UniPC().")
-    by_bound = _by_bound(objective, spectrum=spectrum, floor=floor or None, error_power=error_power, method=method)
+    unseen = real("floor", floor, 0.0)
+    by_bound = _by_bound(objective, spectrum=spectrum, floor=unseen or None, error_power=error_power, method=method)
     steps = checked_steps(steps)
     if steps > MOST:
         raise InputError(f"steps is {steps}: optimized grids have at most {MOST}; take uniform_logsnr.")
@@ -163,7 +164,6 @@ def optimized(
     else:
         data = named("pixels" if spectrum is None else spectrum)
         measure = SpectralError(process, solver, data)
-        unseen = real("floor", floor, 0.0)
         latest = cleanest(process, data, unseen) if to_zero else last
         last = min(max(last, latest), 0.5 * (begins + last))  # A start that is cleaner still is left some way to go.
     starts = torch.stack([_to(make, process, steps, begins, last, to_zero) for make in STARTS.values()])

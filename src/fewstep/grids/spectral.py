@@ -12,7 +12,9 @@ from torch import Tensor
 from fewstep.grids.log_newton import log_newton
 from fewstep.processes import Process
 from fewstep.processes.spec import parse
-from fewstep.spectra import Spectrum, interval_errors, named, nodes
+from fewstep.spectra import Spectrum, named
+from fewstep.spectra.gaussian import interval_errors
+from fewstep.spectra.nodes import nodes
 from fewstep.time_grid import TimeGrid
 
 if TYPE_CHECKING:
@@ -35,9 +37,9 @@ LEAST = 1e-12
 class SpectralError:
     r"""Σ_n √(mean_k e_{k,n}²): the sizes of what each interval adds to the error at the end, added up.
 
-    e_{k,n} is the error of interval n alone in mode k (``fewstep.spectra.local_errors``), in units of the data. The
-    mean runs over the modes of the spectrum, and of the spectrum times 1/3 and 3 relative to their size, so that no
-    grid is best by a coincidence.
+    e_{k,n} is the error of interval n alone in mode k (``fewstep.spectra.gaussian.local_errors``), in units of the
+    data. The mean runs over the modes of the spectrum, and of the spectrum times 1/3 and 3 relative to their size, so
+    that no grid is best by a coincidence.
     """
 
     def __init__(self, process: Process, solver: Solver, spectrum: Spectrum) -> None:
