@@ -22,5 +22,6 @@ bin="$root/build/wheel/bin"
 "$bin/fewstep" --help >/dev/null
 "$bin/fewstep" sample --steps 4 --num 2 --out samples.png >said 2>&1
 test -s samples.png
-[ "$(wc -l <said)" = 1 ] || { echo "fewstep sample says more than its one line:"; cat said; exit 1; }
+# On a slow machine lines of progress come too, one every ten seconds.
+[ "$(grep -vc '^sampling' said)" = 1 ] || { echo "fewstep sample says more than its one line:"; cat said; exit 1; }
 echo "The wheel of dist works in an empty environment."
