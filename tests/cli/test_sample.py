@@ -73,7 +73,7 @@ def test_a_folder_of_pictures(tmp_path):
 
 def test_the_catalogue_names_everything():
     printed = fewstep("sample", "--list")
-    for name in ("unipc", "sa", "heun", "karras", "uniform_logsnr", "fashion-mnist", "|W_i|"):
+    for name in ("unipc", "sa", "heun", "karras", "uniform_logsnr", "fashion-mnist", "optimized"):
         assert name in printed
 
 
@@ -110,7 +110,7 @@ def test_a_grids_file_decides_the_number_of_steps(tmp_path, monkeypatch, fails):
     grid = fs.grids.karras(fs.processes.VPDiscrete.from_betas(), 3)
     (tmp_path / "grid.json").write_text(grid.to_json())
     assert "on grid.json, 3 steps, 3 network calls: 2 images" in fewstep("sample", "--grid", "grid.json", "--num", 2)
-    assert "has 3 steps, not 8: ask for 3, or leave it" in fails("sample", "--grid", "grid.json", "--steps", 8)
+    assert "has 3 steps, not 8: ask for 3, or leave steps out" in fails("sample", "--grid", "grid.json", "--steps", 8)
 
 
 def test_skips_are_scaled_by_a_number(tmp_path):
