@@ -86,6 +86,8 @@ class BrownianPath:
         places = ((grid.half_logsnr[:-1] - self.level[0]) / self.step).round().long()
         for n in range(1, len(places)):
             places[n] = torch.maximum(places[n], places[n - 1] + 1)
+        for n in reversed(range(len(places))):
+            places[n] = min(int(places[n]), len(self.level) - len(places) + n)
         return fs.TimeGrid(self.process, torch.cat([self.fine.times[places], torch.zeros(1, dtype=torch.float64)]))
 
     def __call__(self, sigma: Tensor, sigma_next: Tensor) -> Tensor:
