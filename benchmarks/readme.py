@@ -19,8 +19,10 @@ import grid_speed
 import scheduler_step
 import skip_overhead
 import skip_tuning
+import spectra_report
 import step_overhead
 import time_steps
+import undertrained
 
 __all__ = ["README", "rendered"]
 
@@ -37,7 +39,10 @@ REPORTS: dict[str, Callable[[], str]] = {
     "skip_tuning": skip_tuning.report,
     "step_overhead": step_overhead.report,
     "step_overhead-cuda": partial(step_overhead.report, "cuda"),
+    "spectra": spectra_report.report,
+    "stable-diffusion": spectra_report.stable_diffusion,
     "time_steps": time_steps.report,
+    "undertrained": undertrained.report,
 }
 NOTE = "<!-- Made by benchmarks/readme.py from README.template.md and results/: change those. -->\n\n"
 

@@ -202,7 +202,7 @@ def files_of(subject: Subject, name: str, grid: str, calls: int, noises: int, *,
 
 
 def figures_of(subject: Subject, name: str, grid: str, calls: int) -> dict[str, float]:
-    """Return the figures of a solver on one grid: of as many noises as were measured, and of the first 32 alone."""
+    """Return the figures of a solver on one grid, of as many noises as were measured, to four digits."""
     files = files_of(subject, name, grid, calls, MOST, measure=False)
     made = GRIDS[grid](subject.process, SOLVERS[name], calls, subject.spectrum)
     predicted = SpectralError(subject.process, SOLVERS[name], subject.spectrum)(made.times[None])
@@ -211,12 +211,11 @@ def figures_of(subject: Subject, name: str, grid: str, calls: int) -> dict[str, 
         parts = [np.load(file) for file in files]
         errors = np.concatenate([part["error"] for part in parts])
         found |= {"mean": float(errors.mean()), "median": float(np.median(errors))}
-        found |= {"first mean": float(errors[:CHUNK].mean()), "first median": float(np.median(errors[:CHUNK]))}
         if subject.conditional:
             pictures = torch.from_numpy(np.concatenate([part["pictures"] for part in parts]))
             scaled = pictures.movedim(-1, 1).to(torch.float32) / 127.5 - 1.0
             found["fd"] = frechet_distance(features("fashion-mnist")(scaled), reference("fashion-mnist"))
-    return found
+    return {key: value if key == "noises" else float(f"{value:.4g}") for key, value in found.items()}
 
 
 def main() -> None:

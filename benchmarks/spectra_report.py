@@ -11,12 +11,12 @@ import figures
 import numpy as np
 from scipy.stats import spearmanr
 
+import fewstep as fs
 from fewstep.report.style import drawing, plain_ticks, styles
 
-__all__ = ["report"]
+__all__ = ["report", "stable_diffusion"]
 
 OURS = ("spectrum", "spectrum of images")
-FIRST = 32
 
 
 def shown_noises(grids: dict[str, Any], place: int) -> int:
@@ -26,11 +26,8 @@ def shown_noises(grids: dict[str, Any], place: int) -> int:
 
 
 def value(row: dict[str, Any], key: str, place: int, noises: int) -> float | None:
-    """Return a figure of a cell over all noises, or over the first 32 where it has no more."""
-    if noises == 0 or row["noises"][place] == 0:
-        return None
-    found = row.get(key if row["noises"][place] >= noises else f"first {key}")
-    return None if found is None else found[place]
+    """Return a figure of a cell, None where nothing was measured."""
+    return None if noises == 0 or row["noises"][place] == 0 else row[key][place]
 
 
 def table(grids: dict[str, Any], calls: list[int]) -> str:
@@ -131,11 +128,51 @@ def report() -> str:
     for model, found in results.items():
         for solver, grids in found["solvers"].items():
             if any(count for row in grids.values() for count in row["noises"]):
-                parts += [f"### {model}, {solver}", table(grids, found["calls"])]
-    parts.append("¹ on the first 32 noises alone.")
+                parts += [f"{model}, {solver}:", table(grids, found["calls"])]
+    parts.append("¹ on fewer noises: the first 32.")
     if "fashion-mnist" in results:
-        parts += ["### Fréchet distance of the same samples of fashion-mnist", distances(results["fashion-mnist"])]
+        parts += [
+            "Fréchet distance of the same samples of fashion-mnist, high where they are few:",
+            distances(results["fashion-mnist"]),
+        ]
     return "\n\n".join(parts)
+
+
+ALIGN_YOUR_STEPS = {
+    "Align Your Steps, SD 1.5": [999, 850, 736, 645, 545, 455, 343, 233, 124, 24],
+    "Align Your Steps, SDXL": [999, 845, 730, 587, 443, 310, 193, 116, 53, 13],
+}
+VIDEO = [700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034]
+"""Align Your Steps' noise levels for Stable Video Diffusion."""
+
+
+def place_on_latents() -> None:
+    """Write the timesteps of the default for latents, and how far that for video is from Align Your Steps."""
+    process = fs.processes.VPDiscrete.from_betas(0.00085, 0.012, schedule="scaled_linear")
+    timesteps: dict[str, list[int]] = {}
+    for steps in (8, 10, 20):
+        for name, solver in (("UniPC-2, the default", fs.UniPC(2)), ("DPM++2", fs.DPMSolverPP(2)), ("DDIM", fs.DDIM())):
+            grid = fs.grids.optimized(process, solver, steps, spectrum="latents", floor=0.0045)
+            timesteps[f"{steps} | {name}"] = [round(1000.0 * t - 1.0) for t in grid.times[:-1].tolist()]
+    video, published = fs.processes.EDM(0.002, 700.0), -np.log(VIDEO)
+    grids = {
+        "UniPC-2, `spectrum=video`": fs.grids.optimized(video, fs.UniPC(2), 10, spectrum="video", floor=0.0045),
+        "Karras et al.'s levels": fs.grids.karras(video, 10),
+    }
+    apart = {
+        name: float(np.sqrt(((grid.half_logsnr[:-1].numpy() - published) ** 2).mean())) for name, grid in grids.items()
+    }
+    figures.write("latents", {"timesteps": timesteps, "video": apart})
+
+
+def stable_diffusion() -> str:
+    """Return the timesteps of the default for latents, beside those of Align Your Steps."""
+    found = figures.read("latents")
+    lines = ["| steps | grid | timesteps |", "|---:|---|---|"]
+    lines += [f"| 10 | {name} | {' '.join(map(str, steps))} |" for name, steps in ALIGN_YOUR_STEPS.items()]
+    lines += [f"| {name} | {' '.join(map(str, steps))} |" for name, steps in found["timesteps"].items()]
+    lines += ["", "Stable Video Diffusion in 10 steps, root mean square distance in λ to Align Your Steps' levels:", ""]
+    return "\n".join([*lines, *(f"- {name}: {apart:.2f}" for name, apart in found["video"].items())])
 
 
 def plot() -> None:
@@ -156,5 +193,6 @@ def plot() -> None:
 
 
 if __name__ == "__main__":
+    place_on_latents()
     plot()
     print(report())
