@@ -12,12 +12,12 @@ from torch import Tensor
 from fewstep.cli.settings.sample import SampleSettings
 from fewstep.cli.shared import catalogue
 from fewstep.cli.shared.conditions import conditions_of, read_prompts
-from fewstep.cli.shared.images import check_writable, write_images
+from fewstep.cli.shared.images import check_pictures, check_writable, name_of, write_images
 from fewstep.cli.shared.models import load_model
 from fewstep.cli.shared.profiles import tuned_by
 from fewstep.cli.shared.progress import bar
 from fewstep.cli.shared.sampler import Asked
-from fewstep.metrics.pixels import to_uint8
+from fewstep.metrics.pixels import kept
 from fewstep.models.model import Model
 from fewstep.plan import Plan
 
@@ -32,16 +32,20 @@ def sample(settings: SampleSettings) -> None:
     check_writable(settings.out)
     asked, texts = Asked.of(settings), read_prompts(settings.prompt, settings.prompts)
     model = load_model(settings, settings.guidance)
+    if settings.out.suffix != ".npz":
+        check_pictures(model, "--out samples.npz")
     sampler = asked.on(model)
     if asked.skip is not None:
         tuned_by(asked.skip, model.denoiser)
     seeds = [settings.seed + i for i in range(settings.num)]
     conditions: Any = conditions_of(model, seeds, settings.class_, texts)
     began = time.perf_counter()
-    images = to_uint8(_draw(model, sampler.plan, seeds, conditions, settings.batch_size))
+    images = kept(_draw(model, sampler.plan, seeds, conditions, settings.batch_size))
     seconds = time.perf_counter() - began
     write_images(settings.out, images, seeds, None if texts else conditions)
-    typer.echo(f"{sampler}: {settings.num} images, {settings.num / seconds:.1f} images/s -> {settings.out}")
+    typer.echo(
+        f"{sampler}: {settings.num} {name_of(images)}, {settings.num / seconds:.1f} {name_of(images)}/s -> {settings.out}"
+    )
 
 
 def _draw(model: Model, plan: Plan, seeds: list[int], conditions: Any, batch_size: int) -> Tensor:

@@ -145,6 +145,10 @@ def _member(archive: zipfile.ZipFile, path: Path) -> str:
     for name in ARRAYS:
         if f"{name}.npy" in names:
             return f"{name}.npy"
+    if "samples.npy" in names:
+        raise InputError(
+            f"{str(path)!r} holds samples that are no pictures, as numbers: features are of pictures alone."
+        )
     raise InputError(f"{str(path)!r} holds {', '.join(names) or 'nothing'}: an array named 'images' is needed.")
 
 

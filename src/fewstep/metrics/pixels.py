@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from fewstep.errors import InputError
 
-__all__ = ["from_uint8", "rounded", "to_uint8"]
+__all__ = ["are_pictures", "from_uint8", "kept", "rounded", "to_uint8"]
+
+
+def are_pictures(shape: Sequence[int]) -> bool:
+    """Whether samples of this shape are pictures: [C, H, W] with one channel or three."""
+    return len(shape) == 3 and shape[0] in (1, 3)
+
+
+def kept(samples: Tensor) -> np.ndarray:
+    """Return samples [n, …] as files keep them: pictures as ``to_uint8`` makes them, others as they are in float32."""
+    return to_uint8(samples) if are_pictures(samples.shape[1:]) else samples.float().cpu().numpy()
 
 
 def rounded(images: Tensor) -> Tensor:

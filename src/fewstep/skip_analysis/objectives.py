@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fewstep.errors import InputError
 from fewstep.metrics import Moments, frechet_distance
-from fewstep.metrics.pixels import rounded
+from fewstep.metrics.pixels import are_pictures, rounded
 from fewstep.models.model import Conditions, Model
 from fewstep.plan import Plan
 from fewstep.skip_analysis.losses import FeatureMap, denoising_losses, features_of
@@ -55,12 +55,18 @@ class Frechet(Objective):
     progress: Callable[[], None] = field(default=lambda: None, repr=False)
 
     def rows(self, seeds: Sequence[int]) -> Tensor:
-        """Return the features of one sample a seed, float32 [n, d]."""
+        """Return the features of one sample a seed, float32 [n, d].
+
+        Raises:
+            InputError: if the samples are no pictures.
+        """
         made = []
         for start in range(0, len(seeds), self.batch_size):
             some = seeds[start : start + self.batch_size]
             conditions = None if self.conditions is None else self.conditions(some)
             images = self.model.draw(self.plan, some, conditions, lambda *_: self.progress())
+            if not are_pictures(images.shape[1:]):
+                raise InputError(f"the model's samples are {tuple(images.shape[1:])}, and no pictures: measure a loss.")
             made.append(features_of(rounded(images).float().div(127.5).sub(1.0), self.features))
         return torch.cat(made)
 

@@ -24,8 +24,8 @@ from fewstep.cli.shared.workers import Workers
 from fewstep.errors import InputError, NonFiniteStateError
 from fewstep.metrics import Extractor, Moments, frechet_distance, from_uint8
 from fewstep.metrics.error import rmse_interval, squared_errors
-from fewstep.metrics.images import npz_batches
-from fewstep.metrics.pixels import to_uint8
+from fewstep.metrics.images import npz_array, npz_batches, npz_names
+from fewstep.metrics.pixels import kept
 from fewstep.metrics.statistics import FeatureStatistics
 from fewstep.storage import Plain, Schema, read_json, write_json
 
@@ -107,26 +107,33 @@ class Bench:
         parts = map(self.draws.part, batches)
         return of_cells + self.solution.sampler.nfe * sum(part.stop - part.start for part in parts)
 
-    def pictures(self, cell: Cell) -> np.ndarray:
-        """Return the first images of a cell, uint8 [n, H, W, C].
+    def pictures(self, cell: Cell) -> np.ndarray | None:
+        """Return the first images of a cell, uint8 [n, H, W, C]; None where its samples are no pictures.
 
         Raises:
             InputError: if their file is damaged.
         """
-        return next(npz_batches(self._pictures(cell), KEPT))
+        path = self._pictures(cell)
+        if "samples" not in npz_names(path):
+            return next(npz_batches(path, KEPT))
+        npz_array(path, "samples")  # Refuses a file that is damaged.
+        return None
 
     def solution_pictures(self) -> np.ndarray | None:
-        """Return the first images of the reference solution, uint8 [n, H, W, C]; None where none was needed."""
+        """Return the first images of the reference solution, uint8 [n, H, W, C]; None if there are none."""
         if self.solution is None or not self.solution.path.is_file():
             return None
-        return to_uint8(torch.from_numpy(self.solution.read(len(self.draws.seeds))[:KEPT].copy()))
+        first = kept(torch.from_numpy(self.solution.read(len(self.draws.seeds))[:KEPT].copy()))
+        return first if first.dtype == np.uint8 else None
 
     def _is_there(self, cell: Cell) -> bool:
         """Whether a cell was measured before; one whose files are damaged is measured anew."""
         try:
-            return bool(_read(self._figures(cell))) and len(self.pictures(cell)) > 0
+            _read(self._figures(cell))
+            self.pictures(cell)
         except (InputError, StopIteration):
             return False
+        return True
 
     def _figures(self, cell: Cell) -> Path:
         return self.folder / f"{cell.name}.json"
@@ -138,15 +145,17 @@ class Bench:
         solution = None
         if self.solution is not None and not cell.sampler.stochastic:
             solution = self.solution.read(len(self.draws.seeds))
-        moments, errors, first = Moments(self.extractor.tag if self.extractor else ""), [], np.zeros((0, 1, 1, 1))
+        moments, errors = Moments(self.extractor.tag if self.extractor else ""), []
+        first: np.ndarray | None = None
         for start, images in self.draws.drawn(cell.sampler, progress):
-            pixels = to_uint8(images)
-            if len(first) < KEPT:
-                first = np.concatenate([first, pixels])[:KEPT] if len(first) else pixels[:KEPT]
+            pixels = kept(images)
+            if first is None or len(first) < KEPT:
+                first = pixels[:KEPT] if first is None else np.concatenate([first, pixels])[:KEPT]
             if solution is not None:
                 errors.append(squared_errors(images, torch.from_numpy(solution[start : start + len(images)].copy())))
             if self.extractor is not None:
                 moments.update(self.extractor(from_uint8(pixels)))
+        assert first is not None
         found: dict[str, Any] = {"nfe": cell.sampler.nfe}
         if errors:
             found["error"], found["error_low"], found["error_high"] = rmse_interval(torch.cat(errors))

@@ -27,6 +27,7 @@ from fewstep.errors import InputError
 from fewstep.fingerprint import guidance_scale, model_fingerprint
 from fewstep.guidance import thresholds
 from fewstep.metrics import Extractor
+from fewstep.metrics.pixels import are_pictures
 from fewstep.metrics.references import reference_hash, reference_summary
 from fewstep.metrics.statistics import FeatureStatistics
 from fewstep.models.model import Model
@@ -55,6 +56,11 @@ def compare(settings: CompareSettings) -> None:
     exact = solvers.UniPC(order=3).plan(grids.uniform_logsnr(model.denoiser.process, settings.exact_steps))
     conditions: Any = conditions_of(model, seeds, settings.class_, texts)
     if extractor is not None and model.denoiser.shape is not None and model.decode is None:
+        if not are_pictures(model.denoiser.shape):
+            raise InputError(
+                f"the model's samples are {model.denoiser.shape}, and no pictures (1×H×W or 3×H×W), which fd compares: "
+                "write --metrics error."
+            )
         extractor(torch.zeros(1, *model.denoiser.shape))  # Refuses images that it does not take before any call.
     against = None
     if extractor is not None:
@@ -87,7 +93,8 @@ def compare(settings: CompareSettings) -> None:
         rows = _rows(cells, bench.rows(cells), _commands(settings, common))
         command = spelled("compare", settings)
         table = {"settings": common, "command": command, "versions": manifest.versions(), "rows": rows}
-        write(settings.out, table, [bench.pictures(cell) for cell in cells], bench.solution_pictures())
+        pictures = [shown for cell in cells if (shown := bench.pictures(cell)) is not None]
+        write(settings.out, table, pictures, bench.solution_pictures())
         show(rows)
         for sentence in _caveats(settings, wanted, against):
             typer.echo(sentence)

@@ -17,6 +17,7 @@ from fewstep.cli.generate.shards import Shard, ShardWriter, shards_of
 from fewstep.cli.settings.generate import GenerateSettings
 from fewstep.cli.shared import manifest
 from fewstep.cli.shared.conditions import conditions_of, parse_seeds, read_prompts
+from fewstep.cli.shared.images import check_pictures
 from fewstep.cli.shared.models import load_model
 from fewstep.cli.shared.profiles import settings_of, tuned_by
 from fewstep.cli.shared.progress import bar
@@ -25,7 +26,7 @@ from fewstep.cli.shared.workers import Workers, workers
 from fewstep.errors import InputError
 from fewstep.fingerprint import guidance_scale, model_fingerprint
 from fewstep.guidance import thresholds
-from fewstep.metrics.pixels import to_uint8
+from fewstep.metrics.pixels import are_pictures, kept
 from fewstep.models.model import Model
 from fewstep.plan import Plan
 from fewstep.storage import remove_leftovers
@@ -42,6 +43,8 @@ def generate(settings: GenerateSettings) -> None:
     wanted, texts = parse_seeds(settings.seeds, settings.num), read_prompts(settings.prompt, settings.prompts)
     worker = workers(settings.device)
     model = load_model(settings, settings.guidance, worker.device)
+    if settings.format_ == "png":
+        check_pictures(model, "--format npz")
     sampler = asked.on(model)
     words = dict(sampler.words)
     if asked.skip is not None:
@@ -95,9 +98,11 @@ def generate(settings: GenerateSettings) -> None:
 
 
 def _size(model: Model) -> tuple[int, ...] | None:
-    """Return [H, W, C] of the model's images, None behind a decoder."""
+    """Return [H, W, C] of the model's images, the shape of samples of another kind, None behind a decoder."""
     shape = model.denoiser.shape
-    return None if shape is None or model.decode is not None else (*shape[1:], shape[0])
+    if shape is None or model.decode is not None:
+        return None
+    return (*shape[1:], shape[0]) if are_pictures(shape) else shape
 
 
 def _conclude(shards: list[Shard], out: Path, what: str, speed: str) -> None:
@@ -138,7 +143,7 @@ class _Run:
             for start in range(0, len(shard.seeds), self.batch_size):
                 part = slice(start, start + self.batch_size)
                 images = self.model.draw(self.plan, shard.seeds[part], conditions and conditions[part])
-                waiting.append(writer.submit(write, to_uint8(images)))
+                waiting.append(writer.submit(write, kept(images)))
                 while len(waiting) > QUEUE:
                     waiting.popleft().result()
                 count = len(images)

@@ -12,7 +12,7 @@ from typing import IO
 
 import numpy as np
 
-from fewstep.cli.shared.images import picture
+from fewstep.cli.shared.images import name_of, picture
 from fewstep.errors import InputError
 from fewstep.metrics.images import check_picture, npz_array, npz_batches, npz_names
 from fewstep.storage import UNFINISHED
@@ -39,7 +39,7 @@ class Shard:
 
         Args:
             labels: the class of each sample, or None.
-            size: [H, W, C] of an image; None where it is not known.
+            size: [H, W, C] of an image, or the shape of a sample of another kind; None where it is not known.
 
         Raises:
             InputError: if one is damaged, or holds other samples.
@@ -49,8 +49,11 @@ class Shard:
             if file.suffix == ".png":
                 check_picture(file)
                 continue
-            sizes = [batch.shape for batch in npz_batches(file, CHECKED)]
-            same = sum(shape[0] for shape in sizes) == len(self.seeds) and npz_names(file) == {"images", *wanted}
+            names = npz_names(file)
+            name = "samples" if "samples" in names else "images"
+            parts = iter([npz_array(file, name)]) if name == "samples" else npz_batches(file, CHECKED)
+            sizes = [part.shape for part in parts]
+            same = sum(shape[0] for shape in sizes) == len(self.seeds) and names == {name, *wanted}
             same = same and all(size is None or shape[1:] == size for shape in sizes)
             if not same or any(npz_array(file, name).tolist() != list(values) for name, values in wanted.items()):
                 raise InputError(f"{str(file)!r} is damaged or holds other samples: delete it and run again.")
@@ -82,7 +85,10 @@ class ShardWriter:
         self._images: IO[bytes] | None = None
 
     def __call__(self, images: np.ndarray) -> None:
-        """Add uint8 images [n, H, W, C]; after a batch that could not be written, no other one is."""
+        """Add uint8 images [n, H, W, C], or samples of another kind in float32.
+
+        After a batch that could not be written, no other one is.
+        """
         if self.failed:
             return
         self.failed = True
@@ -105,8 +111,8 @@ class ShardWriter:
         part, total = _part(self.shard.files[0]), len(self.shard.seeds)
         if self._archive is None or self._images is None:
             self._archive = zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
-            self._images = self._archive.open("images.npy", "w", force_zip64=True)
-            header = {"descr": "|u1", "fortran_order": False, "shape": (total, *images.shape[1:])}
+            self._images = self._archive.open(f"{name_of(images)}.npy", "w", force_zip64=True)
+            header = {"descr": images.dtype.str, "fortran_order": False, "shape": (total, *images.shape[1:])}
             np.lib.format.write_array_header_1_0(self._images, header)
         self._images.write(np.ascontiguousarray(images).tobytes())
         if self.done + len(images) < total:

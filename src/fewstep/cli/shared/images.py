@@ -1,4 +1,4 @@
-"""Images to files."""
+"""Samples to files: pictures, or arrays of whatever else they are."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from fewstep.errors import InputError, MissingPackageError
+from fewstep.metrics.pixels import are_pictures
+from fewstep.models.model import Model
 from fewstep.storage import check_folder_writable, write_arrays, write_whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["check_writable", "picture", "write_images"]
+__all__ = ["check_pictures", "check_writable", "name_of", "picture", "write_images"]
 
 
 def check_writable(out: Path) -> Path:
@@ -35,13 +38,41 @@ def check_writable(out: Path) -> Path:
     return out
 
 
+def check_pictures(model: Model, instead: str) -> None:
+    """Refuse to make pictures of a model's samples that are none; a decoder is tried on one sample of zeros.
+
+    Args:
+        model: what is to be sampled.
+        instead: the option to write.
+
+    Raises:
+        InputError: with the shape of the samples.
+    """
+    shape = model.denoiser.shape
+    if shape is not None and model.decode is not None:
+        shape = tuple(model.images(torch.zeros(1, *shape, device=model.denoiser.device)).shape[1:])
+    if shape is not None and not are_pictures(shape):
+        raise InputError(
+            f"the model's samples are {shape}, and no pictures (1×H×W or 3×H×W): write {instead}, which keeps their "
+            "numbers."
+        )
+
+
+def name_of(samples: np.ndarray) -> str:
+    """Return the name of samples in an npz: "images" of pictures, else "samples"."""
+    return "images" if samples.dtype == np.uint8 else "samples"
+
+
 def write_images(out: Path, images: np.ndarray, seeds: list[int], labels: Sequence[int] | None) -> None:
-    """Write uint8 images [n, H, W, C] as one picture (.png), arrays (.npz) or a folder of PNGs named by seed."""
+    """Write uint8 images [n, H, W, C] as one picture (.png), arrays (.npz) or a folder of PNGs named by seed.
+
+    Samples of another kind can be written as arrays alone.
+    """
     named = {} if labels is None else {"labels": np.asarray(labels)}
     if out.suffix == ".png":
         write_whole(out, lambda path: picture(_sheet(images)).save(path, format="PNG"))
     elif out.suffix == ".npz":
-        write_arrays(out, {"images": images, "seeds": np.asarray(seeds), **named})
+        write_arrays(out, {name_of(images): images, "seeds": np.asarray(seeds), **named})
     else:
         write_whole(out, lambda path: _save_folder(path, images, seeds))
 
