@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, overload
 
-import torch
 from torch import Tensor
 
 from fewstep.calibration.base_plan import base_plan
 from fewstep.calibration.conditions import conditions_for
-from fewstep.calibration.fitting import Fitting, Progress
-from fewstep.calibration.held_out import HeldOut
+from fewstep.calibration.fitting import Progress
 from fewstep.calibration.interior_times import resampled
 from fewstep.calibration.least_squares import Loss
 from fewstep.calibration.network import CountedNetwork, checked_predictor
-from fewstep.calibration.reference import Reference, reference_grid
-from fewstep.calibration.scratch import scratch
-from fewstep.checks import as_integer, as_word, check_callback, flag, shown, whole
+from fewstep.calibration.noises import check_values, noises_for
+from fewstep.calibration.reference import reference_grid
+from fewstep.calibration.settings import Objective, Settings, checked_steps
+from fewstep.calibration.stages import Calibration
 from fewstep.denoiser import DataPredictor, network_device
-from fewstep.errors import InputError
-from fewstep.executor import checked_seeds
 from fewstep.fingerprint import described
-from fewstep.recipe import Recipe, RecipeBook, Report
-from fewstep.sampling import initial_state
+from fewstep.recipe import Recipe, RecipeBook
 from fewstep.solvers import Solver
 from fewstep.time_grid import TimeGrid
 
 __all__ = ["calibrate"]
-
-
-SEEDS_FROM = 1_000_000_000
-"""The first default seed: far from those that people sample with."""
-HELD_OUT = 4
-"""One in ``HELD_OUT`` noises is held out for the report."""
-MOST = 1_000_000
-LEAST = 8
-"""The least number of noises: two are held out, and six are left for the four folds of the cross-validation."""
-MOST_ANALYTIC = 3
-"""The most predictions that "auto" replaces by formulas."""
 
 
 @overload
@@ -61,7 +45,7 @@ def calibrate(  # type: ignore[misc]  # The overloads tell what is returned, thi
     loss: Loss | Literal["auto"] = "auto",
     reference_steps: int = 100,
     search: bool = False,
-    objective: Literal["final", "local"] = "final",
+    objective: Objective = "final",
     features: Callable[[Tensor], Tensor] | None = None,
     budget: int | None = None,
     batch_size: int = 32,
@@ -128,160 +112,35 @@ def calibrate(  # type: ignore[misc]  # The overloads tell what is returned, thi
         NonFiniteStateError: if the network returns a value that is not finite.
     """
     base_plan(solver, grid)
-    numbers = [grid.steps] if steps is None else _numbers(steps)
+    numbers = checked_steps(steps, grid.steps)
     checked_predictor(denoiser, grid.process)
-    _check_settings(objective, features, progress)
-    num, history = whole("num", num, LEAST, MOST), whole("history", history)
-    batch_size, search = whole("batch_size", batch_size, 1, MOST), flag("search", search)
-    reference_steps = whole("reference_steps", reference_steps, 2 * max(numbers), 10_000)
-    budget = None if budget is None else whole("budget", budget, 0)
-    counts = _counts(analytic)
-    as_word("loss", loss, ("auto", "square", "root"))
-    grids = [resampled(grid, number) for number in numbers]
-    fine = reference_grid(max(grids, key=lambda one: one.steps), reference_steps)
-    if search:
-        base_plan(solver, fine)  # Where times may move to.
-    noises = _noises(denoiser, grid, x_T, seeds, num, batch_size)
-    _check_values(noises, history)
-    conditions = conditions_for(denoiser, cond, num)
-    network = CountedNetwork(denoiser, conditions, num, batch_size, network_device(denoiser, x_T))
-    tell: Progress = progress or (lambda stage, calls, best: None)
-    tell("reference", 0, None)
-    began = time.perf_counter()
-    reference = Reference.solve(network, fine, noises)
-    held_out = num // HELD_OUT
-    by_class = getattr(denoiser, "num_classes", None) is not None and isinstance(conditions, Tensor)
-    fitting = Fitting(
-        network,
-        reference,
-        solver,
-        torch.arange(num - held_out),
-        history,
-        conditions.expand(num) if by_class else None,
-        "square" if loss == "square" or (loss, objective) == ("auto", "local") else "root",
-        tell,
+    settings = Settings(
+        num=num,
+        seeds=seeds,
+        history=history,
+        analytic=analytic,
+        loss=loss,
+        reference_steps=reference_steps,
+        search=search,
+        objective=objective,
+        features=features,
+        budget=budget,
+        batch_size=batch_size,
+        progress=progress,
+        steps=numbers,
     )
-
-    def further(number: int) -> Tensor:
-        seen = range(SEEDS_FROM, SEEDS_FROM + num) if seeds is None else checked_seeds(seeds)
-        fresh = [seed for seed in range(SEEDS_FROM, SEEDS_FROM + number + num) if seed not in set(seen)]
-        return initial_state(grid, tuple(noises.shape[1:]), fresh[:number])
-
-    held = HeldOut(fitting, torch.arange(num - held_out, num), further if x_T is None else None)
-    settings = {
-        "history": history,
-        "analytic": analytic,
-        "loss": loss,
-        "reference_steps": reference_steps,
-        "search": search,
-        "objective": objective,
-        "features": getattr(features, "__name__", None if features is None else repr(features)),
-        "seeds": None if seeds is None else checked_seeds(seeds),
-    }
-    model = described(denoiser)
-    recipes: list[Recipe] = []
-    for one in grids:
-        most = (network.calls if recipes else 0) + (5 * num * reference_steps if budget is None else budget)
-        candidates = fitting.candidates(counts)
-        tables, place, tried = fitting.started(one, candidates, most if search else None)
-        fits = {}
-        for kind in ("square", "root") if loss == "auto" and objective == "final" else (fitting.loss,):
-            rows = fitting.rows(tables, place, kind)
-            local = objective == "local"
-            fits[kind] = rows.table.finished() if local else fitting.final(tables, rows, kind, search, features), rows
-        kind = min(fits, key=lambda name: held.score(fits[name][0]))
-        plan, rows = fits[kind]
-        base = base_plan(solver, one)
-        gain, numbers_held = held.gain(base, plan)
-        better = gain.low > 1.0
-        report = Report(
-            before=gain.before,
-            after=gain.after if better else gain.before,
-            gain=gain.gain if better else 1.0,
-            gain_low=gain.low if better else 1.0,
-            gain_high=gain.high if better else 1.0,
-            kept="fitted" if better else "base",
-            num=num,
-            held_out=numbers_held,
-            calls=network.calls,
-            seconds=time.perf_counter() - began,
-            rows=rows.fits,
-            tried=tuple(tried),
-            settings={**settings, "chosen": {"loss": kind, "analytic": tables.label or "none"}},
-            quantiles_before=gain.quantiles_before,
-            quantiles_after=gain.quantiles_after if better else gain.quantiles_before,
-            worst=gain.worst,
-        )
-        recipes.append(Recipe(plan if better else base, report, model))
-    return recipes[0] if steps is None else RecipeBook(tuple(recipes))
-
-
-def _numbers(steps: Iterable[int]) -> list[int]:
-    try:
-        found = [as_integer(number) for number in steps]
-    except TypeError:
-        found = []
-    numbers = [number for number in found if number is not None and number > 0]
-    if not found or len(set(numbers)) < len(found):
-        raise InputError(f"steps is {shown(steps)}: give different whole numbers of at least 1, such as range(4, 13).")
-    return numbers
-
-
-def _counts(analytic: int | str) -> list[int]:
-    if isinstance(analytic, str) and analytic == "auto":
-        return list(range(MOST_ANALYTIC + 1))
-    number = as_integer(analytic)
-    if number is None or number < 0:
-        raise InputError(
-            f"analytic is {shown(analytic)}: give 'auto', or how many of the first predictions are formulas."
-        )
-    return [number]
-
-
-def _check_settings(objective: str, features: Callable[[Tensor], Tensor] | None, progress: Progress | None) -> None:
-    as_word("objective", objective, ("final", "local"))
-    check_callback("features", features)
-    check_callback("progress", progress)
-    if features is not None and objective == "local":
-        raise InputError("features are compared at the final samples: write objective='final', or leave them out.")
-
-
-def _noises(
-    denoiser: object,
-    grid: TimeGrid,
-    x_T: Tensor | None,
-    seeds: Sequence[int] | None,
-    num: int,
-    batch_size: int,
-) -> Tensor:
-    """Return the noises [num, …] on the host."""
-    if x_T is not None:
-        if seeds is not None:
-            raise InputError("x_T and seeds are both given: leave one of them out.")
-        if not isinstance(x_T, Tensor) or not x_T.is_floating_point() or x_T.ndim < 2 or len(x_T) != num:
-            found = f"{tuple(x_T.shape)} {x_T.dtype}" if isinstance(x_T, Tensor) else type(x_T).__name__
-            raise InputError(f"x_T is {found}: give a floating-point tensor [num, …], here with num = {num}.")
-        return x_T.detach().to(device="cpu", dtype=torch.promote_types(x_T.dtype, torch.float32))
-    shape = getattr(denoiser, "shape", None)
-    if shape is None:
-        raise InputError(
-            "the denoiser does not know the shape of a sample: give x_T [num, …], or "
-            "fs.Denoiser(..., shape=(3, 32, 32))."
-        )
-    chosen = range(SEEDS_FROM, SEEDS_FROM + num) if seeds is None else checked_seeds(seeds, num)
-    x_T = scratch((num, *shape), torch.float32)
-    for start in range(0, num, batch_size):
-        x_T[start : start + batch_size] = initial_state(grid, shape, chosen[start : start + batch_size])
-    return x_T
-
-
-def _check_values(x_T: Tensor, history: int) -> None:
-    """Refuse fits with fewer values than twice their coefficients."""
-    num, values = len(x_T), x_T[0].numel()
-    fitted = (num - num // HELD_OUT) * values
-    wanted = 2 * (1 + history)
-    if fitted < wanted:
-        raise InputError(
-            f"num is {num} with {values} values a sample: a row of {1 + history} coefficients needs at least {wanted} "
-            f"values to be fitted; raise num to {-(-wanted * 4 // (3 * values))} or lower history."
-        )
+    grids = [resampled(grid, number) for number in numbers]
+    fine = reference_grid(max(grids, key=lambda one: one.steps), settings.reference_steps)
+    if settings.search:
+        base_plan(solver, fine)  # Where times may move to.
+    noises = noises_for(denoiser, grid, x_T, seeds, settings.num, settings.batch_size)
+    check_values(noises, settings.history)
+    conditions = conditions_for(denoiser, cond, settings.num)
+    network = CountedNetwork(denoiser, conditions, settings.num, settings.batch_size, network_device(denoiser, x_T))
+    by_class = getattr(denoiser, "num_classes", None) is not None and isinstance(conditions, Tensor)
+    classes = conditions.expand(settings.num) if by_class else None
+    calibration = Calibration.begun(
+        network, solver, fine, noises, settings, described(denoiser), classes=classes, drawn=x_T is None
+    )
+    recipes = tuple(calibration.recipe(one) for one in grids)
+    return recipes[0] if steps is None else RecipeBook(recipes)

@@ -51,7 +51,7 @@ class Fitting:
         history: predictions whose coefficients are fitted in a row.
         classes: the class of each noise, if the model has classes.
         loss: how the errors of noises are summed.
-        progress: told how far it is.
+        progress: called with how far it is.
     """
 
     network: CountedNetwork
@@ -142,14 +142,14 @@ class Fitting:
             for tables in candidates
         ]
         problem, best, tried = search_times(
-            problems, lambda: self.network.calls < budget, lambda error: self._tell("times", error)
+            problems, lambda: self.network.calls < budget, lambda error: self._progressed("times", error)
         )
         return problem.tables, best, tried
 
     def rows(self, tables: BaseTables, grid: TimeGrid, loss: Loss) -> FittedRows:
         """Return the rows fitted one by one, ridge and width of each chosen by cross-validation."""
         rows = fit_rows(tables.on(grid), self.network, self.reference, self.which, history=self.history, loss=self.loss)
-        self._tell("rows", rows.fits[-1].fitted)
+        self._progressed("rows", rows.fits[-1].fitted)
         return rows
 
     def final(
@@ -177,7 +177,7 @@ class Fitting:
             loss,
         )
         rounds = SEARCHED_ROUNDS if times else FINAL_ROUNDS
-        point = descend(problem, problem.start(), rounds, report=lambda p: self._tell("final", p.error**0.5))
+        point = descend(problem, problem.start(), rounds, progress=lambda p: self._progressed("final", p.error**0.5))
         return point.detail.finished()
 
     def errors(self, plan: Plan, which: Tensor) -> Tensor:
@@ -195,5 +195,5 @@ class Fitting:
             found.append((end - exact[place]).double().square().flatten(1).mean(1))
         return torch.cat(found)
 
-    def _tell(self, stage: str, best: float | None) -> None:
+    def _progressed(self, stage: str, best: float | None) -> None:
         self.progress(stage, self.network.calls, best)

@@ -48,7 +48,7 @@ def descend(
     *,
     least_gain: float = 0.01,
     may_go_on: Callable[[], bool] = lambda: True,
-    report: Callable[[Point], None] = lambda point: None,
+    progress: Callable[[Point], None] = lambda point: None,
 ) -> Point:
     r"""Return the best point after some rounds of θ ← θ + (G + damping·mean(diag G)·1)^{−1}·h.
 
@@ -61,7 +61,7 @@ def descend(
         rounds: how often to linearise.
         least_gain: the relative fall of the mean square below which to stop.
         may_go_on: asked before each round.
-        report: told of each new best point.
+        progress: called with each new best point.
     """
     best = start
     for _ in range(rounds):
@@ -77,7 +77,7 @@ def descend(
             break
         gain = 1.0 - found.error / best.error
         best = found
-        report(best)
+        progress(best)
         if gain < least_gain:
             break
     return best

@@ -37,7 +37,7 @@ class Reference:
         self._weights: dict[float, _Dense] = {}
 
     @classmethod
-    def solve(cls, network: CountedNetwork, grid: TimeGrid, x_T: Tensor) -> Reference:  # noqa: N803
+    def solve(cls, network: CountedNetwork, grid: TimeGrid, x_T: Tensor) -> Reference:
         """Run the fine plan on ``grid`` from the noises ``x_T`` [num, …] on the host."""
         plan = UniPC(order=3, variant="exact").plan(grid)
         dtype = torch.promote_types(x_T.dtype, torch.float32)
@@ -91,9 +91,9 @@ class Reference:
         half_logsnr = self.grid.half_logsnr[nodes]
         place = self.grid.process.half_logsnr(torch.tensor(t, dtype=torch.float64))
         made = torch.zeros(len(which), *self._data.shape[2:], dtype=self._data.dtype)
-        for k, own in zip(nodes, half_logsnr, strict=True):
-            others = half_logsnr[half_logsnr != own]
-            weight = float(((place - others) / (own - others)).prod()) if len(others) else 1.0
+        for k, here in zip(nodes, half_logsnr, strict=True):
+            others = half_logsnr[half_logsnr != here]
+            weight = float(((place - others) / (here - others)).prod()) if len(others) else 1.0
             made.add_(self._data[k][which], alpha=weight)
         return made
 

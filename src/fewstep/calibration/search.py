@@ -31,7 +31,7 @@ NOISES, VALUES = 16, 4096
 
 
 def starts(problem: TimesProblem) -> Iterator[tuple[str, TimeGrid]]:
-    """Yield grids that share the given grid's ends and number of steps: its own, those by rule, and a family."""
+    """Yield grids that share the given grid's ends and number of steps: that grid, those by rule, and a family."""
     given = problem.placement.given
     process, steps = given.process, given.steps
     end = "zero" if given.ends_at_zero else float(given.times[-1])
@@ -66,36 +66,36 @@ def starts(problem: TimesProblem) -> Iterator[tuple[str, TimeGrid]]:
 def search_times(
     problems: Sequence[tuple[str, TimesProblem]],
     may_go_on: Callable[[], bool],
-    report: Callable[[float], None],
+    progress: Callable[[float], None],
 ) -> tuple[TimesProblem, TimeGrid, list[Tried]]:
     """Return the problem of the least error, the best grid found for it, and the starts in the order of their errors.
 
     Args:
         problems: the error as a function of the times, with the name of what else differs between them.
         may_go_on: whether there is budget left; asked before every start but the first, and before every round.
-        report: told the least root mean square error so far.
+        progress: called with the least root mean square error so far.
     """
     found: list[tuple[str, TimesProblem, Point]] = []
     least = float("inf")
 
-    def tell(point: Point) -> None:
+    def noted(point: Point) -> None:
         nonlocal least
         least = min(least, point.error)
-        report(least**0.5)
+        progress(least**0.5)
 
     for label, problem in problems:
         for name, grid in starts(problem):
             if found and not may_go_on():
                 break
             found.append((", ".join(filter(None, (label, name))), problem, problem.at(grid)))
-            tell(found[-1][2])
+            noted(found[-1][2])
     found.sort(key=lambda entry: entry[2].error)
     best = found[0][1:]
     movable = [e[1:] for e in found if e[1].placement.given.steps > 1 and e[1].placement.grid(e[2].theta) is not None]
 
     def refined(entry: tuple[TimesProblem, Point], rounds: int) -> tuple[TimesProblem, Point]:
         problem, point = entry
-        return problem, descend(problem, point, rounds, may_go_on=may_go_on, report=tell)
+        return problem, descend(problem, point, rounds, may_go_on=may_go_on, progress=noted)
 
     if movable:
         short = [refined(entry, FIRST_ROUNDS) for entry in movable[:FINALISTS]]

@@ -1,0 +1,136 @@
+"""The settings of a calibration, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from fewstep.calibration.fitting import Progress
+from fewstep.calibration.least_squares import Loss
+from fewstep.checks import as_integer, as_word, check_callback, flag, shown, whole
+from fewstep.errors import InputError
+from fewstep.executor import checked_seeds
+
+__all__ = ["Objective", "Settings", "checked_steps"]
+
+Objective = Literal["final", "local"]
+MOST = 1_000_000
+LEAST = 8
+"""The least number of noises: two are held out, and six are left for the four folds of the cross-validation."""
+MOST_ANALYTIC = 3
+"""The most predictions that "auto" replaces by formulas."""
+BUDGET = 5
+"""A search begins nothing new after so many times the reference's calls."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What ``calibrate`` was asked for; the attributes are its arguments.
+
+    Raises:
+        InputError: if a setting is not one of those that there are, or two do not go together.
+    """
+
+    num: int
+    seeds: Sequence[int] | None
+    history: int
+    analytic: int | str
+    loss: str
+    reference_steps: int
+    search: bool
+    objective: str
+    features: Callable[[Tensor], Tensor] | None
+    budget: int | None
+    batch_size: int
+    progress: Progress | None
+    steps: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        """Check all."""
+        as_word("objective", self.objective, ("final", "local"))
+        check_callback("features", self.features)
+        check_callback("progress", self.progress)
+        if self.features is not None and self.objective == "local":
+            raise InputError("features are compared at the final samples: write objective='final', or leave them out.")
+        limits = {
+            "num": (LEAST, MOST),
+            "history": (1, None),
+            "batch_size": (1, MOST),
+            "reference_steps": (2 * max(self.steps), 10_000),
+            "budget": (0, None),
+        }
+        for name, (least, most) in limits.items():
+            value = getattr(self, name)
+            if value is not None or name != "budget":
+                object.__setattr__(self, name, whole(name, value, least, most))
+        object.__setattr__(self, "search", flag("search", self.search))
+        _ = self.counts
+        as_word("loss", self.loss, ("auto", "square", "root"))
+
+    @property
+    def counts(self) -> list[int]:
+        """The numbers of formulas to try.
+
+        Raises:
+            InputError: if ``analytic`` is neither "auto" nor a whole number from 0.
+        """
+        if isinstance(self.analytic, str) and self.analytic == "auto":
+            return list(range(MOST_ANALYTIC + 1))
+        number = as_integer(self.analytic)
+        if number is None or number < 0:
+            raise InputError(
+                f"analytic is {shown(self.analytic)}: give 'auto', or how many of the first predictions are formulas."
+            )
+        return [number]
+
+    @property
+    def losses(self) -> tuple[Loss, ...]:
+        """The losses to fit with; the held-out noises choose among several."""
+        if self.loss == "auto" and self.objective == "final":
+            return "square", "root"
+        return (self.first_loss,)
+
+    @property
+    def first_loss(self) -> Loss:
+        """The loss that starts are compared by."""
+        return "square" if self.loss == "square" or (self.loss, self.objective) == ("auto", "local") else "root"
+
+    @property
+    def calls(self) -> int:
+        """The network calls after which a search begins nothing new."""
+        return BUDGET * self.num * self.reference_steps if self.budget is None else self.budget
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a report says of them, JSON-able."""
+        features = self.features
+        return {
+            "history": self.history,
+            "analytic": self.analytic,
+            "loss": self.loss,
+            "reference_steps": self.reference_steps,
+            "search": self.search,
+            "objective": self.objective,
+            "features": getattr(features, "__name__", None if features is None else repr(features)),
+            "seeds": None if self.seeds is None else checked_seeds(self.seeds),
+        }
+
+
+def checked_steps(steps: Iterable[int] | None, given: int) -> tuple[int, ...]:
+    """Return the numbers of calls that are wanted; None stands for that of the grid, ``given``.
+
+    Raises:
+        InputError: if there are none, or they are not different whole numbers of at least 1.
+    """
+    if steps is None:
+        return (given,)
+    try:
+        found = [as_integer(number) for number in steps]
+    except TypeError:
+        found = []
+    numbers = tuple(number for number in found if number is not None and number > 0)
+    if not found or len(set(numbers)) < len(found):
+        raise InputError(f"steps is {shown(steps)}: give different whole numbers of at least 1, such as range(4, 13).")
+    return numbers

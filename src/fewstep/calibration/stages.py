@@ -1,0 +1,166 @@
+"""The stages of a calibration: reference, starts, candidates, choice, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.calibration.base_plan import base_plan
+from fewstep.calibration.fitting import Fitting
+from fewstep.calibration.held_out import HeldOut
+from fewstep.calibration.least_squares import Loss
+from fewstep.calibration.network import CountedNetwork
+from fewstep.calibration.noises import HELD_OUT, further_noises
+from fewstep.calibration.reference import Reference
+from fewstep.calibration.rows import FittedRows
+from fewstep.calibration.search import Tried
+from fewstep.calibration.settings import Settings
+from fewstep.calibration.student import BaseTables
+from fewstep.plan import Plan
+from fewstep.recipe import Recipe, Report
+from fewstep.solvers import Solver
+from fewstep.time_grid import TimeGrid
+
+__all__ = ["Calibration"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where fits start: what makes the tables, the grid, and all that was tried with its error."""
+
+    tables: BaseTables
+    grid: TimeGrid
+    tried: tuple[Tried, ...]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A fitted plan, the loss it was fitted with, and its rows as they were before they were fitted together."""
+
+    plan: Plan
+    loss: Loss
+    rows: FittedRows
+
+
+@dataclass
+class Calibration:
+    """A calibration whose reference is solved; ``recipe`` runs the other stages, for one number of calls each.
+
+    Attributes:
+        settings: what was asked for.
+        fitting: what makes fits, with the reference.
+        held: the held-out noises.
+        model: what is calibrated, for the recipe.
+        began: when, by ``time.perf_counter``.
+        tables: what fits may start from.
+    """
+
+    settings: Settings
+    fitting: Fitting
+    held: HeldOut
+    model: Mapping[str, Any]
+    began: float
+    tables: list[BaseTables]
+    _recipes: int = field(default=0, init=False)
+
+    @classmethod
+    def begun(
+        cls,
+        network: CountedNetwork,
+        solver: Solver,
+        fine: TimeGrid,
+        x_T: Tensor,
+        settings: Settings,
+        model: Mapping[str, Any],
+        *,
+        classes: Tensor | None,
+        drawn: bool,
+    ) -> Calibration:
+        """Solve the reference, and part the noises into those to fit on and those held out.
+
+        Args:
+            network: the model with its conditions.
+            solver: makes the rows that fits start from.
+            fine: the reference's grid.
+            x_T: the noises [num, …].
+            settings: what was asked for.
+            model: what is calibrated, for the recipe.
+            classes: of each noise, [num], if the model has classes.
+            drawn: whether the noises were drawn from seeds, so that further ones can be.
+        """
+        began = time.perf_counter()
+        progress = settings.progress or (lambda stage, calls, best: None)
+        progress("reference", 0, None)
+        reference = Reference.solve(network, fine, x_T)
+        num, held_out = settings.num, settings.num // HELD_OUT
+        which = torch.arange(num - held_out)
+        fitting = Fitting(network, reference, solver, which, settings.history, classes, settings.first_loss, progress)
+
+        def further(number: int) -> Tensor:
+            return further_noises(fine, tuple(x_T.shape[1:]), settings.seeds, num, number)
+
+        held = HeldOut(fitting, torch.arange(num - held_out, num), further if drawn else None)
+        return cls(settings, fitting, held, model, began, fitting.candidates(settings.counts))
+
+    def recipe(self, grid: TimeGrid) -> Recipe:
+        """Return the recipe for as many network calls as ``grid`` has steps."""
+        start = self.start(grid)
+        chosen = self.choice(self.candidates(start))
+        self._recipes += 1
+        return self.report(grid, start, chosen)
+
+    def start(self, grid: TimeGrid) -> Start:
+        """Return where fits start: how many formulas on which grid, the times searched if that is wanted."""
+        before = self.fitting.network.calls if self._recipes else 0
+        most = before + self.settings.calls if self.settings.search else None
+        tables, place, tried = self.fitting.started(grid, self.tables, most)
+        return Start(tables, place, tuple(tried))
+
+    def candidates(self, start: Start) -> list[Candidate]:
+        """Return the plans fitted from there, one for each loss."""
+        asked, found = self.settings, []
+        for loss in asked.losses:
+            rows = self.fitting.rows(start.tables, start.grid, loss)
+            if asked.objective == "local":
+                plan = rows.table.finished()
+            else:
+                plan = self.fitting.final(start.tables, rows, loss, asked.search, asked.features)
+            found.append(Candidate(plan, loss, rows))
+        return found
+
+    def choice(self, candidates: list[Candidate]) -> Candidate:
+        """Return the candidate that is best on the held-out noises."""
+        return min(candidates, key=lambda candidate: self.held.score(candidate.plan))
+
+    def report(self, grid: TimeGrid, start: Start, chosen: Candidate) -> Recipe:
+        """Return the recipe: the fitted plan where it is better on the held-out noises beyond doubt, else the base."""
+        base = base_plan(self.fitting.solver, grid)
+        gain, held_out = self.held.gain(base, chosen.plan)
+        better = gain.low > 1.0
+        report = Report(
+            before=gain.before,
+            after=gain.after if better else gain.before,
+            gain=gain.gain if better else 1.0,
+            gain_low=gain.low if better else 1.0,
+            gain_high=gain.high if better else 1.0,
+            kept="fitted" if better else "base",
+            num=self.settings.num,
+            held_out=held_out,
+            calls=self.fitting.network.calls,
+            seconds=time.perf_counter() - self.began,
+            rows=chosen.rows.fits,
+            tried=start.tried,
+            settings={
+                **self.settings.to_dict(),
+                "chosen": {"loss": chosen.loss, "analytic": start.tables.label or "none"},
+            },
+            quantiles_before=gain.quantiles_before,
+            quantiles_after=gain.quantiles_after if better else gain.quantiles_before,
+            worst=gain.worst,
+        )
+        return Recipe(chosen.plan if better else base, report, self.model)
