@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -238,7 +239,7 @@ def test_two_threads_share_a_network():
     for run, latents in zip(runs, expected, strict=True):
         assert all(torch.equal(found, latents) for found in run.result())
     assert [fs.summary(pipe).calls for pipe in (one, two)] == [{"unet": 3}, {"unet": 5}]
-    assert not {"_call_impl", "_compiled_call_impl"} & {name for name, part in vars(one.unet).items() if part}
+    assert not hooks_of(one.unet)
 
 
 def test_a_call_is_timed_where_its_tensors_are():
@@ -250,18 +251,83 @@ def test_a_call_is_timed_where_its_tensors_are():
     assert stopwatch._device_of(network, (3, here)) is None
 
 
+class Network(torch.nn.Module):
+    """Its forward is not torch's own, which is never compiled."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.linear(x).tanh()
+
+
+def hooks_of(network):
+    return [*network._forward_pre_hooks.values(), *network._forward_hooks.values()]
+
+
+def timed(network, x, seconds=0.01):
+    """The counts and the time of three calls, each longer than ``seconds``."""
+    slow = network.register_forward_hook(torch.compiler.disable(lambda module, given, output: time.sleep(seconds)))
+    with stopwatch.Stopwatch({"network": network}) as watch:
+        for _ in range(3):
+            network(x)
+    slow.remove()
+    assert watch.calls == {"network": 3} and 3 * seconds <= watch.network_seconds <= watch.seconds
+    assert not hooks_of(network)
+
+
+@pytest.mark.parametrize("in_place", [True, False], ids=["module.compile()", "torch.compile(module)"])
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_compiled_network_is_timed_and_compiled_once(in_place, guarded):
+    """Whether it is first called inside the stopwatch or outside, and though dynamo should watch hooks."""
+    for first_outside in (True, False):
+        torch.compiler.reset()
+        graphs = []
+
+        def backend(graph, inputs, graphs=graphs):
+            graphs.append(graph)
+            return graph.forward
+
+        network, x = Network(), torch.ones(1, 2)
+        expected = network(x)
+        if in_place:
+            network.compile(backend=backend, fullgraph=True)
+        else:
+            network = torch.compile(network, backend=backend, fullgraph=True)
+        with torch._dynamo.config.patch(skip_nnmodule_hook_guards=not guarded):
+            if first_outside:
+                network(x)
+            for _ in range(3):
+                timed(network, x)
+            assert torch.equal(network(x), expected) and len(graphs) == 1
+    torch.compiler.reset()
+
+
+def test_a_network_that_fails_is_timed_no_longer():
+    network, x = Network(), torch.ones(1, 2)
+    with stopwatch.Stopwatch({"network": network}) as watch:
+        with pytest.raises(RuntimeError, match="shapes"):
+            network(torch.ones(1, 3))
+        network(x)
+    assert watch.calls == {"network": 2} and not hooks_of(network)
+
+
 def test_a_network_compiled_or_copied_during_a_call_is_counted_once():
     torch.compiler.reset()
-    network, x = torch.nn.Linear(2, 2), torch.ones(1, 2)
-    with stopwatch.Stopwatch({"network": network}):
+    network, x = Network(), torch.ones(1, 2)
+    with stopwatch.Stopwatch({"network": network}) as first:
         network(x)
         network.compile(backend="eager")
+        network(x)
         copied = copy.deepcopy(network)
+        copied(x)
     with stopwatch.Stopwatch({"network": network, "copied": copied}) as watch:
         network(x)
         copied(x)
         copied(x)
-    assert watch.calls == {"network": 1, "copied": 2}
+    assert first.calls == {"network": 2} and watch.calls == {"network": 1, "copied": 2}
+    assert not hooks_of(network)
     torch.compiler.reset()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
 from types import TracebackType
@@ -12,22 +12,17 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 __all__ = ["Stopwatch"]
-
-COMPILED = "_compiled_call_impl"
-PLAIN = "_call_impl"
-"""What ``module(...)`` runs, hooks and all: the first where ``module.compile()`` was called, else the second."""
-
-_running = threading.local()
-_lock = threading.Lock()
 
 
 class Stopwatch(AbstractContextManager["Stopwatch"]):
     """Counts and times the calls of modules while it is entered, in the thread that entered it.
 
-    It wraps the outermost call, so it sees neither the inside of ``torch.compile`` nor of hooks and caches, and
-    changes nothing there. On CUDA it records events, which are read when the result is asked for.
+    It measures between the first forward pre-hook and the last forward hook, so offloading and caches, which replace
+    ``forward``, are inside. ``torch.compile`` calls a network's hooks outside its graph, and nothing is compiled
+    again for them. On CUDA it records events, which are read when the result is asked for.
 
     Args:
         networks: modules by name; they are forgotten at the end.
@@ -38,13 +33,13 @@ class Stopwatch(AbstractContextManager["Stopwatch"]):
         self.calls = dict.fromkeys(self.networks, 0)
         self.seconds = 0.0
         self._spans: list[tuple[_Mark, _Mark]] = []
+        self._hooks: list[RemovableHandle] = []
+        self._thread: int | None = None
         self._entered = 0.0
 
     def __enter__(self) -> Stopwatch:
-        with _lock:
-            for module in self.networks.values():
-                _watch(module)
-        _of_thread("watches").append(self)
+        self._thread = threading.get_ident()
+        self._hooks = [hook for name, module in self.networks.items() for hook in self._hooked(name, module)]
         self._entered = time.perf_counter()
         return self
 
@@ -52,18 +47,35 @@ class Stopwatch(AbstractContextManager["Stopwatch"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.seconds = time.perf_counter() - self._entered
-        _of_thread("watches").remove(self)
-        with _lock:
-            for module in self.networks.values():
-                _unwatch(module)
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
         self.networks.clear()
 
-    def count(self, module: nn.Module, begin: _Mark, end: _Mark) -> None:
-        """Note a call of ``module``, if it is one of the networks."""
-        for name, network in self.networks.items():
-            if network is module:
+    def _hooked(self, name: str, module: nn.Module) -> Iterator[RemovableHandle]:
+        """Yield the handles of the hooks that time a module.
+
+        A copy of the module made meanwhile keeps its hooks, and another thread's calls meet them too: they pass.
+        """
+        under_way: list[tuple[torch.device | None, _Mark]] = []
+
+        def begin(called: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if self._is_timed(name, called):
+                device = _device_of(called, (*args, *kwargs.values()))
+                under_way.append((device, _mark(device)))
+
+        def end(called: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            if under_way and self._is_timed(name, called):
+                device, begun = under_way.pop()
                 self.calls[name] += 1
-                self._spans.append((begin, end))
+                self._spans.append((begun, _mark(device)))
+
+        # Unless disabled, the hooks around a compiled network would be compiled as well.
+        yield module.register_forward_pre_hook(torch.compiler.disable(begin), prepend=True, with_kwargs=True)
+        yield module.register_forward_hook(torch.compiler.disable(end), always_call=True)
+
+    def _is_timed(self, name: str, called: nn.Module) -> bool:
+        return self.networks.get(name) is called and threading.get_ident() == self._thread
 
     @property
     def network_seconds(self) -> float:
@@ -71,69 +83,11 @@ class Stopwatch(AbstractContextManager["Stopwatch"]):
         return sum(_between(begin, end) for begin, end in self._spans)
 
 
-class _Watched:
-    """A module's call while stopwatches are entered: it tells those of the calling thread, once.
-
-    What ``module.compile()`` makes meanwhile keeps it, inside of what the next stopwatch wraps.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-        self.name = PLAIN if vars(module).get(COMPILED) is None else COMPILED
-        self.before = vars(module).get(self.name)
-        self.call: Callable[..., Any] = getattr(module, self.name)
-        self.watches = 0
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        under_way = _of_thread("under_way")
-        if any(module is self.module for module in under_way):
-            return self.call(*args, **kwargs)
-        device = _device_of(self.module, (*args, *kwargs.values()))
-        begin = _mark(device)
-        under_way.append(self.module)
-        try:
-            return self.call(*args, **kwargs)
-        finally:
-            under_way.pop()
-            end = _mark(device)
-            for watch in _of_thread("watches"):
-                watch.count(self.module, begin, end)
-
-
 class _Mark(NamedTuple):
     """A moment on the host, and on the GPU if the network computes on one."""
 
     seconds: float
     event: torch.cuda.Event | None
-
-
-def _of_thread(name: str) -> list[Any]:
-    """Return this thread's entered "watches", or the modules whose calls are "under_way"."""
-    return vars(_running).setdefault(name, [])
-
-
-def _watched(module: nn.Module) -> _Watched | None:
-    calls = (vars(module).get(name) for name in (COMPILED, PLAIN))
-    return next((call for call in calls if isinstance(call, _Watched)), None)
-
-
-def _watch(module: nn.Module) -> None:
-    watched = _watched(module)
-    if watched is None:
-        watched = _Watched(module)
-        vars(module)[watched.name] = watched
-    watched.watches += 1
-
-
-def _unwatch(module: nn.Module) -> None:
-    watched = _watched(module)
-    if watched is None:
-        return
-    watched.watches -= 1
-    if watched.watches == 0:
-        vars(module).pop(watched.name)
-        if watched.before is not None:
-            vars(module)[watched.name] = watched.before
 
 
 def _device_of(module: nn.Module, given: Sequence[Any]) -> torch.device | None:
