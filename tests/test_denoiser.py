@@ -52,18 +52,8 @@ def test_it_knows_where_its_network_computes():
     flow = fs.processes.RectifiedFlow()
     constants = torch.nn.Module()
     constants.register_buffer("mean", torch.zeros(1, device="meta"))
-    offloaded = torch.nn.Sequential(torch.nn.Linear(2, 2))
-    offloaded[0]._hf_hook = SimpleNamespace(execution_device="meta")  # as accelerate's hooks say it
-    for network, place in ((constants, "meta"), (offloaded, "meta"), (torch.nn.Linear(2, 2), "cpu"), (abs, "cpu")):
+    for network, place in ((constants, "meta"), (torch.nn.Linear(2, 2), "cpu"), (abs, "cpu")):
         assert fs.Denoiser(network, flow, "flow").device == torch.device(place)
-
-
-def test_it_knows_where_accelerate_brings_its_network():
-    accelerate = pytest.importorskip("accelerate")
-    for network in (torch.nn.Linear(2, 2), torch.nn.Sequential(torch.nn.Linear(2, 2))):
-        offloaded = accelerate.cpu_offload(network, execution_device=torch.device("cpu"))
-        assert {part.device.type for part in network.parameters()} == {"meta"}
-        assert fs.Denoiser(offloaded, fs.processes.EDM(), "x0").device == torch.device("cpu")
 
 
 def test_the_network_is_fed_its_own_time():

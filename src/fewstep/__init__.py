@@ -97,6 +97,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name in __all__:
+        importlib.import_module("fewstep.integrations")  # answers where a network that others offload computes
     if name in _HOMES:
         value = getattr(importlib.import_module(f"fewstep.{_HOMES[name]}"), name)
     elif name in _MODULES:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from itertools import chain
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from fewstep.checks import checked_shape, flag, real, shown, tensor, whole
 from fewstep.errors import InputError, unknown_name
 from fewstep.processes import Process, VPDiscrete
 from fewstep.processes.base import as_float64
-from fewstep.unwrap import layers, network_of
+from fewstep.unwrap import layers, module_device, network_of
 
 __all__ = [
     "PREDICTIONS",
@@ -42,24 +41,11 @@ def over_tensors(cond: Any, change: Callable[[Tensor], Tensor]) -> Any:
 def network_device(denoiser: object, x: Tensor | None) -> torch.device:
     """Return where a denoiser is called: where its network computes, or where ``x`` is if that cannot be seen."""
     stated = torch.device(getattr(denoiser, "device", None) or "cpu")
-    place = _device_of(next((layer for layer in layers(denoiser) if isinstance(layer, nn.Module)), None))
+    module = next((layer for layer in layers(denoiser) if isinstance(layer, nn.Module)), None)
+    place = None if module is None else module_device(module)
     if place is not None:
         return place
     return stated if x is None or stated.type != "cpu" else x.device
-
-
-def _device_of(network: object) -> torch.device | None:
-    """Return where offloading brings a network for its calls, else where its first parameter or buffer is."""
-    if not isinstance(network, nn.Module):
-        return None
-    for part in network.modules():
-        hook = getattr(part, "_hf_hook", None)
-        for one in (hook, *getattr(hook, "hooks", ())):  # accelerate's, or several in a row
-            place = getattr(one, "execution_device", None)
-            if place is not None:
-                return torch.device(place)
-    tensor = next(chain(network.parameters(), network.buffers()), None)
-    return None if tensor is None else tensor.device
 
 
 class DataPredictor(ABC):
@@ -304,7 +290,8 @@ class Denoiser(DataPredictor):
     @property
     def device(self) -> torch.device:
         """Where the network computes; the CPU where that cannot be seen."""
-        return _device_of(self.network) or torch.device("cpu")
+        place = module_device(self.network) if isinstance(self.network, nn.Module) else None
+        return place or torch.device("cpu")
 
     @property
     def _parameter(self) -> Tensor | None:

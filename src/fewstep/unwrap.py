@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
+import torch
 from torch import nn
 
-__all__ = ["innermost_denoiser", "is_compiled", "layers", "network_of"]
+__all__ = ["innermost_denoiser", "is_compiled", "layers", "module_device", "network_of", "offloads"]
 
 PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+ExecutionDevice = Callable[[nn.Module], torch.device | str | int | None]
+_offloading: list[ExecutionDevice] = []
 
 
 def layers(outer: Any) -> Iterator[Any]:
@@ -44,6 +48,23 @@ def is_compiled(outer: Any) -> bool:
     module = next((layer for layer in layers(outer) if isinstance(layer, nn.Module)), None)
     parts = () if module is None else module.modules()
     return any("_orig_mod" in p._modules or getattr(p, "_compiled_call_impl", None) is not None for p in parts)
+
+
+def offloads(execution_device: ExecutionDevice) -> ExecutionDevice:
+    """Register a function that returns where a module is brought for its calls; None for one that stays in place."""
+    _offloading.append(execution_device)
+    return execution_device
+
+
+def module_device(network: nn.Module) -> torch.device | None:
+    """Return where a network computes: where offloading brings it, else where its first parameter or buffer is."""
+    for part in network.modules():
+        for execution_device in _offloading:
+            place = execution_device(part)
+            if place is not None:
+                return torch.device(place)
+    tensor = next(chain(network.parameters(), network.buffers()), None)
+    return None if tensor is None else tensor.device
 
 
 def _is_denoiser(layer: Any) -> bool:

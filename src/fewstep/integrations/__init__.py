@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from fewstep.integrations import accelerate as accelerate  # small; says where offloaded networks compute
+
 __all__ = ["comfyui", "diffusers", "kdiffusion"]
 
 
