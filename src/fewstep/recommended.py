@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fewstep.processes import Process, RectifiedFlow
 
-__all__ = ["STEPS", "Recommendation", "recommended"]
+__all__ = ["STEPS", "Recommendation", "optimized_for", "recommended"]
 
 STEPS = 8
 """The default number of steps."""
@@ -43,7 +43,11 @@ def recommended(
     """
     if isinstance(process, RectifiedFlow):
         return Recommendation("unipc:order=2", "uniform_time")
-    if latent:
-        return Recommendation("unipc:order=2", f"optimized:spectrum={'video' if video else 'latents'},floor=0.0045")
-    few = steps is not None and steps < FEW
-    return Recommendation(f"unipc:order={2 if few else 3}", "optimized")
+    grid = optimized_for(latent=latent, video=video)
+    few = latent or (steps is not None and steps < FEW)
+    return Recommendation(f"unipc:order={2 if few else 3}", grid)
+
+
+def optimized_for(*, latent: bool, video: bool = False) -> str:
+    """Return the words of the grid that is optimised for the spectrum of a model's data."""
+    return f"optimized:spectrum={'video' if video else 'latents'},floor=0.0045" if latent else "optimized"

@@ -6,6 +6,7 @@ without it.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from pathlib import Path
@@ -372,6 +373,41 @@ class TestAgreement:
         graph.sample("ours", own, levels, latent)
         made = graph.run()
         assert apart(made["ours"], made["theirs"]) < 1e-5
+
+
+class TestGrid:
+    """The levels of fewstep Grid."""
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_optimized_is_the_recommended_grid_of_latents(self, comfyui, kind):
+        from fewstep.integrations.comfyui.levels import process_of
+        from fewstep.recommended import optimized_for
+
+        graph = Graph(comfyui, kind)
+        graph.keep("default", graph.node("default", graph.grid(steps=6)))
+        graph.keep("published", graph.node("published", graph.grid(steps=6, error_power=2.0)))
+        made = graph.run()
+        process = process_of(comfyui.model(kind).get_model_object("model_sampling"))
+        for name, words in (("default", optimized_for(latent=True)), ("published", "optimized:error_power=2")):
+            grid = fs.grids.named(words, process, 6, "zero", solver=fs.UniPC(2))
+            levels = grid.times if kind in FLOWS else (-grid.half_logsnr).exp()
+            torch.testing.assert_close(made[name][1:], levels[1:].to(torch.float32), rtol=1e-6, atol=0.0)
+        assert apart(made["default"], made["published"]) > 0.01
+
+    def test_frames_have_the_spectrum_of_video(self, comfyui):
+        from fewstep.integrations.comfyui.grid import sigmas_of_grid
+        from fewstep.integrations.comfyui.sampler import Choice
+
+        model = comfyui.model("sdxl").clone()
+        model.model = copy.copy(model.model)
+        model.model.latent_format = copy.copy(model.model.latent_format)
+        model.model.latent_format.latent_dimensions = 3
+        graph = Graph(comfyui, "sdxl", model=model)
+        graph.keep("sigmas", graph.node("sigmas", graph.grid(steps=6)))
+        sampling = model.get_model_object("model_sampling")
+        video, image = (sigmas_of_grid(sampling, "optimized", 6, Choice(), video=frames) for frames in (True, False))
+        assert torch.equal(graph.run()["sigmas"], video)
+        assert apart(video, image) > 0.01
 
 
 class TestStages:

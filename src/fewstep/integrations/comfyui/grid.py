@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import comfy.model_base
 import torch
 from comfy_api.latest import io
 
@@ -12,11 +13,10 @@ from fewstep import grids
 from fewstep.errors import InputError
 from fewstep.integrations.comfyui.levels import sigmas_between
 from fewstep.integrations.comfyui.sampler import Choice, choice_of
+from fewstep.processes.spec import parse
+from fewstep.recommended import optimized_for
 
 __all__ = ["FewstepGrid", "sigmas_of_grid"]
-
-LATENT = 2.0
-"""The error's growth with σ of networks in latent space (arXiv 2402.17376)."""
 
 
 def sigmas_of_grid(
@@ -25,15 +25,26 @@ def sigmas_of_grid(
     steps: int,
     choice: Choice,
     *,
-    error_power: float = LATENT,
+    error_power: float = 0.0,
+    video: bool = False,
     start: float = 0.0,
     end: float = 1.0,
 ) -> torch.Tensor:
-    """Return SIGMAS, float32 [steps + 1], of a grid by name, between two percentages of the sampling process."""
+    """Return SIGMAS, float32 [steps + 1], of a grid by name, between two percentages of the sampling process.
+
+    "optimized" is what ``fs.enable`` takes on latents, or with an ``error_power`` the published bound's.
+    """
     make: Any = partial(grids.NAMES[grid], steps=steps)
     if grid == "optimized":
-        make = partial(make, solver=choice.solver_for(sampling), error_power=error_power)
+        settings = {"error_power": error_power} if error_power else parse(optimized_for(latent=True, video=video))[1]
+        make = partial(make, solver=choice.solver_for(sampling), **settings)
     return sigmas_between(sampling, make, start=start, end=end)
+
+
+def _is_video(model: Any) -> bool:
+    """Whether a MODEL's latents are of frames: those of an autoencoder in time, or Stable Video Diffusion's."""
+    frames = model.model.latent_format.latent_dimensions == 3
+    return frames or isinstance(model.model, comfy.model_base.SVD_img2vid)
 
 
 class FewstepGrid(io.ComfyNode):
@@ -47,8 +58,8 @@ class FewstepGrid(io.ComfyNode):
             node_id="FewstepGrid",
             display_name="fewstep Grid",
             category="sampling/fewstep",
-            description="The noise levels of the steps (SIGMAS). optimized places them where the error bound of the "
-            "connected sampler is lowest on this model's levels; it takes a few milliseconds.",
+            description="The noise levels of the steps (SIGMAS). optimized places them where the connected "
+            "sampler errs least on data with the spectrum of latents; it takes a few milliseconds.",
             inputs=[
                 io.Model.Input("model", tooltip="The model whose levels these are; patches of its sampling count."),
                 io.Combo.Input(
@@ -85,13 +96,13 @@ class FewstepGrid(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "error_power",
-                    default=LATENT,
-                    min=0.1,
+                    default=0.0,
+                    min=0.0,
                     max=10.0,
                     step=0.1,
                     optional=True,
-                    tooltip="For optimized: the power of σ with which the network's error grows: 2 for models in "
-                    "latent space, 1 in pixel space.",
+                    tooltip="For optimized: above 0, the published error bound is minimised, with this power of σ: 2 "
+                    "for models in latent space, 1 in pixel space.",
                 ),
             ],
             outputs=[io.Sigmas.Output()],
@@ -107,7 +118,7 @@ class FewstepGrid(io.ComfyNode):
         start: float,
         end: float,
         sampler: Any = None,
-        error_power: float = LATENT,
+        error_power: float = 0.0,
     ) -> io.NodeOutput:
         """Return the SIGMAS; none for a ``denoise`` of 0."""
         if denoise <= 0:
@@ -123,6 +134,7 @@ class FewstepGrid(io.ComfyNode):
             steps,
             choice,
             error_power=error_power,
+            video=_is_video(model),
             start=max(start, 1.0 - denoise),
             end=end,
         )
