@@ -205,7 +205,7 @@ def figures_of(subject: Subject, name: str, grid: str, calls: int) -> dict[str, 
     """Return the figures of a solver on one grid, of as many noises as were measured, to four digits."""
     files = files_of(subject, name, grid, calls, MOST, measure=False)
     made = GRIDS[grid](subject.process, SOLVERS[name], calls, subject.spectrum)
-    predicted = SpectralError(subject.process, SOLVERS[name], subject.spectrum)(made.times[None])
+    predicted = SpectralError(subject.process, SOLVERS[name], subject.spectrum).likely(made.times[None])
     found = {"noises": CHUNK * len(files), "predicted": float(predicted[0])}
     if files:
         parts = [np.load(file) for file in files]

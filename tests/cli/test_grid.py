@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 
 import fewstep as fs
 from fewstep.cli.app import app
+from fewstep.grids.spectral import SpectralError
 
 
 def fewstep(*words: object) -> str:
@@ -45,11 +46,13 @@ def test_a_spectrum_of_another_models_samples_is_refused(tmp_path, fails):
 
 def test_all_solvers_on_all_grids_are_compared():
     printed = fewstep("grid", "--process", "vp-discrete", "--steps", 6, "--spectrum", "latents", "--compare")
-    assert "predicted error in 6 calls" in printed
+    assert "likely error in 6 calls" in printed
     rows = [line.split() for line in printed.splitlines() if line.strip().startswith("DDIM")]
     solver, spectrum = fs.DDIM(), fs.spectra.named("latents")
-    grid = fs.grids.optimized(fs.processes.VPDiscrete.from_betas(), solver, 6, spectrum=spectrum)
-    assert min(rows[0][1:]) == f"{grid.report.after:.4f}"
+    process = fs.processes.VPDiscrete.from_betas()
+    grid = fs.grids.optimized(process, solver, 6, spectrum=spectrum)
+    likely = SpectralError(process, solver, spectrum).likely(grid.times[None])
+    assert min(rows[0][1:]) == f"{float(likely[0]):.4f}"
     assert len(rows) == 2 and len(rows[0]) == 1 + len(fs.grids.NAMES)
 
 

@@ -1,5 +1,8 @@
 """Time steps of the least predicted error: properties over solvers and processes, the floor, and mistakes."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -12,8 +15,9 @@ import fewstep as fs
 from fewstep.errors import InputError
 from fewstep.grids.log_newton import log_newton
 from fewstep.grids.spectral import LogSteps, SpectralError, cleanest
+from fewstep.recommended import recommended
 from fewstep.spectra import Spectrum, named
-from fewstep.spectra.gaussian import interval_errors
+from fewstep.spectra.gaussian import end_errors, interval_errors
 from fewstep.spectra.nodes import nodes
 
 VP = fs.processes.VPLinear()
@@ -93,6 +97,15 @@ def test_the_error_is_that_of_intervals_added_up():
     torch.testing.assert_close(got, interval_errors(plan, *nodes(spectrum)).sum(-1))
 
 
+@pytest.mark.parametrize("solver", [fs.UniPC(3), fs.SASolver(2, 2, tau=0.7, few_step=True)], ids=repr)
+def test_the_likely_error_is_the_exact_one_and_half_of_the_intervals(solver):
+    measure = SpectralError(VP, solver, Spectrum([2.0, 0.1, 0.01], [1, 5, 10]))
+    times = torch.stack([fs.grids.karras(VP, 6).times, fs.grids.uniform_time(VP, 6).times])
+    for grid, likely, summed in zip(times, measure.likely(times), measure(times), strict=True):
+        exact = end_errors(solver.plan(fs.TimeGrid(VP, grid)), measure.variances).square() @ measure.weights
+        torch.testing.assert_close(likely, exact.sqrt() + 0.5 * summed)
+
+
 @pytest.mark.parametrize("steps", [5, 8])
 @pytest.mark.parametrize("solver", [fs.DDIM(), fs.UniPC(2), fs.UniPC(3)], ids=repr)
 def test_on_gaussian_data_it_beats_every_heuristic(solver, steps):
@@ -123,6 +136,30 @@ def test_on_stable_diffusions_schedule_no_two_calls_are_below_timestep_10(solver
     timesteps = 1000.0 * grid.times[:-1] - 1.0
     assert int((timesteps < 10.0).sum()) <= 1
     assert float(timesteps[0]) == pytest.approx(999.0)
+
+
+def test_the_timesteps_of_the_docs_are_those_of_the_grids():
+    solvers = {
+        "the default": fs.UniPC(2),
+        "the same for DDIM": fs.DDIM(),
+        "the same for DPM-Solver++ of order 2": fs.DPMSolverPP(2),
+    }
+    page = (Path(__file__).resolve().parents[2] / "docs" / "time-steps.md").read_text("utf-8")
+    rows = re.findall(r"^\| (\d+) \| (.+?) \| ([\d ]+) \|$", page, re.M)
+    checked = []
+    for steps, name, timesteps in rows:
+        if name not in solvers:
+            continue
+        words = recommended(STABLE_DIFFUSION, int(steps), latent=True).grid
+        grid = fs.grids.named(words, STABLE_DIFFUSION, int(steps), solver=solvers[name])
+        written = torch.tensor([float(t) for t in timesteps.split()], dtype=torch.float64)
+        assert float((1000.0 * grid.times[:-1] - 1.0 - written).abs().max()) < 0.6, (steps, name)
+        checked.append((name, int(steps)))
+    assert {("the default", 8), ("the default", 10), ("the default", 20)} < set(checked)
+    assert sum("Align Your Steps" in row[1] for row in rows) == 2
+    bare = fs.grids.optimized(STABLE_DIFFUSION, fs.UniPC(2), 20, spectrum="latents")
+    late = int((1000.0 * bare.times[:-1] - 1.0 < 10.0).sum())
+    assert f"would\nspend {['no', 'one', 'two', 'three', 'four'][late]} calls below timestep 10" in page
 
 
 @pytest.mark.parametrize(("solver", "near"), [(fs.DDIM(), 0.15), (fs.DPMSolverPP(2), 0.25)], ids=repr)

@@ -200,9 +200,9 @@ def _draw_by_frequency(axes: Any, shown: dict[str, TimeGrid], solver: Solver, sp
 
 
 def comparison(process: Process, steps: int, end: End, spectrum: Spectrum) -> Table:
-    """Return the table of the predicted error of solvers on grids at as many network calls as steps."""
+    """Return the table of the likely error of solvers on grids at as many network calls as steps."""
     names = list(grids.NAMES)
-    table = Table(box=None, header_style="bold", title=f"predicted error in {steps} calls")
+    table = Table(box=None, header_style="bold", title=f"likely error in {steps} calls")
     table.add_column("solver", no_wrap=True)
     for name in names:
         table.add_column(name, justify="right", overflow="fold", min_width=6)
@@ -211,7 +211,7 @@ def comparison(process: Process, steps: int, end: End, spectrum: Spectrum) -> Ta
         solver = solvers.named(word)
         row: list[float | None] = []
         for name in names:
-            row.append(_predicted(name, process, solver, steps, end, spectrum))
+            row.append(_likely(name, process, solver, steps, end, spectrum))
         cells.append(row)
     best = min(value for row in cells for value in row if value is not None)
     for word, row in zip(COMPARED, cells, strict=True):
@@ -222,13 +222,13 @@ def comparison(process: Process, steps: int, end: End, spectrum: Spectrum) -> Ta
     return table
 
 
-def _predicted(name: str, process: Process, solver: Solver, calls: int, end: End, spectrum: Spectrum) -> float | None:
-    """Return the predicted error on a grid in so many calls, or None where no number of steps costs just that."""
+def _likely(name: str, process: Process, solver: Solver, calls: int, end: End, spectrum: Spectrum) -> float | None:
+    """Return the likely error on a grid in so many calls, or None where no number of steps costs just that."""
     for steps in range(calls, 0, -1):
         made = _made(name, process, solver, steps, end, None, spectrum)
         cost = solver.plan(made).nfe
         if cost == calls:
-            return Predicted(process, solver, spectrum)(made)
+            return float(SpectralError(process, solver, spectrum).likely(made.times[None])[0])
         if cost < calls:
             return None
     return None

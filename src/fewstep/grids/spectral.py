@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from fewstep.grids.log_newton import log_newton
+from fewstep.plan import Plan
 from fewstep.processes import Process
 from fewstep.processes.spec import parse
 from fewstep.spectra import Spectrum, named
-from fewstep.spectra.gaussian import interval_errors
+from fewstep.spectra.gaussian import end_errors, interval_errors
 from fewstep.spectra.nodes import nodes
 from fewstep.time_grid import TimeGrid
 
@@ -52,8 +53,20 @@ class SpectralError:
 
     def terms(self, times: Tensor) -> Tensor:
         """Return what each interval adds, float64 [B, N]."""
-        plan = self.solver.plan(TimeGrid(self.process, times))
-        return interval_errors(plan, self.variances, self.weights).clamp(min=LEAST)
+        return interval_errors(self._plan(times), self.variances, self.weights).clamp(min=LEAST)
+
+    def likely(self, times: Tensor) -> Tensor:
+        r"""Return what a network's error is likely to be, √(mean_k e_k²) + ½·Σ_n √(mean_k e_{k,n}²), float64 [B].
+
+        e_k is the exact error at the end, in which errors of intervals cancel as they do on Gaussian data. Networks
+        grant part of that: measured errors of different solvers and grids rank by this, better than by either part. It
+        is not what to minimise, for its lowest point relies on what cancels.
+        """
+        exact = end_errors(self._plan(times), self.variances).square() @ self.weights
+        return exact.sqrt() + 0.5 * self(times)
+
+    def _plan(self, times: Tensor) -> Plan:
+        return self.solver.plan(TimeGrid(self.process, times))
 
 
 class LogSteps:

@@ -56,9 +56,9 @@ class GridSettings:
         Path | None,
         typer.Option(help="Plot it, and its error by frequency, beside other grids into this .png or .svg file."),
     ] = None
-    compare: Annotated[
-        bool, typer.Option("--compare", help="Print the predicted error of all solvers on all grids.")
-    ] = False
+    compare: Annotated[bool, typer.Option("--compare", help="Print the likely error of all solvers on all grids.")] = (
+        False
+    )
 
     def __post_init__(self) -> None:
         if self.spectrum is not None and self.error_power is not None:
