@@ -13,7 +13,7 @@ FORMS = {
         fs.SASolver(3, 4, tau=1.0),
         fs.SASolver(2, 2, tau=0.5, few_step=True),
         fs.SASolver(3, 3, tau=fs.tau.window(1.0, 0.05, 1.0), mode="PECE"),
-        fs.SASolver(3, 3, tau=0.7, prediction="epsilon"),
+        fs.SASolver(3, 3, tau=0.0, prediction="epsilon"),
     ],
     "unipc": [fs.UniPC(3), fs.UniPC(2, "bh1", corrector=False), fs.UniPC(4, "exact", lower_order_final=False)],
 }
