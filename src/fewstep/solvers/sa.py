@@ -131,7 +131,7 @@ class SASolver(MultistepSolver):
         ratio = float((response(plan, variances).std(exact[0]) / exact[-1]).max())
         said = (
             f"SA-Solver over noise predictions is {'unstable' if not ratio <= UNSTABLE else 'barely stable'} on a grid "
-            f"of so few steps ({plan.steps}): samples of Gaussian data spread {ratio:.3g} times as far as the data; take "
+            f"of so few steps ({plan.steps}): samples of Gaussian data spread {ratio:.3g} times as far as these; take "
             "prediction='x0', which is stable, a smaller τ, lower orders or more steps."
         )
         if plan.stochastic and not ratio <= UNSTABLE:
