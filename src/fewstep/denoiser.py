@@ -65,6 +65,15 @@ class DataPredictor(ABC):
         """Where the network lives."""
         return torch.device("cpu")
 
+    @property
+    def remembers(self) -> bool:
+        """Whether D depends on earlier calls of a run too, as under a momentum."""
+        return False
+
+    def evaluations(self, t: float, conditional: bool = True) -> int:
+        """Return how often networks are evaluated for one D at ``t``, under a condition or not; guidance takes two."""
+        return 1
+
     @abstractmethod
     def __call__(self, x_t: Tensor, t: Tensor, cond: Condition = None) -> Tensor:
         """Return D(x_t, t), shaped like ``x_t`` [batch, …]; ``t`` is a 0-dimensional tensor."""

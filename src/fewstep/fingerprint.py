@@ -66,28 +66,30 @@ def network_fingerprint(network: object, prediction: str, *parts: nn.Module) -> 
 def described(denoiser: DataPredictor | Callable[..., Tensor]) -> dict[str, Any]:
     """Return what a recipe says of the model: class, fingerprint, prediction, guidance scale (JSON-able)."""
     inner = innermost_denoiser(denoiser)
-    network = getattr(inner, "network", inner)
+    network, scale = getattr(inner, "network", inner), guidance_scale(denoiser)
     return {
         "network": type(network).__name__,
         "fingerprint": fingerprint(denoiser),
         "prediction": getattr(inner, "prediction", "x0"),
-        "guidance_scale": guidance_scale(denoiser),
+        **({"guidance": scale} if isinstance(scale, str) else {"guidance_scale": scale}),
     }
 
 
-def guidance_scale(denoiser: object) -> float:
-    """Return the scale of classifier-free guidance around the network; 1 without any."""
-    scales = (getattr(layer, "guidance_scale", None) for layer in layers(denoiser))
-    return next((scale for scale in scales if scale is not None), 1.0)
+def guidance_scale(denoiser: object) -> float | str:
+    """Return the scale of guidance around the network, with its settings if there are any; 1 without guidance."""
+    spelled = (getattr(layer, "spelling", getattr(layer, "guidance_scale", None)) for layer in layers(denoiser))
+    found = [one for one in spelled if one is not None]
+    return " of ".join(map(str, found)) if len(found) > 1 else found[0] if found else 1.0
 
 
 def warn_if_other_model(recipe: Recipe, denoiser: DataPredictor | Callable[..., Tensor]) -> None:
     """Warn if ``recipe`` was fitted to another network, or at another guidance scale, than ``denoiser``."""
     warn_if_other_fingerprint(recipe, fingerprint(denoiser))
-    scale, wanted = recipe.model.get("guidance_scale"), guidance_scale(denoiser)
+    scale, wanted = recipe.model.get("guidance", recipe.model.get("guidance_scale")), guidance_scale(denoiser)
     if scale is not None and scale != wanted:
+        scale, wanted = (one if isinstance(one, str) else f"{one:g}" for one in (scale, wanted))
         warnings.warn(
-            f"this plan was calibrated at guidance_scale={scale:g}, and runs at {wanted:g}: "
+            f"this plan was calibrated at guidance_scale={scale}, and runs at {wanted}: "
             "calibrate at the scale that is used.",
             UserWarning,
             stacklevel=2,

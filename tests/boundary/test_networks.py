@@ -187,7 +187,7 @@ def test_a_null_class_out_of_range_is_refused(null):
         fs.guidance.ClassifierFree(fs.Denoiser(kind, PROCESS, num_classes=10), 2.0, null)
 
 
-@pytest.mark.parametrize("scale", [None, "2", float("nan"), float("inf"), [1.0, 2.0], torch.ones(4), 10**400, True])
+@pytest.mark.parametrize("scale", [None, "2", float("nan"), float("inf"), [1.0, 2.0], torch.ones(4, 1), 10**400, True])
 def test_a_guidance_scale_is_one_number(scale):
     with pytest.raises(InputError, match="guidance_scale is"):
         fs.guidance.ClassifierFree(fs.Denoiser(kind, PROCESS, num_classes=10), scale, 10)

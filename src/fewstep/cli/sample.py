@@ -43,8 +43,8 @@ def sample(settings: SampleSettings) -> None:
     images = kept(_draw(model, sampler.plan, seeds, conditions, settings.batch_size))
     seconds = time.perf_counter() - began
     write_images(settings.out, images, seeds, None if texts else conditions)
-    what = name_of(images)
-    typer.echo(f"{sampler}: {settings.num} {what}, {settings.num / seconds:.1f} {what}/s -> {settings.out}")
+    what, done = name_of(images), sampler.on_samples_of(model, conditions is not None)
+    typer.echo(f"{done}: {settings.num} {what}, {settings.num / seconds:.1f} {what}/s -> {settings.out}")
 
 
 def _draw(model: Model, plan: Plan, seeds: list[int], conditions: Any, batch_size: int) -> Tensor:

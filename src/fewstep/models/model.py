@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fewstep.denoiser import Condition, DataPredictor
 from fewstep.errors import InputError, NonFiniteStateError
 from fewstep.executor import Callback, execute
-from fewstep.guidance import ClassifierFree
+from fewstep.guidance import ClassifierFree, guidance_named
 from fewstep.models.pipeline_denoiser import PipelineDenoiser
 from fewstep.plan import Plan
 from fewstep.sampling import initial_state
@@ -43,26 +43,33 @@ class Model:
     encode: Callable[[Tensor], Tensor] | None = None
     null_cond: Condition | int = None
 
-    def guided(self, guidance_scale: float | None) -> Model:
+    def guided(self, guidance_scale: float | str | None) -> Model:
         """Return the model under classifier-free guidance (``fs.guidance.ClassifierFree``); a scale of 1 is none.
 
-        A pipeline that is called as a whole is guided by itself. None leaves the model as it is.
+        The scale may have settings, as "3:interval=0.2:2,rule=apg" (see ``fs.guidance.guidance_named``). A pipeline
+        that is called as a whole is guided by itself, all along or in an interval. None leaves the model as it is.
 
         Raises:
             InputError: if the scale is not finite, or the model has no null condition that is known.
         """
         if guidance_scale is None:
             return self
+        asked = guidance_named(guidance_scale)
         if isinstance(self.denoiser, PipelineDenoiser):
-            return replace(self, denoiser=self.denoiser.with_guidance(guidance_scale))
-        if guidance_scale == 1.0:
+            if asked.rule is not None or asked.rescale:
+                raise InputError(
+                    f"guidance_scale is {guidance_scale!r}: this pipeline guides itself, so only an interval can be "
+                    "set: leave rule and rescale out."
+                )
+            return replace(self, denoiser=self.denoiser.with_guidance(asked.scale, asked.interval))
+        if asked.scale == 1.0:
             return self
         if self.null_cond is None:
             raise InputError(
-                f"guidance_scale is {guidance_scale:g}: this model has no known null condition; leave it out, or "
+                f"guidance_scale is {asked.scale:g}: this model has no known null condition; leave it out, or "
                 "guide the model in the function that makes it."
             )
-        return replace(self, denoiser=ClassifierFree(self.denoiser, guidance_scale, self.null_cond))
+        return replace(self, denoiser=ClassifierFree(self.denoiser, asked.scale, self.null_cond, **asked.settings))
 
     @torch.no_grad()
     def draw(

@@ -23,6 +23,8 @@ LABELS = "class_labels"
 ENCODERS = ("encode_prompt", "encode_image", "_encode_image", "_encode_vae_image", "generate_language_model")
 """Methods that encode conditions, whose results are kept."""
 NETWORKS = ("transformer", "unet", "prior", "decoder")
+UNGUIDED = {"ZImagePipeline": 0.0, "ZImageImg2ImgPipeline": 0.0, "ZImageInpaintPipeline": 0.0}
+"""The scale that is none, where it is not 1."""
 REFUSALS = (ValueError, TypeError, RuntimeError, IndexError, AttributeError)
 """Exceptions that pipelines raise for latents or batches of another kind than theirs."""
 
@@ -78,6 +80,7 @@ class PipelineDenoiser(DataPredictor):
         prediction: what it predicts, one of ``fewstep.denoiser.PREDICTIONS``.
         process, shape: of the state that the pipeline hands to its scheduler.
         guidance_scale: the one given, else the pipeline's default; 1 where it takes none.
+        interval: σ/α in which it guides, (low, high]; None is everywhere.
         layout: how the pipeline's ``latents`` are packed into a state.
     """
 
@@ -95,6 +98,7 @@ class PipelineDenoiser(DataPredictor):
         self._parameters = inspect.signature(pipe.__call__).parameters
         self._call_settings, self._rows = _split(call)
         self._alone = False
+        self.interval: tuple[float, float] | None = None
         self.network = next((n for n in (getattr(pipe, name, None) for name in NETWORKS) if n is not None), None)
         default = self._parameters["guidance_scale"].default if "guidance_scale" in self._parameters else 1.0
         self.guidance_scale = call.get("guidance_scale", default)
@@ -176,18 +180,50 @@ class PipelineDenoiser(DataPredictor):
                 known = self._rows["prompt"]
         return torch.tensor([known.index(prompt) for prompt in prompts])
 
-    def with_guidance(self, guidance_scale: float) -> PipelineDenoiser:
-        """Return the pipeline at another guidance scale.
+    def with_guidance(self, guidance_scale: float, interval: tuple[float, float] | None = None) -> PipelineDenoiser:
+        """Return the pipeline at another guidance scale, and at a scale of 1 outside ``interval`` (σ/α).
 
         Raises:
-            InputError: if the pipeline takes no ``guidance_scale``.
+            InputError: if the pipeline takes no ``guidance_scale``, or its network is given the scale.
         """
         if "guidance_scale" not in self._parameters:
             raise InputError(f"{self._name} takes no guidance_scale: leave it out.")
         guided = copy.copy(self)
         guided._call_settings = {**self._call_settings, "guidance_scale": guidance_scale}
-        guided.guidance_scale = guidance_scale
+        guided.guidance_scale, guided.interval = guidance_scale, interval
+        if interval is not None and getattr(getattr(self.network, "config", None), "guidance_embeds", False):
+            raise InputError(f"the network of {self._name} is given the scale in each call: leave the interval out.")
         return guided
+
+    @property
+    def spelling(self) -> float | str:
+        """The scale, with its interval if there is one, as ``--guidance`` takes it."""
+        if self.interval is None:
+            return self.guidance_scale
+        low, high = self.interval
+        return f"{self.guidance_scale:g}:interval={low:g}:{high:g}"
+
+    def evaluations(self, t: float, conditional: bool = True) -> int:
+        """Return how often the network is evaluated for one D at ``t``: twice where the pipeline guides itself."""
+        return 2 if self._guides_itself and self._is_guided(t) else 1
+
+    @property
+    def _guides_itself(self) -> bool:
+        """Whether the pipeline evaluates two branches; for a network that is given the scale it does not."""
+        negative = [value for name, value in self._rows.items() if name.startswith("negative")]
+        if self._call_settings.get("true_cfg_scale", 1.0) > 1.0 and negative:
+            return True
+        embedded = getattr(getattr(self.network, "config", None), "guidance_embeds", False)
+        return (
+            "guidance_scale" in self._parameters
+            and not embedded
+            and self.guidance_scale > UNGUIDED.get(self._name, 1.0)
+        )
+
+    def _is_guided(self, t: float | Tensor) -> bool:
+        if self.interval is None:
+            return True
+        return self.interval[0] < float(torch.exp(-self.process.half_logsnr(t))) <= self.interval[1]
 
     def check_cond(self, cond: Any, batch: int) -> Condition:
         """Return the numbers of the conditions, int64 [batch], or None for the only one."""
@@ -225,6 +261,9 @@ class PipelineDenoiser(DataPredictor):
     def _called(self, latents: Tensor | None, numbers: list[int], **more: Any) -> Any:
         """Call the pipeline for one step from ``latents``, or from those that it draws (None)."""
         settings = {**self._call_settings, **_chosen(self._rows, numbers)}
+        at = self.scheduler.at
+        if self.interval is not None and at is not None and float(at) > 0.0 and not self._is_guided(at):
+            settings["guidance_scale"] = UNGUIDED.get(self._name, 1.0)
         # Two steps are asked for, since some pipelines halve their number; there is one all the same.
         for name, value in (("num_inference_steps", 2), ("output_type", "latent"), ("generator", self._seeded())):
             if name in self._parameters:

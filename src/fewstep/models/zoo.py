@@ -20,7 +20,11 @@ NULL_CLASS = 10
 
 
 def load(
-    name: str, *, guidance_scale: float = 1.0, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    name: str,
+    *,
+    guidance_scale: float | str = 1.0,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> DataPredictor:
     """Return an embedded model as a denoiser, in evaluation mode.
 
@@ -29,7 +33,7 @@ def load(
 
     Args:
         name: "fashion-mnist".
-        guidance_scale: classifier-free guidance, 1 for none (see ``Model.guided``).
+        guidance_scale: classifier-free guidance, 1 for none, with settings if wanted (see ``Model.guided``).
         device: where the network lives.
         dtype: the type of the network's parameters; the state stays float32.
 

@@ -44,6 +44,10 @@ class Sampler(Protocol):
     def levels(self) -> list[float]:
         """σ/α at each time, from noise to data; infinite at pure noise."""
 
+    @property
+    def call_times(self) -> list[float]:
+        """The time of each network call."""
+
     def draw(self, model: Model, seeds: Sequence[int], conditions: Any) -> Tensor:
         """Return one image for each seed, [n, C, H, W] in [−1, 1]."""
 
@@ -73,6 +77,11 @@ class Planned:
     def levels(self) -> list[float]:
         """σ/α at each time, from noise to data."""
         return (-self.plan.grid.half_logsnr).exp().tolist()
+
+    @property
+    def call_times(self) -> list[float]:
+        """The time of each network call."""
+        return self.plan.call_times.tolist()
 
     def draw(self, model: Model, seeds: Sequence[int], conditions: Any) -> Tensor:
         """Return one image for each seed, [n, C, H, W] in [−1, 1]."""

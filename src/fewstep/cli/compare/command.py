@@ -91,6 +91,7 @@ def compare(settings: CompareSettings) -> None:
     bench.measure(cells, worker)
     if worker.index == 0:
         rows = _rows(cells, bench.rows(cells), _commands(settings, common))
+        _count_evaluations(rows, cells, model, conditions is not None)
         command = spelled("compare", settings)
         table = {"settings": common, "command": command, "versions": manifest.versions(), "rows": rows}
         pictures = [shown for cell in cells if (shown := bench.pictures(cell)) is not None]
@@ -187,6 +188,14 @@ def _rows(cells: list[Cell], measured: list[dict[str, Any]], commands: Commands)
         what = {"solver": cell.solver, "grid": cell.grid, "steps": cell.steps, "cell": cell.name}
         rows.append({**what, **found, "levels": levels, "command": command})
     return rows
+
+
+def _count_evaluations(rows: list[dict[str, Any]], cells: list[Cell], model: Model, conditional: bool) -> None:
+    """Enter the evaluations of the network that a sample takes, where guidance makes them more than the calls."""
+    counts = [sum(model.denoiser.evaluations(t, conditional) for t in cell.sampler.call_times) for cell in cells]
+    if any(count != row["nfe"] for count, row in zip(counts, rows, strict=True)):
+        for row, count in zip(rows, counts, strict=True):
+            row["evaluations"] = count
 
 
 def split_specs(option: str, text: str) -> list[str]:

@@ -42,8 +42,11 @@ class Openings:
         self.cell += 1
 
     def on(self, denoiser: DataPredictor) -> DataPredictor:
-        """Return ``denoiser`` for one draw; a state must always come with the same condition."""
-        return _Opening(denoiser, self)
+        """Return ``denoiser`` for one draw; a state must always come with the same condition.
+
+        One that remembers earlier calls must be called each time.
+        """
+        return denoiser if denoiser.remembers else _Opening(denoiser, self)
 
     def ask(self, denoiser: DataPredictor, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor:
         """Return D(x_t, t), from memory where it is known."""

@@ -17,7 +17,7 @@ from fewstep.storage import write_json, write_whole
 
 __all__ = ["show", "write"]
 
-COLUMNS = ("solver", "grid", "steps", "nfe", "error", "error_low", "error_high", "fd", "command")
+COLUMNS = ("solver", "grid", "steps", "nfe", "evaluations", "error", "error_low", "error_high", "fd", "command")
 
 
 def write(folder: Path, table: dict[str, Any], pictures: list[np.ndarray], solution: np.ndarray | None) -> None:
@@ -50,7 +50,8 @@ def show(rows: list[dict[str, Any]]) -> None:
     """Print the table, the best of each number of network calls in bold; what no row has is left out."""
     leaders = {name: best(rows, name) for name in ("error", "fd") if any(name in row for row in rows)}
     columns = [word for name in leaders for word in ([name, "interval"] if name == "error" else [name])]
-    table = Table("solver", "grid", "steps", "nfe", *columns, box=None)
+    fixed = ["solver", "grid", "steps", "nfe", *(["evaluations"] if any("evaluations" in row for row in rows) else [])]
+    table = Table(*fixed, *columns, box=None)
     for row in rows:
         shown = {
             name: Text(f"{row[name]:.4g}", "bold" if row[name] == leaders[name][row["nfe"]] else "")
@@ -59,6 +60,6 @@ def show(rows: list[dict[str, Any]]) -> None:
         }
         if "error" in row:
             shown["interval"] = Text(f"{row['error_low']:.4g} … {row['error_high']:.4g}")
-        words = (Text(one_line(str(row[name]))) for name in ("solver", "grid", "steps", "nfe"))
+        words = (Text(one_line(str(row[name]))) for name in fixed)
         table.add_row(*words, *(shown.get(name, "") for name in columns))
     Console().print(table)

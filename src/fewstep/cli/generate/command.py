@@ -50,7 +50,7 @@ def generate(settings: GenerateSettings) -> None:
     if asked.skip is not None:
         words["skip"] = settings_of(tuned_by(asked.skip, model.denoiser).profile)
     shards = shards_of(out, wanted, settings.shard_size, settings.format_ == "png")
-    conditions_of(model, wanted[:1], class_, texts)
+    conditional = conditions_of(model, wanted[:1], class_, texts) is not None
     description = {
         "format": manifest.FORMAT,
         "settings": {
@@ -93,7 +93,7 @@ def generate(settings: GenerateSettings) -> None:
     if worker.index == 0:
         speed = sum(len(shard.seeds) for shard in missing) / (time.perf_counter() - began)
         speeds = f"{speed:.1f} images/s{worker.among}" if missing else "all there already"
-        _conclude(shards, out, str(sampler), speeds)
+        _conclude(shards, out, sampler.on_samples_of(model, conditional), speeds)
     worker.leave()
 
 

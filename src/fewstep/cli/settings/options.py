@@ -14,6 +14,7 @@ __all__ = [
     "BatchSize",
     "ConditionSettings",
     "Device",
+    "Guidance",
     "ModelSettings",
     "Prompts",
     "RecipeSamplerSettings",
@@ -31,6 +32,14 @@ RECOMMENDED = "recommended for the model"
 
 BatchSize = Annotated[int, typer.Option(help="Samples in a network call.")]
 Device = Annotated[str, typer.Option(help="Where networks run: cpu, cuda.", rich_help_panel=MODEL)]
+Guidance = Annotated[
+    str | None,
+    typer.Option(
+        help="Classifier-free guidance scale, 1 is none; with settings if wanted: 3:interval=0.2:2,rule=apg.",
+        show_default=GUIDANCE,
+        rich_help_panel=CONDITION,
+    ),
+]
 Prompts = Annotated[
     Path | None,
     typer.Option(help="A file of prompts, one a line; samples take them in turn.", rich_help_panel=CONDITION),
@@ -124,12 +133,7 @@ class ConditionSettings:
         str | None, typer.Option(help="What to show, for a model that takes prompts.", rich_help_panel=CONDITION)
     ] = None
     prompts: Prompts = None
-    guidance: Annotated[
-        float | None,
-        typer.Option(
-            help="Classifier-free guidance scale; 1 is none.", show_default=GUIDANCE, rich_help_panel=CONDITION
-        ),
-    ] = None
+    guidance: Guidance = None
 
 
 MOST = 100_000_000

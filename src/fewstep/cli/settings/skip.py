@@ -10,9 +10,9 @@ import typer
 
 from fewstep.cli.settings.options import (
     CONDITION,
-    GUIDANCE,
     PROFILE,
     BatchSize,
+    Guidance,
     ModelSettings,
     Prompts,
     SamplerSettings,
@@ -103,12 +103,7 @@ class SearchSettings(SamplerSettings, ModelSettings):
         ),
     ] = None
     prompts: Prompts = None
-    guidance: Annotated[
-        float | None,
-        typer.Option(
-            help="Classifier-free guidance scale; 1 is none.", show_default=GUIDANCE, rich_help_panel=CONDITION
-        ),
-    ] = None
+    guidance: Guidance = None
     batch_size: BatchSize = 64
 
     def __post_init__(self) -> None:

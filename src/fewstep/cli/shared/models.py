@@ -10,6 +10,7 @@ import torch
 
 from fewstep.cli.settings.options import ModelSettings
 from fewstep.errors import InputError, unknown_name
+from fewstep.guidance import guidance_named
 from fewstep.models import zoo
 from fewstep.models.loading import load_edm_pickle, load_entry
 from fewstep.models.model import Model
@@ -23,7 +24,7 @@ about as quick; where it has none, tens of times slower."""
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def load_model(settings: ModelSettings, guidance: float | None = None, device: str | None = None) -> Model:
+def load_model(settings: ModelSettings, guidance: str | None = None, device: str | None = None) -> Model:
     """Return the model that ``--model`` names, on ``device``, which is ``--device`` unless another one is given.
 
     Without ``guidance`` a pipeline that guides itself has its default, and other models have none.
@@ -33,6 +34,8 @@ def load_model(settings: ModelSettings, guidance: float | None = None, device: s
             or not to be chosen.
     """
     name, dtype, device = settings.model, settings.dtype, device or settings.device
+    if guidance is not None:
+        guidance_named(guidance)  # Refused before anything is loaded.
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
     check_device(device)
@@ -51,9 +54,9 @@ def load_model(settings: ModelSettings, guidance: float | None = None, device: s
         return load_pipeline(path, device=device, dtype=kind).guided(guidance)
     if path.is_dir():
         raise InputError(f"--model is the folder {name!r}, which has no model_index.json: give a diffusers pipeline.")
-    if (is_pickle or is_entry) and guidance not in (None, 1.0):
+    if (is_pickle or is_entry) and guidance is not None and guidance_named(guidance).scale != 1.0:
         raise InputError(
-            f"--guidance is {guidance:g}: this model has no known null condition; apply guidance in its own code."
+            f"--guidance is {guidance}: this model has no known null condition; apply guidance in its own code."
         )
     if is_pickle:
         if not settings.trust_pickle:

@@ -10,6 +10,7 @@ from fewstep import grids, solvers
 from fewstep.cli.settings.options import RecipeSamplerSettings, SamplerSettings
 from fewstep.cli.shared.recipes import recipe_plan
 from fewstep.grids.spectral import check_spectrum
+from fewstep.guidance import evaluations
 from fewstep.models.model import Model
 from fewstep.plan import Plan
 from fewstep.recipe import Recipe, load_recipe
@@ -37,6 +38,11 @@ class ChosenSampler:
     def __str__(self) -> str:
         name = self.words.get("recipe") or f"{self.words['solver']} on {self.words['grid']}"
         return f"{name}, {self.plan.steps} steps, {self.plan.nfe} network calls"
+
+    def on_samples_of(self, model: Model, conditional: bool) -> str:
+        """Return the description with the evaluations that guidance takes, where there is any."""
+        made = evaluations(self.plan, model.denoiser, conditional=conditional)
+        return str(self) if made == self.plan.nfe else f"{self}, {made} evaluations with guidance"
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from fewstep.errors import InputError
 
-__all__ = ["check_replaceable", "needed_settings"]
+__all__ = ["Branches", "branches_of", "check_replaceable", "needed_settings"]
 
 TIED = {
     "ChronoEditPipeline": "shortens its scheduler's history in the middle of a run",
@@ -23,6 +23,66 @@ TIED = {
 """Pipelines by the name of their class, and what ties them to their scheduler."""
 WHOLE_INDICES = ("KandinskyImg2ImgPipeline", "KandinskyImg2ImgCombinedPipeline")
 """Pipelines that look a table up at a timestep."""
+
+
+THREE_BRANCHES = ("PAG", "Pix2Pix", "OmniGen", "DreamLite", "PipelineSafe")
+"""Parts of the names of pipelines whose guidance has a third branch."""
+CALLED_TWICE = (
+    "BriaFibo",
+    "Chroma",
+    "CogView4",
+    "Cosmos",
+    "ErnieImage",
+    "Flux",
+    "GlmImage",
+    "Helios",
+    "HunyuanImage",
+    "HunyuanSkyreels",
+    "HunyuanVideo",
+    "JoyImage",
+    "Kandinsky5",
+    "Kandinsky6",
+    "Krea",
+    "LongCat",
+    "Lucy",
+    "Lumina2",
+    "MotifVideo",
+    "Nucleus",
+    "Ovis",
+    "QwenImage",
+    "SkyReels",
+    "Wan",
+)
+"""Beginnings of the names of pipelines that call their network once for each branch, the condition's first."""
+CONDITION_FIRST = ("DiT", "LuminaPipeline", "LuminaText2Img", "StableCascade", "Wuerstchen", "ZImage")
+"""Beginnings of the names of pipelines whose batch of both branches begins with the condition's."""
+
+
+class Branches(NamedTuple):
+    """How a pipeline evaluates the branches of its guidance.
+
+    Attributes:
+        batched: whether both may be one batch.
+        condition_first: whether the condition's half comes first in it.
+    """
+
+    batched: bool
+    condition_first: bool
+
+
+def branches_of(pipe: Any) -> Branches:
+    """Return how a pipeline evaluates the branches of its guidance.
+
+    Raises:
+        InputError: if there are three of them.
+    """
+    kinds = _names(pipe)
+    if any(part in kinds[0] for part in THREE_BRANCHES):
+        raise InputError(f"{kinds[0]} guides by three branches: leave guidance_interval out.")
+    return Branches(
+        not any(name.startswith(CALLED_TWICE) for name in kinds),
+        any(name.startswith(CONDITION_FIRST) for name in kinds),
+    )
 
 
 def check_replaceable(pipe: Any) -> None:

@@ -92,6 +92,14 @@ class Peer:
         """σ/α at each time, from noise to data."""
         return [float(sigma) for sigma in self._scheduler("sample").sigmas]
 
+    @property
+    def call_times(self) -> list[float]:
+        """The time of each network call."""
+        return [self._time(timestep) for timestep in self._scheduler("sample").timesteps]
+
+    def _time(self, timestep: Tensor) -> float:
+        return (float(timestep) + 1) / len(self.process.alphas_cumprod)  # type: ignore[attr-defined]
+
     def _scheduler(self, prediction_type: str, device: torch.device | str = "cpu") -> Any:
         kind, settings = PEERS[self.name]
         assert isinstance(self.process, VPDiscrete)
@@ -123,8 +131,7 @@ class Peer:
         scheduler = self._scheduler(prediction_type, denoiser.device)
         noise = {"generator": NoiseSource(len(seeds), denoiser.device, seeds=seeds, stream=STEPS).generators}
         for timestep in scheduler.timesteps:
-            t = torch.tensor((float(timestep) + 1) / scheduler.config.num_train_timesteps, dtype=torch.float64)
-            t = t.to(x.device)
+            t = torch.tensor(self._time(timestep), dtype=torch.float64).to(x.device)
             x0 = denoiser(x, t, *(() if cond is None else (cond,)))
             output = output_of(x0, x, self.process.alpha(t), self.process.sigma(t))
             x = scheduler.step(output, timestep, x, **(noise if self.stochastic else {}), return_dict=False)[0]

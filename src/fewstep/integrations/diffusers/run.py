@@ -82,6 +82,19 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
         """The number of the step to begin with, if ``set_begin_index`` was called."""
         return self._begin_index
 
+    @property
+    def level_ahead(self) -> float:
+        """σ/α at the network call of the next step.
+
+        Raises:
+            InputError: before ``set_timesteps``.
+        """
+        if self._timetable is None:
+            raise InputError("there is no plan yet: call set_timesteps(num_inference_steps) first.")
+        index = self._step_index if self._step_index is not None else self._begin_index or 0
+        grid = self._timetable.grid
+        return float(torch.exp(-grid.half_logsnr[self._lead + index]))
+
     def set_begin_index(self, begin_index: int = 0) -> None:
         """Begin with this step: image-to-image pipelines leave the first ones out."""
         self._begin_index = begin_index

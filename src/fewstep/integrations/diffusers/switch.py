@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,10 @@ from fewstep import grids
 from fewstep.errors import InputError
 from fewstep.fingerprint import network_fingerprint, warn_if_other_fingerprint
 from fewstep.grids.spectral import check_spectrum
+from fewstep.guidance import checked_interval
 from fewstep.integrations.diffusers.formulation import EDMFormulation
-from fewstep.integrations.diffusers.known_pipelines import check_replaceable, needed_settings
+from fewstep.integrations.diffusers.guidance_interval import IntervalGuard
+from fewstep.integrations.diffusers.known_pipelines import branches_of, check_replaceable, needed_settings
 from fewstep.integrations.diffusers.last_call import Summary
 from fewstep.integrations.diffusers.origin import config_of
 from fewstep.integrations.diffusers.placement import STEPS as PLACEMENTS
@@ -49,11 +53,13 @@ class _Enabled:
     steps: int | None
     skips: list[Tuned] = field(default_factory=list)
     parts: list[DiffusionPipeline] = field(default_factory=list)
+    interval: tuple[float, float] | None = None
     watch: Stopwatch | None = None
+    guard: IntervalGuard | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is pickled; what the last call did is not."""
-        return {**vars(self), "watch": None}
+        return {**vars(self), "watch": None, "guard": None}
 
 
 def enable(
@@ -64,6 +70,7 @@ def enable(
     grid: str | Path | TimeGrid | None = None,
     skip: float | str | Path | Profile | None = None,
     recipe: Recipe | RecipeBook | Path | str | None = None,
+    guidance_interval: Sequence[float] | None = None,
     **settings: Any,
 ) -> DiffusionPipeline:
     """Put a ``FewStepScheduler`` into ``pipe``, with the settings recommended for its family, and return ``pipe``.
@@ -84,6 +91,9 @@ def enable(
         recipe: a recipe of ``fs.calibrate`` or ``fewstep calibrate``, or its file, in place of ``solver`` and
             ``grid``; of a book of recipes the one of ``steps``. A warning tells of a pipeline whose network is not the
             one that it was calibrated on.
+        guidance_interval: (low, high): the pipeline guides where low < σ/α ≤ high, and elsewhere evaluates the
+            condition's branch alone: half of a batch, or one call instead of two (Kynkäänniemi et al.,
+            arXiv 2404.07724). Not together with caches of the network's features.
         **settings: further settings of ``FewStepScheduler``, by its names.
 
     Raises:
@@ -93,6 +103,9 @@ def enable(
     if not isinstance(pipe, PIPELINES) or getattr(pipe, "scheduler", None) is None:
         raise InputError(f"pipe is {type(pipe).__name__}: give a diffusers pipeline that has a scheduler.")
     check_replaceable(pipe)
+    interval = checked_interval(guidance_interval)
+    if interval is not None:
+        branches_of(pipe)  # Refused before anything changes.
     before = _state(pipe)
     original = pipe.scheduler if before is None else before.scheduler
     base = type(pipe) if before is None else before.pipeline_class
@@ -103,7 +116,7 @@ def enable(
         recipe = _chosen(recipe, steps)
         scheduler = FewStepScheduler.from_recipe(recipe, config, **settings)
         _warn_if_other_model(pipe, scheduler, recipe)
-        return _put(pipe, scheduler, recipe.plan.nfe, skip)
+        return _put(pipe, scheduler, recipe.plan.nfe, skip, interval)
     given = None
     if grid is not None:
         given = None if isinstance(grid, str) and grid in PLACEMENTS else grids.read(grid, steps)
@@ -123,7 +136,7 @@ def enable(
     )
     if given is not None and not agree(scheduler.formulation.process, given.process, given.times):
         raise InputError(f"the grid is of {given.process!r}, the pipeline of {scheduler.formulation.process!r}.")
-    return _put(pipe, scheduler, None if steps is None else int(steps), skip)
+    return _put(pipe, scheduler, None if steps is None else int(steps), skip, interval)
 
 
 def _takes_count(pipe: Any, base: type) -> bool:
@@ -148,7 +161,11 @@ def _chosen(recipe: Recipe | RecipeBook | Path | str, steps: Any) -> Recipe:
 
 
 def _put(
-    pipe: DiffusionPipeline, scheduler: FewStepScheduler, steps: int | None, skip: float | str | Path | Profile | None
+    pipe: DiffusionPipeline,
+    scheduler: FewStepScheduler,
+    steps: int | None,
+    skip: float | str | Path | Profile | None,
+    interval: tuple[float, float] | None,
 ) -> DiffusionPipeline:
     """Return ``pipe`` with the scheduler in it, its network tuned, and its calls watched."""
     skips = [] if skip is None else _tuned(pipe, skip, scheduler)
@@ -156,7 +173,7 @@ def _put(
     base: type = type(pipe)
     parts = [part for part in vars(pipe).values() if isinstance(part, DiffusionPipeline)]
     parts = [part for part in parts if getattr(part, "scheduler", None) is pipe.scheduler]
-    pipe._fewstep = _Enabled(pipe.scheduler, base, steps, skips, parts)
+    pipe._fewstep = _Enabled(pipe.scheduler, base, steps, skips, parts, interval)
     for owner in (pipe, *parts):  # A combined pipeline's parts share its scheduler.
         owner.scheduler = scheduler
     pipe.__class__ = _watched(base)
@@ -193,8 +210,9 @@ def summary(pipe: DiffusionPipeline) -> Summary:
     scheduler, state = getattr(pipe, "scheduler", None), _state(pipe)
     if not isinstance(scheduler, FewStepScheduler):
         raise InputError(f"fewstep is not active in this {type(pipe).__name__}: call fs.enable(pipe, steps=8) first.")
-    watch = None if state is None else state.watch
-    return Summary.of(pipe, scheduler, watch, state is not None and bool(state.skips))
+    if state is None:
+        return Summary.of(pipe, scheduler, None, False)
+    return Summary.of(pipe, scheduler, state.watch, bool(state.skips), state.interval, state.guard)
 
 
 def _state(pipe: Any) -> _Enabled | None:
@@ -238,6 +256,15 @@ def _tuned(pipe: DiffusionPipeline, skip: float | str | Path | Profile, schedule
     return handles
 
 
+def _guard(pipe: Any, state: _Enabled, networks: dict[str, nn.Module]) -> AbstractContextManager[Any]:
+    """Return what keeps guidance to its interval during a call."""
+    state.guard = None
+    if state.interval is None or not isinstance(pipe.scheduler, FewStepScheduler):
+        return nullcontext()
+    state.guard = IntervalGuard(pipe.scheduler, list(networks.values()), state.interval, branches_of(pipe))
+    return state.guard
+
+
 @functools.cache
 def _watched(base: type) -> type:
     """Return ``base`` with a call that knows the default number of steps and is timed; its name stays."""
@@ -251,7 +278,8 @@ def _watched(base: type) -> type:
         given = {*kwargs, *signature.bind_partial(self, *args, **kwargs).arguments}
         if state.steps is not None and COUNT not in given:
             kwargs[COUNT] = state.steps
-        with Stopwatch(_networks(self)) as state.watch:
+        networks = _networks(self)
+        with Stopwatch(networks) as state.watch, _guard(self, state, networks):
             return base.__call__(self, *args, **kwargs)
 
     def reduce(self: Any, protocol: Any) -> Any:

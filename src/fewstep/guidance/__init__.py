@@ -1,0 +1,26 @@
+"""Denoiser → Denoiser: guidance and thresholding."""
+
+from fewstep.guidance.counting import evaluations
+from fewstep.guidance.guided import AutoGuidance, ClassifierFree, Guided, checked_interval
+from fewstep.guidance.rules import Linear, Projected, Rule, ZeroStar
+from fewstep.guidance.thresholds import DynamicThreshold, StaticThreshold, dynamically_thresholded, thresholds
+from fewstep.guidance.words import guidance_named
+from fewstep.guidance.wrapped import Wrapped
+
+__all__ = [
+    "AutoGuidance",
+    "ClassifierFree",
+    "DynamicThreshold",
+    "Guided",
+    "Linear",
+    "Projected",
+    "Rule",
+    "StaticThreshold",
+    "Wrapped",
+    "ZeroStar",
+    "checked_interval",
+    "dynamically_thresholded",
+    "evaluations",
+    "guidance_named",
+    "thresholds",
+]
