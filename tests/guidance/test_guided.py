@@ -6,7 +6,8 @@ from support.rounding import rounding
 
 import fewstep as fs
 from fewstep.errors import InputError
-from fewstep.guidance import ClassifierFree, DynamicThreshold, StaticThreshold, dynamically_thresholded
+from fewstep.guidance import ClassifierFree, DynamicThreshold, StaticThreshold
+from fewstep.guidance.thresholds import dynamically_thresholded
 
 NULL = 3
 T = torch.tensor(0.5)

@@ -3,7 +3,7 @@
 from fewstep.guidance.counting import evaluations
 from fewstep.guidance.guided import AutoGuidance, ClassifierFree, Guided, checked_interval
 from fewstep.guidance.rules import Linear, Projected, Rule, ZeroStar
-from fewstep.guidance.thresholds import DynamicThreshold, StaticThreshold, dynamically_thresholded, thresholds
+from fewstep.guidance.thresholds import DynamicThreshold, StaticThreshold, thresholds
 from fewstep.guidance.words import guidance_named
 from fewstep.guidance.wrapped import Wrapped
 
@@ -19,7 +19,6 @@ __all__ = [
     "Wrapped",
     "ZeroStar",
     "checked_interval",
-    "dynamically_thresholded",
     "evaluations",
     "guidance_named",
     "thresholds",

@@ -7,7 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from fewstep.checks import flag, shown
 from fewstep.denoiser import DataPredictor
+from fewstep.errors import InputError
 from fewstep.plan import Plan
 
 __all__ = ["evaluations"]
@@ -18,7 +20,13 @@ def evaluations(plan: Plan, denoiser: DataPredictor | Callable[..., Tensor], *, 
 
     ``plan.nfe`` counts the plan's calls of the denoiser. Guidance evaluates its networks twice in a call, or once
     outside its interval; two halves of one batch are two evaluations. Without guidance it is ``plan.nfe``.
+
+    Raises:
+        InputError: if ``plan`` is no plan, or a batch of plans.
     """
+    if not isinstance(plan, Plan) or plan.times.ndim != 1:
+        raise InputError(f"plan is {shown(plan)}: give one fs.Plan, such as solver.plan(grid).")
+    conditional = flag("conditional", conditional)
     if not isinstance(denoiser, DataPredictor):
         return plan.nfe
     times: list[Any] = plan.call_times.tolist()

@@ -68,14 +68,14 @@ class Guided(Wrapped):
         self._past: tuple[float, Tensor] | None = None
 
     @abstractmethod
-    def pair(self, x_t: Tensor, t: Tensor, cond: Condition) -> tuple[Tensor, Tensor]:
+    def _pair(self, x_t: Tensor, t: Tensor, cond: Condition) -> tuple[Tensor, Tensor]:
         """Return the prediction and the one to move away from."""
 
     @abstractmethod
-    def evaluations_of_both(self, t: float, conditional: bool) -> int:
+    def _evaluations_of_both(self, t: float, conditional: bool) -> int:
         """Return how often networks are evaluated for the two of them."""
 
-    def needs_both(self, conditional: bool) -> bool:
+    def _needs_both(self, conditional: bool) -> bool:
         """Return whether there is anything to move away from."""
         return True
 
@@ -83,14 +83,14 @@ class Guided(Wrapped):
         """Return the guided D(x_t, t)."""
         if not isinstance(cond, (Tensor, Mapping)):
             cond = self.check_cond(cond, len(tensor("x_t", x_t, STATE)))
-        if not self.needs_both(cond is not None):
+        if not self._needs_both(cond is not None):
             return self.inner(x_t, t, cond)
         level = None if self.interval is None and self.rule.zero_above is None else self._level(t)
         if level is not None and self._is_zero(level):
             return self._unmoved(x_t, t)
         if not self._is_guided(level):
             return self.inner(x_t, t, cond)
-        good, bad = self.pair(x_t, t, cond)
+        good, bad = self._pair(x_t, t, cond)
         if self.rule.momentum:
             bad = good - self._averaged(good - bad, t)
         outputs = None
@@ -106,14 +106,15 @@ class Guided(Wrapped):
 
     def evaluations(self, t: float, conditional: bool = True) -> int:
         """Return how often networks are evaluated for one D at ``t``, under a condition or not."""
-        if not self.needs_both(conditional):
+        t, conditional = real("t", t, 0.0), flag("conditional", conditional)
+        if not self._needs_both(conditional):
             return self.inner.evaluations(t, conditional)
         level = self._level(t)
         if self._is_zero(level):
             return 0
         if not self._is_guided(level):
             return self.inner.evaluations(t, conditional)
-        return self.evaluations_of_both(t, conditional)
+        return self._evaluations_of_both(t, conditional)
 
     @property
     def spelling(self) -> float | str:
@@ -220,15 +221,15 @@ class ClassifierFree(Guided):
         self.null_cond = self._checked_null(null_cond)
         self.batched = flag("batched", batched)
 
-    def needs_both(self, conditional: bool) -> bool:
+    def _needs_both(self, conditional: bool) -> bool:
         """Return whether there is a condition."""
         return conditional
 
-    def evaluations_of_both(self, t: float, conditional: bool) -> int:
+    def _evaluations_of_both(self, t: float, conditional: bool) -> int:
         """Return how often the network is evaluated for both conditions, twice as often as for one."""
         return 2 * self.inner.evaluations(t, conditional)
 
-    def pair(self, x_t: Tensor, t: Tensor, cond: Condition) -> tuple[Tensor, Tensor]:
+    def _pair(self, x_t: Tensor, t: Tensor, cond: Condition) -> tuple[Tensor, Tensor]:
         """Return D_cond and D_null."""
         null = _like(self.null_cond, cond)
         if self.batched and _joinable(cond, null, len(x_t)):
@@ -286,12 +287,12 @@ class AutoGuidance(Guided):
         self.guide = guide
         self.conditional = flag("conditional", conditional)
 
-    def evaluations_of_both(self, t: float, conditional: bool) -> int:
+    def _evaluations_of_both(self, t: float, conditional: bool) -> int:
         """Return how often both networks are evaluated together."""
         of_guide = self.guide.evaluations(t, conditional and self.conditional)
         return self.inner.evaluations(t, conditional) + of_guide
 
-    def pair(self, x_t: Tensor, t: Tensor, cond: Condition) -> tuple[Tensor, Tensor]:
+    def _pair(self, x_t: Tensor, t: Tensor, cond: Condition) -> tuple[Tensor, Tensor]:
         """Return D and that of the guide."""
         return self.inner(x_t, t, cond), self.guide(x_t, t, cond if self.conditional else None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fewstep.checks import as_number, real, shown
+from fewstep.checks import as_real, real, shown
 from fewstep.errors import InputError
 from fewstep.guidance.guided import Interval, checked_interval
 from fewstep.guidance.rules import Rule, rule_named
@@ -38,9 +38,9 @@ def guidance_named(spec: float | str) -> GuidanceWords:
     Raises:
         InputError: if the scale is no number, or a setting is unknown or out of its range.
     """
-    number = as_number(spec)
+    number = as_real(spec)
     if number is not None:
-        return GuidanceWords(float(number))
+        return GuidanceWords(number)
     if not isinstance(spec, str):
         raise InputError(f"guidance_scale is {shown(spec)}: give a number, such as 3, or '3:interval=0.2:2'.")
     scale, settings = parse(spec)

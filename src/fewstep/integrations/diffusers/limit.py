@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import InputError
-from fewstep.guidance import dynamically_thresholded
+from fewstep.guidance.thresholds import dynamically_thresholded
 
 __all__ = ["Limit", "limit_of"]
 
