@@ -5,7 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["FewstepError", "InputError", "MissingPackageError", "NonFiniteStateError", "one_line", "unknown_name"]
+__all__ = [
+    "FewstepError",
+    "InputError",
+    "MissingPackageError",
+    "NonFiniteStateError",
+    "one_line",
+    "reason_of",
+    "unknown_name",
+]
 
 
 LONGEST = 1000
@@ -40,6 +48,15 @@ def one_line(text: str) -> str:
     text = text.translate(HIDDEN).encode("utf-8", "backslashreplace").decode()
     half = (LONGEST - 3) // 2
     return text if len(text) <= LONGEST else f"{text[:half]} … {text[-half:]}"
+
+
+def reason_of(error: BaseException, line: int = 0) -> str:
+    """Return the first line of another package's error, or the last (−1), where TorchScript says what is wrong.
+
+    An error without words is its class's name.
+    """
+    lines = str(error).strip().splitlines()
+    return lines[line].strip() if lines else type(error).__name__
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:

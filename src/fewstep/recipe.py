@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +14,7 @@ from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, field_val
 from fewstep.checks import shown
 from fewstep.errors import InputError
 from fewstep.plan import FIRST_FORMAT, FORMAT, FirstStoredPlan, Plan, StoredPlan
-from fewstep.storage import Plain, Schema, Stored, checked, json_text, parsed, read_json
+from fewstep.storage import Plain, Schema, Stored, checked, json_text, parsed, read_json, versions
 from fewstep.time_grid import TimeGrid
 
 __all__ = ["SCHEMA", "Recipe", "RecipeBook", "Report", "RowFit", "interpolated", "load_recipe"]
@@ -189,7 +187,7 @@ class Recipe(Stored):
     plan: Plan
     report: Report | None = None
     model: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, Any] = field(default_factory=lambda: _versions())
+    versions: Mapping[str, Any] = field(default_factory=lambda: versions("fewstep", "torch"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``to_json`` writes."""
@@ -389,12 +387,3 @@ def load_recipe(path: Path | str, steps: int | None = None) -> Recipe:
     if not isinstance(stored, _StoredBook):
         return Recipe._of(stored)
     return RecipeBook._of(stored).chosen(steps)
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "torch": torch.__version__}
-    try:
-        found["fewstep"] = version("fewstep")
-    except PackageNotFoundError:  # Run from a checkout that is not installed.
-        pass
-    return found

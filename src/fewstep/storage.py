@@ -5,17 +5,20 @@ from __future__ import annotations
 import functools
 import json
 import os
+import platform
 import shutil
 import stat
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError
 
+from fewstep.checks import shown
 from fewstep.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ __all__ = [
     "read_json",
     "read_text",
     "remove_leftovers",
+    "versions",
     "write_arrays",
     "write_json",
     "write_text",
@@ -88,7 +92,7 @@ def checked(data: Any, schemas: Mapping[str, type[Kind]] | type[Kind], what: str
     try:
         text = json.dumps(data)
     except (TypeError, ValueError, RecursionError, OverflowError) as error:
-        raise InputError(f"{what} is {_short(data)}: give what JSON can hold ({error}).") from error
+        raise InputError(f"{what} is {shown(data)}: give what JSON can hold ({error}).") from error
     return parsed(text, schemas, what)
 
 
@@ -138,7 +142,7 @@ def check_readable(path: Name, what: str) -> Path:
         InputError: if there is none, or its state cannot be read.
     """
     if not isinstance(path, (str, os.PathLike)):
-        raise InputError(f"{what} is {_short(path)}, which cannot be read: give the path of a file.")
+        raise InputError(f"{what} is {shown(path)}, which cannot be read: give the path of a file.")
     try:
         mode = os.stat(path).st_mode
     except (OSError, TypeError, ValueError) as error:
@@ -317,7 +321,7 @@ def _told(error: ValidationError, what: str, formats: tuple[str, ...]) -> InputE
         return InputError(f"{what} cannot be read as JSON ({reason.removeprefix('Invalid JSON: ')}): write it anew.")
     if kind.startswith("union_tag"):
         found = value.get("format") if isinstance(value, dict) else type(value).__name__
-        return InputError(f"{what}: the format is {_short(found)}; this version of fewstep reads {formats[0]!r}.")
+        return InputError(f"{what}: the format is {shown(found)}; this version of fewstep reads {formats[0]!r}.")
     place = ""
     for part in detail["loc"]:
         if isinstance(part, int):
@@ -327,20 +331,22 @@ def _told(error: ValidationError, what: str, formats: tuple[str, ...]) -> InputE
     if kind in WORDS:
         return InputError(f"{what} is damaged: {place} {WORDS[kind]}; write it anew.")
     reason = reason.replace("Input should be", "should be")
-    return InputError(f"{what} is damaged: {f'{place} ' if place else 'it '}is {_short(value)}, and {reason}.")
+    return InputError(f"{what} is damaged: {f'{place} ' if place else 'it '}is {shown(value)}, and {reason}.")
 
 
-def _short(value: object) -> str:
-    """Return ``value`` as a message shows it."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # an integer of too many digits, a list within itself
-        text = f"<{type(value).__name__}>"
-    return text if len(text) <= 60 else f"{text[:57]}…"
+def versions(*packages: str) -> dict[str, str]:
+    """Return the versions of Python and of the installed ones of ``packages``: what made a file."""
+    found = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # fewstep itself may be run from a checkout that is not installed.
+            continue
+    return found
 
 
 def _named(path: object) -> str:
-    return repr(os.fspath(path)) if isinstance(path, (str, os.PathLike)) else _short(path)
+    return repr(os.fspath(path)) if isinstance(path, (str, os.PathLike)) else shown(path)
 
 
 def _reason(error: BaseException) -> str:

@@ -23,8 +23,20 @@ def test_a_table_of_every_process(process):
 
 
 def test_the_published_bound_is_there_when_asked_for():
-    printed = fewstep("grid", "--grid", "optimized", "--steps", 5, "--error-power", 2)
+    printed = fewstep("grid", "--grid", "optimized:error_power=2", "--steps", 5)
     assert "5 network calls, error bound" in printed and "(p = 2)" in printed and "prox-linear" in printed
+
+
+def test_the_grids_settings_hold_for_what_is_beside_it(tmp_path):
+    """The predicted error is on the grid's spectrum, and other grids end where it ends."""
+    named, given = tmp_path / "named.json", tmp_path / "given.json"
+    printed = fewstep("grid", "--grid", "optimized:spectrum=latents,end=0.2", "--steps", 4, "--out", named)
+    assert fs.TimeGrid.load(named).times[-1] == 0.2
+    alike = fewstep("grid", "--grid", "optimized:end=0.2", "--spectrum", "latents", "--steps", 4, "--out", given)
+    assert named.read_text() == given.read_text()
+    assert [line for line in printed.splitlines() if "predicted" in line] == [
+        line for line in alike.splitlines() if "predicted" in line
+    ]
 
 
 def test_a_spectrum_is_a_law_a_file_or_a_model(tmp_path):
@@ -82,12 +94,13 @@ def test_the_figure_shows_every_grid(tmp_path, suffix):
     ("words", "answer"),
     [
         (["--process", "vp-liner"], "did you mean 'vp-linear'"),
-        (["--error-power", "-1"], "positive number"),
-        (["--error-power", "1", "--spectrum", "pixels"], "leave one out"),
+        (["--grid", "optimized:error_power=-1"], "positive number"),
+        (["--grid", "optimized:error_power=1", "--spectrum", "pixels"], "leave one out"),
+        (["--grid", "optimized:spectrum=latents", "--spectrum", "pixels"], "leave one out"),
         (["--spectrum", "pixel"], "write latents, pixels"),
         (["--spectrum", "nowhere.json"], "cannot be read"),
         (["--spectrum", "power:steep"], "is not a setting"),
-        (["--end", "never"], "'zero' or 'default'"),
+        (["--grid", "karras:end=never"], "end is 'never'"),
         (["--out", "grid.txt"], ".json"),
         (["--plot", "grid.pdf"], ".png or .svg"),
         (["--grid", "karas"], "did you mean 'karras'"),

@@ -133,7 +133,7 @@ def test_a_grid_of_ones_own():
     pipe.set_progress_bar_config(disable=True)
     pipe(**call)
     assert torch.equal(pipe.scheduler.grid.times, grid.times)
-    assert "steps    3 given" in str(fs.summary(pipe))
+    assert "grid     3 given" in str(fs.summary(pipe))
     with pytest.raises(InputError, match="the grid is of EDM"):
         fs.enable(pipe, grid=fs.grids.karras(fs.processes.EDM(), 3))
     with pytest.raises(InputError, match="the grid is of VPDiscrete"):
@@ -335,9 +335,9 @@ def test_above_sixty_steps_the_summary_says_where_they_are():
     pipe, call = tiny.stable_diffusion()
     fs.enable(pipe, 2, grid="optimized")
     tiny.run(pipe, call, steps=2)
-    assert "steps    optimized\n" in str(fs.summary(pipe))
+    assert "grid     optimized\n" in str(fs.summary(pipe))
     pipe.scheduler.set_timesteps(61)
-    assert "steps    uniform_logsnr (above 60 steps" in str(fs.summary(pipe))
+    assert "grid     uniform_logsnr (above 60 steps" in str(fs.summary(pipe))
     grid = pipe.scheduler.grid
     torch.testing.assert_close(grid.times, fs.grids.uniform_logsnr(grid.process, 61, end="zero").times)
 

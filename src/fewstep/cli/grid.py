@@ -17,10 +17,11 @@ from fewstep.grids.bound import Bound
 from fewstep.grids.heuristic import End
 from fewstep.grids.spectral import SpectralError
 from fewstep.processes import Process
+from fewstep.processes.spec import parse
 from fewstep.recommended import STEPS, recommended
 from fewstep.report.style import ACCENT, COLOURS, MUTED, drawing, plain_ticks
 from fewstep.solvers import Solver
-from fewstep.spectra import Spectrum, named
+from fewstep.spectra import Spectrum
 from fewstep.spectra.gaussian import local_errors
 from fewstep.storage import write_whole
 from fewstep.time_grid import TimeGrid
@@ -40,57 +41,50 @@ COMPARED = {
     "SA-2, τ = 1": "sa:predictor_order=2,corrector_order=2,few_step=true,tau=1",
 }
 """The solvers of ``--compare``."""
+OF_OPTIMIZED = {"objective", "spectrum", "error_power", "method"}
+"""The settings of the grid "optimized" that say what it minimises."""
 
 
 def grid(settings: GridSettings) -> None:
     """Print a time grid, and write and draw it if wanted."""
-    measured, of_model = (named("pixels"), None) if settings.spectrum is None else spectrum_of(settings.spectrum)
-    process = of_model if settings.process is None and of_model else processes.named(settings.process or "vp-linear")
     given = None if settings.grid is None else grids.read(settings.grid, settings.steps)
+    spelled = {} if settings.grid is None or given is not None else parse(settings.grid)[1]
+    end, power = spelled.get("end"), spelled.get("error_power")
+    if settings.spectrum is not None and not spelled.keys().isdisjoint(OF_OPTIMIZED):
+        raise InputError(f"--spectrum is given, and --grid {settings.grid!r} says what to minimise: leave one out.")
+    data, of_model = spectrum_of(settings.spectrum or str(spelled.get("spectrum", "pixels")))
+    process = of_model if settings.process is None and of_model else processes.named(settings.process or "vp-linear")
     steps = given.steps if given is not None else STEPS if settings.steps is None else settings.steps
     solver = solvers.named(settings.solver or recommended(process, steps).solver)
-    name, end = settings.grid or recommended(process, steps).grid, _end(settings.end)
-    made = _made(name, process, solver, steps, end, settings.error_power, measured)
-    error: Predicted | Bounds
-    if settings.error_power is None:
-        error = Predicted(process, solver, measured)
-    else:
-        error = Bounds(process, solver, settings.error_power, made.ends_at_zero)
+    name = settings.grid or recommended(process, steps).grid
+    made = _made(name, process, solver, steps, end, power, data)
+    error = Predicted(process, solver, data) if power is None else Bounds(process, solver, power, made.ends_at_zero)
     _print(made, solver, error)
     if settings.compare:
-        Console(highlight=False).print(comparison(process, steps, end, measured))
+        Console(highlight=False).print(comparison(process, steps, end, data))
     if settings.out is not None:
         write_whole(settings.out, lambda path: path.write_text(made.to_json() + "\n", "utf-8"))
     if settings.plot is not None:
         others = [other for other in grids.NAMES if other != name.partition(":")[0]]
-        reached = {other: _made(other, process, solver, steps, end, settings.error_power, measured) for other in others}
+        reached = {other: _made(other, process, solver, steps, end, power, data) for other in others}
         write_whole(settings.plot, lambda path: draw({name: made} | reached, solver, error, path))
 
 
 def _made(
     name: str, process: Process, solver: Solver, steps: int, end: End, power: float | None, spectrum: Spectrum
 ) -> TimeGrid:
-    """Return the grid of that name; a plain "optimized" is optimised for the spectrum, or the bound that is asked for.
+    """Return the grid of that name; "optimized" minimises what its settings say, else the bound or on the spectrum.
 
     An end that a grid does not have is left to its default.
     """
-    if name == "optimized":
+    if name.partition(":")[0] == "optimized":
         goal: dict[str, Any] = {"spectrum": spectrum} if power is None else {"error_power": power}
-        return grids.optimized(process, solver, steps, end=end, **goal)
+        spelled = parse(name)[1]
+        goal = goal if spelled.keys().isdisjoint(OF_OPTIMIZED) else {}
+        return grids.optimized(process, solver, steps, **{"end": end, **goal, **spelled})
     if name == "early_end":
         end = None
     return grids.named(name, process, steps, end, solver=solver)
-
-
-def _end(text: str) -> End:
-    if text == "default":
-        return None
-    if text == "zero":
-        return "zero"
-    try:
-        return float(text)
-    except ValueError as error:
-        raise InputError(f"--end is {text!r}: give a time, 'zero' or 'default'.") from error
 
 
 def _print(grid: TimeGrid, solver: Solver, error: Predicted | Bounds) -> None:

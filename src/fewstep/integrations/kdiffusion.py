@@ -201,7 +201,7 @@ def run(
     with progress(plan.steps, disable) as advance:
 
         def stepped(step: int, t: Tensor, x_t: Tensor, x0: Tensor) -> None:
-            called.tell(step, x_t, x0)  # Of a step that a formula began, in place of the network.
+            called.call_back(step, x_t, x0)  # Of a step that a formula began, in place of the network.
             advance()
 
         made = execute(
@@ -234,20 +234,20 @@ class _Called:
         self.expanded = [self.sigmas[point].expand(x.shape[0]) for point in points]
         starts = {point: call for call, point in enumerate(points) if point < plan.steps}
         self.starts = {call: point for point, call in starts.items()}
-        self.calls, self.told = 0, -1
+        self.calls, self.called_back = 0, -1
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
         state, call = x_t.to(self.dtype), self.calls
         self.calls += 1
         denoised = self.model(state, self.expanded[call], **self.extra_args)
         if call in self.starts:
-            self.tell(self.starts[call], state, denoised)
+            self.call_back(self.starts[call], state, denoised)
         return denoised
 
-    def tell(self, step: int, x_t: Tensor, denoised: Tensor) -> None:
+    def call_back(self, step: int, x_t: Tensor, denoised: Tensor) -> None:
         """Call the callback with k-diffusion's dictionary, once a step."""
-        if self.callback is not None and step > self.told:
-            self.told, sigma = step, self.sigmas[step]
+        if self.callback is not None and step > self.called_back:
+            self.called_back, sigma = step, self.sigmas[step]
             x = x_t.to(self.dtype, copy=True)
             self.callback({"x": x, "i": step, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
 

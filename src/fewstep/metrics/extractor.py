@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fewstep.errors import InputError, unknown_name
+from fewstep.errors import InputError, reason_of, unknown_name
 from fewstep.metrics import foreign
 from fewstep.metrics.classifier import load_classifier
 from fewstep.metrics.moments import Moments
@@ -69,9 +69,8 @@ class Extractor:
                 f"{len(images)} images do not fit in {self.device}'s memory: use smaller batches."
             ) from error
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
             raise InputError(
-                f"the features {self.name!r} do not take images {tuple(images.shape)}: {reason}"
+                f"the features {self.name!r} do not take images {tuple(images.shape)}: {reason_of(error, -1)}"
             ) from error
         if not isinstance(made, Tensor) or made.ndim != 2 or len(made) != len(images):
             shape = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from fewstep.errors import InputError, MissingPackageError
+from fewstep.errors import InputError, MissingPackageError, reason_of
 from fewstep.metrics.pixels import rounded
 
 __all__ = ["dinov2", "inception", "torchscript"]
@@ -47,7 +47,7 @@ def dinov2(path: Path, device: torch.device) -> Network:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{str(path)!r} holds no model of transformers: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{str(path)!r} holds no model of transformers: {reason_of(error)}") from error
     absent = sorted(map(str, [*loaded["missing_keys"], *loaded["mismatched_keys"]]))
     if absent:
         raise InputError(f"{str(path)!r} has no weights for {', '.join(absent[:3])}, …: save the model again.")

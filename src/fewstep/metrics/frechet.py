@@ -41,8 +41,10 @@ def frechet_distance(one: FeatureSet, other: FeatureSet) -> float:
     neither be given the statistics of a data set nor write them down, so it does not serve here.
 
     Raises:
-        InputError: if a side has fewer than two samples, the two have different features, or a covariance is none; a
-            warning tells of fewer samples than features.
+        InputError: if a side has fewer than two samples, the two have different features, or a covariance is none.
+
+    Warns:
+        UserWarning: if there are fewer samples than features.
     """
     left, right = moments_of(one), moments_of(other)
     if left.features and right.features and left.features != right.features:

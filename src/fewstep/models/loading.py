@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.denoiser import DataPredictor, Denoiser
-from fewstep.errors import InputError
+from fewstep.errors import InputError, reason_of
 from fewstep.metrics.pixels import rounded
 from fewstep.models.model import Model
 from fewstep.processes import EDM
@@ -143,8 +143,7 @@ def _coder(coder: Any, path: Path, device: str) -> tuple[Callable[[Tensor], Tens
         except torch.cuda.OutOfMemoryError:
             raise
         except Exception as error:  # Code of the pickle, which may load or download an autoencoder.
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise InputError(f"the {type(coder).__name__} of {str(path)!r} fails: {reason}") from error
+            raise InputError(f"the {type(coder).__name__} of {str(path)!r} fails: {reason_of(error)}") from error
         if not isinstance(made, Tensor) or made.ndim != 4:
             raise InputError(f"the {type(coder).__name__} of {str(path)!r} returned no images [n, C, H, W].")
         return made

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.denoiser import Condition, DataPredictor, Denoiser
-from fewstep.errors import InputError, MissingPackageError
+from fewstep.errors import InputError, MissingPackageError, reason_of
 from fewstep.guidance import DynamicThreshold, StaticThreshold
 from fewstep.models.folder import check_folder
 from fewstep.models.model import Model
@@ -101,8 +101,7 @@ def read_pipeline(path: Path, dtype: torch.dtype = torch.float32) -> Any:
     except (torch.cuda.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # Whatever the libraries make of a damaged folder.
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"the pipeline {str(path)!r} cannot be loaded: {reason}") from error
+        raise InputError(f"the pipeline {str(path)!r} cannot be loaded: {reason_of(error)}") from error
     for part, network in pipeline.components.items():
         if isinstance(network, nn.Module):
             absent = [name for name, value in network.state_dict().items() if value.is_meta]

@@ -34,7 +34,11 @@ class GridSettings:
     steps: Annotated[int | None, typer.Option(help="Intervals of the grid, 1 or more.", show_default="8")] = None
     grid: Annotated[
         str | None,
-        typer.Option(help="The grid to print: optimized, karras, … or a .json file.", show_default="recommended"),
+        typer.Option(
+            help="The grid to print: optimized, karras:end=0.1, optimized:error_power=1 (of least error bound), … or a "
+            ".json file.",
+            show_default="recommended",
+        ),
     ] = None
     spectrum: Annotated[
         str | None,
@@ -43,14 +47,6 @@ class GridSettings:
             show_default="pixels",
         ),
     ] = None
-    error_power: Annotated[
-        float | None,
-        typer.Option(
-            help="Minimise the published bound instead, with p of the error σ^p/α: 1 for pixels, 2 for latents.",
-            show_default="none",
-        ),
-    ] = None
-    end: Annotated[str, typer.Option(help="The last time, 'zero', or 'default' for the process's.")] = "default"
     out: Annotated[Path | None, typer.Option(help="Write the grid to this .json file.")] = None
     plot: Annotated[
         Path | None,
@@ -61,8 +57,6 @@ class GridSettings:
     )
 
     def __post_init__(self) -> None:
-        if self.spectrum is not None and self.error_power is not None:
-            raise InputError("--error-power and --spectrum are both given, of two objectives: leave one out.")
         check_suffix("--out", self.out, (".json",))
         check_suffix("--plot", self.plot, (".png", ".svg"))
 

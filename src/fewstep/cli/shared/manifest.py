@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from os.path import commonprefix
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import torch
 from pydantic import ConfigDict
 
+from fewstep import storage
 from fewstep.errors import InputError
 from fewstep.plan import Plan
 from fewstep.storage import UNFINISHED, Plain, Schema, json_text, read_json, write_json
@@ -42,15 +41,10 @@ class _Held(Schema):
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and the packages that make samples, torch's threads, and the GPU in use."""
-    found = {"python": platform.python_version(), "threads": str(torch.get_num_threads())}
+    found = {"threads": str(torch.get_num_threads())}
     if torch.cuda.is_initialized():
         found |= {"cuda": str(torch.version.cuda), "gpu": torch.cuda.get_device_name()}
-    for name in ("fewstep", "torch", "numpy", "diffusers", "transformers"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return storage.versions("fewstep", "torch", "numpy", "diffusers", "transformers") | found
 
 
 def spelled(seeds: Sequence[int]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from fewstep.cli.settings.options import ModelSettings
-from fewstep.errors import InputError, unknown_name
+from fewstep.errors import InputError, reason_of, unknown_name
 from fewstep.guidance import guidance_named
 from fewstep.models import zoo
 from fewstep.models.loading import load_edm_pickle, load_entry
@@ -106,5 +106,5 @@ def check_device(device: str) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"--device is {device!r}: {reason.rstrip('.')}; write cpu, or cuda on a GPU.") from error
+        reason = reason_of(error).rstrip(".")
+        raise InputError(f"--device is {device!r}: {reason}; write cpu, or cuda on a GPU.") from error

@@ -16,7 +16,7 @@ __all__ = ["origin", "settings_of", "tuned_by"]
 
 
 def tuned_by(profile: Profile, denoiser: DataPredictor) -> Tuned:
-    """Scale the model's skips by a profile; a warning tells of a profile of another model.
+    """Scale the model's skips by a profile; warn if it is of another model.
 
     Raises:
         InputError: if the profile is of a network with another number of skips, or the model has none.

@@ -15,7 +15,7 @@ PERIOD = 10.0
 """Seconds between two lines, where there is no terminal: in the log of a job."""
 
 ESTIMATED = 600.0
-"""Seconds back to which the speed is measured that tells the time left: a batch may take minutes."""
+"""How many seconds of the past the speed is measured over, for the time left: a batch may take minutes."""
 
 
 def bar(*columns: ProgressColumn, silent: bool = False) -> Progress:

@@ -14,7 +14,7 @@ __all__ = ["recipe_plan"]
 
 
 def recipe_plan(recipe: Recipe, path: Path, denoiser: DataPredictor) -> Plan:
-    """Return the plan of a recipe for this model; a warning tells of another model or guidance scale.
+    """Return the plan of a recipe for this model; warn if it is of another model or guidance scale.
 
     Raises:
         InputError: if the recipe is of another process.

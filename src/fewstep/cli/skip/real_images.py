@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fewstep.cli.shared.conditions import class_numbers
-from fewstep.errors import InputError
+from fewstep.errors import InputError, reason_of
 from fewstep.metrics import from_uint8
 from fewstep.models.model import Model
 from fewstep.skip_analysis.images import chosen_images, fitted
@@ -52,8 +52,8 @@ def _encoded(images: Tensor, model: Model, batch_size: int) -> Tensor:
     except torch.cuda.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise InputError(f"the model's encoder does not take images {tuple(images.shape[1:])}: {reason}") from error
+        shape = tuple(images.shape[1:])
+        raise InputError(f"the model's encoder does not take images {shape}: {reason_of(error, -1)}") from error
 
 
 def _classes(model: Model, labels: np.ndarray | None, class_: str, num: int) -> Any:

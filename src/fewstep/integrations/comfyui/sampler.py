@@ -80,14 +80,14 @@ class Choice:
         variants = ("default", *VARIANTS_OF.get(self.solver, ()))
         if self.variant not in variants:
             raise InputError(f"{self.solver!r} has no variant {self.variant!r}: choose {' or '.join(variants)}.")
-        own = signature(solvers.NAMES[self.solver]).parameters
+        taken = signature(solvers.NAMES[self.solver]).parameters
         given: dict[str, Any] = {"order": self.order, "corrector": self.corrector, "eta": self.eta}
         if self.solver == "sa":
             given |= {"predictor_order": self.order, "corrector_order": self.order if self.corrector else 0}
             given |= {"few_step": self.variant != "many-step", "tau": self._tau(sampling)}
         elif self.variant != "default":
             given |= {"variant": self.variant}
-        parts = [f"{name}={value}" for name, value in given.items() if name in own]
+        parts = [f"{name}={value}" for name, value in given.items() if name in taken]
         return solvers.named(f"{self.solver}:{','.join([*parts, self.settings])}")
 
     def _tau(self, sampling: Any) -> str:

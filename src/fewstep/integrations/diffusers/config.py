@@ -48,7 +48,7 @@ NOT_HONOURED: dict[str, tuple[tuple[Any, ...], str]] = {
 """Setting → the values that need nothing, and what to do about the others."""
 
 
-def adopted(config: Mapping[str, Any], overrides: Mapping[str, Any], own: Mapping[str, Any]) -> Config:
+def adopted(config: Mapping[str, Any], overrides: Mapping[str, Any], ours: Mapping[str, Any]) -> Config:
     """Return ``config`` with what another scheduler calls differently under our names.
 
     The settings of the model (its process, its prediction) are taken over. So are the grid's, unless they are
@@ -57,7 +57,7 @@ def adopted(config: Mapping[str, Any], overrides: Mapping[str, Any], own: Mappin
     Args:
         config: a scheduler's configuration, as ``scheduler.config`` or from a file.
         overrides: what the user gives besides.
-        own: our settings and their defaults.
+        ours: our settings and their defaults.
 
     Raises:
         InputError: if the scheduler's process is not known here.
@@ -69,13 +69,13 @@ def adopted(config: Mapping[str, Any], overrides: Mapping[str, Any], own: Mappin
     given = {key for key in config if key not in defaults and not key.startswith("_")}
     taken: Config = {key: config[key] for key in FOR_PIPELINES if key in config}
     kept = PROCESS if "solver" in config else (*PROCESS, *CLIPPING)
-    taken |= {key: config[key] for key in kept if key in config and key not in given and config[key] != own[key]}
+    taken |= {key: config[key] for key in kept if key in config and key not in given and config[key] != ours[key]}
     taken |= _flow(config, given) or _edm(config, given, origin)
     if "predictor_order" in given and "solver_order" not in given:
         taken["solver_order"] = config["predictor_order"]
     if "noise_sampler_seed" in given and config["noise_sampler_seed"] is not None:
         taken["seed"] = config["noise_sampler_seed"]
-    solver = overrides.get("solver", config.get("solver", own["solver"]))
+    solver = overrides.get("solver", config.get("solver", ours["solver"]))
     foreign = {"corrector_order"} if "predictor_order" in config and solver != "sa" else set()
     foreign |= {key for key, value in config.items() if callable(value)}
     understood = set(taken) if config.get("sigma_data") is None else {*taken, *EDM_SETTINGS}
@@ -84,7 +84,7 @@ def adopted(config: Mapping[str, Any], overrides: Mapping[str, Any], own: Mappin
         {"sigma_min", "sigma_max"} if config.get("use_flow_sigmas") and config.get("use_karras_sigmas") else set()
     )
     for key in sorted(given - understood):
-        _warn(key, config[key], own)
+        _warn(key, config[key], ours)
     result = {"_class_name": origin, **config, **taken}
     defaults -= set(taken)
     return {**{key: value for key, value in result.items() if key not in foreign}, "_use_default_values": [*defaults]}
@@ -116,9 +116,9 @@ def _continuous(config: Mapping[str, Any]) -> set[str]:
     return {"beta_start", "beta_end", "beta_schedule", "trained_betas"} if continuous else set()
 
 
-def _warn(key: str, value: Any, own: Mapping[str, Any]) -> None:
+def _warn(key: str, value: Any, ours: Mapping[str, Any]) -> None:
     fine, advice = NOT_HONOURED.get(key, ((), ""))
     if advice and not any(value is v or value == v for v in fine):
         warnings.warn(f"FewStepScheduler does not honour {key}={value!r}: {advice}.", UserWarning, stacklevel=4)
-    elif not advice and key not in own and key not in NO_MATTER:
+    elif not advice and key not in ours and key not in NO_MATTER:
         warnings.warn(f"FewStepScheduler does not know {key}={value!r}: it is ignored.", UserWarning, stacklevel=4)

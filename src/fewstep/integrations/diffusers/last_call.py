@@ -24,7 +24,7 @@ class Summary:
         pipeline: the name of the pipeline's class.
         solver: the solver, as fewstep writes it.
         process: the process, as fewstep writes it.
-        placement: the setting ``steps``.
+        grid: the setting ``grid``: a name, or times.
         skip: whether Skip-Tuning is active.
         steps: the number of steps of the last call; None before it. So with the next four.
         timesteps: what the network was fed.
@@ -39,7 +39,7 @@ class Summary:
     pipeline: str
     solver: str
     process: str
-    placement: Any
+    grid: Any
     skip: bool
     steps: int | None = None
     timesteps: list[float] | None = None
@@ -67,7 +67,7 @@ class Summary:
             pipeline=type(pipe).__name__,
             solver=repr(scheduler.solver),
             process=repr(scheduler.formulation.process),
-            placement=scheduler.config.grid,
+            grid=scheduler.config.grid,
             skip=skip,
             steps=scheduler.num_inference_steps,
             timesteps=scheduler.timesteps.tolist() if ran else None,
@@ -80,14 +80,14 @@ class Summary:
         )
 
     def __str__(self) -> str:
-        placed = self.placement if isinstance(self.placement, str) else f"{len(self.placement) - 1} given"
-        if isinstance(self.placement, str) and is_heuristic(self.placement, self.steps or 0):
+        placed = self.grid if isinstance(self.grid, str) else f"{len(self.grid) - 1} given"
+        if isinstance(self.grid, str) and is_heuristic(self.grid, self.steps or 0):
             placed = f"uniform_logsnr (above {SEARCHED} steps instead of optimized)"
         lines = [
             f"{self.pipeline}: fewstep is active" + (", with Skip-Tuning" if self.skip else ""),
             f"  solver   {self.solver}",
             f"  process  {self.process}",
-            f"  steps    {placed}",
+            f"  grid     {placed}",
         ]
         if self.guidance_interval is not None:
             low, high = self.guidance_interval

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.errors import InputError
+from fewstep.errors import InputError, reason_of
 from fewstep.integrations.diffusers.formulation import FlowFormulation, Formulation, formulation_of
 from fewstep.integrations.diffusers.origin import config_of
 from fewstep.integrations.diffusers.scheduler import FewStepScheduler
@@ -113,8 +113,7 @@ def observed(pipe: Any, steps: int | None, call: Mapping[str, Any]) -> Observed:
     except _Seen:
         pass
     except Exception as error:  # Pipelines refuse calls by exceptions of many kinds.
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{type(pipe).__name__} does not get to its first step: {reason}") from error
+        raise InputError(f"{type(pipe).__name__} does not get to its first step: {reason_of(error)}") from error
     del scheduler.set_timesteps
     if not asked:
         raise InputError(f"{type(pipe).__name__} did not call its scheduler's set_timesteps: there is no schedule.")

@@ -52,7 +52,7 @@ def class_of_config(config: Mapping[str, Any]) -> str:
         InputError: if its process is not known here.
     """
     name = config.get("_class_name") or _by_settings(config)
-    name = name if isinstance(name, str) else name[-1]  # A class of one's own is saved as [module, name].
+    name = name if isinstance(name, str) else name[-1]  # A user-defined class is saved as [module, name].
     signs = (*SETTINGS, *BETAS) if config.get("_class_name") else SETTINGS
     if name not in READ and (hasattr(diffusers, name) or config.keys().isdisjoint(signs)):
         raise InputError(

@@ -21,7 +21,15 @@ from fewstep.processes.spec import parse
 from fewstep.solvers import Solver
 from fewstep.time_grid import TimeGrid
 
-__all__ = ["STEPS", "check_placement", "custom_grid", "grid_of", "is_heuristic", "is_pipelines_own", "on_whole_indices"]
+__all__ = [
+    "PLACEMENTS",
+    "check_placement",
+    "custom_grid",
+    "grid_of",
+    "is_heuristic",
+    "is_pipelines_own",
+    "on_whole_indices",
+]
 
 ALMOST_ONE = 1.0 - 1e-6
 """Where a flow starts: at t = 1 nothing of the data is left, and λ = −∞."""
@@ -41,7 +49,7 @@ def check_placement(config: Mapping[str, Any]) -> None:
         )
     if isinstance(config["grid"], str):
         name, settings = parse(config["grid"])
-        placements = set(grids.NAMES) if settings else {*STEPS, *grids.NAMES}
+        placements = set(grids.NAMES) if settings else {*PLACEMENTS, *grids.NAMES}
         if name not in placements:
             raise unknown_name("grid", name, placements)
     known = {
@@ -70,8 +78,8 @@ def grid_of(formulation: Formulation, config: Mapping[str, Any], num: int, solve
             source = "grid has times" if config["recipe"] is None else "the recipe is"
             raise InputError(f"{source} of {calls} steps: call with num_inference_steps={calls}.")
         return grid
-    if placement in STEPS:
-        return STEPS[placement](formulation, config, int(num), solver)
+    if placement in PLACEMENTS:
+        return PLACEMENTS[placement](formulation, config, int(num), solver)
     if is_heuristic(placement, num):
         return _uniform_logsnr(formulation, config, int(num), solver)
     return _named_grid(placement, formulation.process, solver, int(num), _end(config, formulation))
@@ -139,7 +147,7 @@ def _simple(formulation: Formulation, config: Mapping[str, Any], num: int, solve
         if named and named != "uniform_logsnr" and not config["use_flow_sigmas"]:
             return _flagged_flow(formulation, config, num)
         named = named or "linspace"
-    return STEPS[named or config["timestep_spacing"]](formulation, config, num, solver)
+    return PLACEMENTS[named or config["timestep_spacing"]](formulation, config, num, solver)
 
 
 def _flagged_flow(formulation: FlowFormulation, config: Mapping[str, Any], num: int) -> TimeGrid:
@@ -220,7 +228,7 @@ def _named_grid(spec: str, process: Process, solver: Solver, num: int, end: Any)
     return grids.named(spec, process, num, end, solver=solver)
 
 
-STEPS: dict[str, Make] = {
+PLACEMENTS: dict[str, Make] = {
     "beta": _beta,
     "exponential": _uniform_logsnr,
     "karras": _karras,

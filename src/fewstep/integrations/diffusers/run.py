@@ -127,7 +127,7 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
             timesteps: what the network is to be fed, falling in noise; σ follows from it.
             sigmas: the levels instead, in diffusers' sense: σ/α, or a flow's σ before its shift; a 0 at the end may be
                 there or not. Given together with ``timesteps`` they need not belong to them. A flow pipeline's own
-                1, 1 − 1/n, …, 1/n leave the placement to the setting ``steps``.
+                1, 1 − 1/n, …, 1/n leave the placement to the setting ``grid``.
             mu: the shift, under ``use_dynamic_shifting``.
 
         Raises:

@@ -24,7 +24,7 @@ from fewstep.integrations.diffusers.guidance_interval import IntervalGuard
 from fewstep.integrations.diffusers.known_pipelines import branches_of, check_replaceable, needed_settings
 from fewstep.integrations.diffusers.last_call import Summary
 from fewstep.integrations.diffusers.origin import config_of
-from fewstep.integrations.diffusers.placement import STEPS as PLACEMENTS
+from fewstep.integrations.diffusers.placement import PLACEMENTS
 from fewstep.integrations.diffusers.recipe import agree
 from fewstep.integrations.diffusers.recommended import recommended
 from fewstep.integrations.diffusers.scheduler import FewStepScheduler
@@ -89,8 +89,7 @@ def enable(
         skip: Skip-Tuning of the network: ρ of its deepest skip, settings, "bottom=0.7,top=0.95", a ``.json`` file, or
             a profile.
         recipe: a recipe of ``fs.calibrate`` or ``fewstep calibrate``, or its file, in place of ``solver`` and
-            ``grid``; of a book of recipes the one of ``steps``. A warning tells of a pipeline whose network is not the
-            one that it was calibrated on.
+            ``grid``; of a book of recipes the one of ``steps``. Warns if it was calibrated on another network.
         guidance_interval: (low, high): the pipeline guides where low < σ/α ≤ high, and elsewhere evaluates the
             condition's branch alone: half of a batch, or one call instead of two (Kynkäänniemi et al.,
             arXiv 2404.07724). Not together with caches of the network's features.
