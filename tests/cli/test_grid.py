@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 
 import fewstep as fs
 from fewstep.cli.app import app
+from fewstep.cli.shared.spectra import measured
 from fewstep.grids.spectral import SpectralError
 
 
@@ -22,9 +23,10 @@ def test_a_table_of_every_process(process):
     assert len([line for line in printed.splitlines() if line.split()[:1] and line.split()[0].isdigit()]) >= 6
 
 
-def test_the_published_bound_is_there_when_asked_for():
-    printed = fewstep("grid", "--grid", "optimized:error_power=2", "--steps", 5)
-    assert "5 network calls, error bound" in printed and "(p = 2)" in printed and "prox-linear" in printed
+@pytest.mark.parametrize(("wanted", "power"), [("error_power=2", 2), ("objective=bound", 1), ("method=prox-linear", 1)])
+def test_the_published_bound_is_there_when_asked_for(wanted, power):
+    printed = fewstep("grid", "--grid", f"optimized:{wanted}", "--steps", 5)
+    assert "5 network calls, error bound" in printed and f"(p = {power})" in printed and "prox-linear" in printed
 
 
 def test_the_grids_settings_hold_for_what_is_beside_it(tmp_path):
@@ -47,7 +49,8 @@ def test_a_spectrum_is_a_law_a_file_or_a_model(tmp_path):
     printed = fewstep("grid", "--spectrum", "fashion-mnist", "--steps", 4, "--out", made["model"])
     law, file, model = (fs.TimeGrid.load(path) for path in made.values())
     assert law == file == fs.grids.optimized(fs.processes.VPLinear(), fs.UniPC(2), 4, spectrum="power:2")
-    assert model.process == fs.processes.VPDiscrete.from_betas() and "the data vary by 0.3" in printed
+    varies = measured(fs.zoo.model("fashion-mnist")).total ** 0.5
+    assert model.process == fs.processes.VPDiscrete.from_betas() and f"the data vary by {varies:.3g})" in printed
 
 
 def test_a_spectrum_of_another_models_samples_is_refused(tmp_path, fails):

@@ -49,7 +49,8 @@ def grid(settings: GridSettings) -> None:
     """Print a time grid, and write and draw it if wanted."""
     given = None if settings.grid is None else grids.read(settings.grid, settings.steps)
     spelled = {} if settings.grid is None or given is not None else parse(settings.grid)[1]
-    end, power = spelled.get("end"), spelled.get("error_power")
+    by_bound = "method" in spelled or spelled.get("objective") == "bound"
+    end, power = spelled.get("end"), spelled.get("error_power", 1 if by_bound else None)
     if settings.spectrum is not None and not spelled.keys().isdisjoint(OF_OPTIMIZED):
         raise InputError(f"--spectrum is given, and --grid {settings.grid!r} says what to minimise: leave one out.")
     data, of_model = spectrum_of(settings.spectrum or str(spelled.get("spectrum", "pixels")))
