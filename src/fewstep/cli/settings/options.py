@@ -44,10 +44,6 @@ Prompts = Annotated[
     Path | None,
     typer.Option(help="A file of prompts, one a line; samples take them in turn.", rich_help_panel=CONDITION),
 ]
-Guidance = Annotated[
-    float | None,
-    typer.Option(help="Classifier-free guidance scale; 1 is none.", show_default=GUIDANCE, rich_help_panel=CONDITION),
-]
 
 
 @dataclass(frozen=True, kw_only=True)
