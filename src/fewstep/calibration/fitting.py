@@ -27,6 +27,7 @@ from fewstep.errors import InputError
 from fewstep.executor import execute
 from fewstep.plan import Plan
 from fewstep.solvers import Solver
+from fewstep.spectra import Spectrum
 from fewstep.time_grid import TimeGrid
 
 __all__ = ["Fitting", "Progress"]
@@ -34,6 +35,8 @@ __all__ = ["Fitting", "Progress"]
 Progress = Callable[[str, int, float | None], Any]
 """progress(stage, network calls so far, best root mean square error of the stage so far, or None)."""
 
+SAMPLES = 64
+"""The most noises whose samples a spectrum is measured on."""
 FINAL_ROUNDS = 3
 SEARCHED_ROUNDS = 8
 """Rounds of fitting all rows to the final samples, and of fitting rows and times together after a search."""
@@ -67,6 +70,14 @@ class Fitting:
         """Return where the interior times of ``grid`` may go."""
         finite = self.reference.grid.half_logsnr[torch.isfinite(self.reference.grid.half_logsnr)]
         return InteriorTimes(grid, float(finite[-1]))
+
+    def spectrum(self) -> Spectrum | None:
+        """Return the spectrum of the reference's samples, of some of the noises to fit on; None if nothing varies."""
+        some = self.which[:SAMPLES]
+        try:
+            return Spectrum.of(self.reference.end[some], classes=None if self.classes is None else self.classes[some])
+        except InputError:
+            return None
 
     def candidates(self, counts: Sequence[int]) -> list[BaseTables]:
         """Return what fits may start from: so many first predictions by formulas, in the form that predicts best."""
@@ -126,7 +137,7 @@ class Fitting:
         self, grid: TimeGrid, candidates: Sequence[BaseTables], budget: int
     ) -> tuple[BaseTables, TimeGrid, list[Tried]]:
         """Return the best start, the best grid found within ``budget`` calls, and all starts of the search."""
-        some = some_of(self.which, self.reference.end[0].numel())
+        some, spectrum = some_of(self.which, self.reference.end[0].numel()), self.spectrum()
         problems = [
             (
                 tables.label,
@@ -137,6 +148,7 @@ class Fitting:
                     self.reference,
                     some,
                     self.loss,
+                    spectrum,
                 ),
             )
             for tables in candidates

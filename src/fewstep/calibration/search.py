@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from fewstep.calibration.equal_turning import equal_turning
 from fewstep.calibration.gauss_newton import Point, descend
 from fewstep.calibration.least_deviation import least_deviation
 from fewstep.calibration.times_problem import TimesProblem
 from fewstep.errors import InputError
 from fewstep.grids import karras, optimized, quadratic_time, uniform_logsnr, uniform_time
+from fewstep.solvers import IPNDM, UniPC
 from fewstep.time_grid import TimeGrid
 
 __all__ = ["Tried", "search_times", "some_of", "starts"]
@@ -20,6 +22,8 @@ __all__ = ["Tried", "search_times", "some_of", "starts"]
 Tried = tuple[str, float]
 """A start of the search, and its root mean square error with fitted rows."""
 
+SPECTRAL = (UniPC(3), UniPC(2), IPNDM(3))
+"""Solvers whose grids for the spectrum are starts, whatever the solver is."""
 LAST = (0.7, 1.4, 2.1, 2.8)
 """Distances in λ from the family's last finite time to the reference's."""
 BENDS = (-1.5, -0.75, 0.0)
@@ -31,36 +35,51 @@ NOISES, VALUES = 16, 4096
 
 
 def starts(problem: TimesProblem) -> Iterator[tuple[str, TimeGrid]]:
-    """Yield grids that share the given grid's ends and number of steps: that grid, those by rule, and a family."""
-    given = problem.placement.given
+    """Yield grids that share the given grid's ends and number of steps, the most promising first.
+
+    That grid; those optimised for the spectrum of the reference's samples; those read off its trajectories; those by
+    rule; a family.
+    """
+    given, solver = problem.placement.given, problem.tables.solver
     process, steps = given.process, given.steps
-    end = "zero" if given.ends_at_zero else float(given.times[-1])
-    makers: dict[str, Callable[..., TimeGrid]] = {
-        "uniform_logsnr": partial(uniform_logsnr, process, steps),
-        "uniform_time": partial(uniform_time, process, steps),
-        "quadratic_time": partial(quadratic_time, process, steps),
-        "karras": partial(karras, process, steps),
-        "optimized": partial(optimized, process, problem.tables.solver, steps),
-        "optimized, latents": partial(optimized, process, problem.tables.solver, steps, spectrum="latents"),
-        "optimized, error_power=1": partial(optimized, process, problem.tables.solver, steps, error_power=1),
-        "optimized, error_power=2": partial(optimized, process, problem.tables.solver, steps, error_power=2),
-    }
     yield "given", given
-    found = least_deviation(problem.reference, problem.which, given)
-    if found is not None:
-        yield "least deviation", found
-    for name, make in makers.items():
-        try:
-            times = make(end=end).times.clone()
-            times[0] = given.times[0]
-            yield name, TimeGrid(process, times)
-        except InputError:
-            continue  # This rule has no grid between these ends.
+    if problem.spectrum is not None:
+        best = partial(optimized, process, steps=steps, spectrum=problem.spectrum)
+        yield from _made(given, {"spectrum": partial(best, solver=solver)})
+        others = [other for other in SPECTRAL if other != solver]
+        yield from _made(given, {f"spectrum, {other}": partial(best, solver=other) for other in others})
+    for name, read in (("least deviation", least_deviation), ("equal turning", equal_turning)):
+        found = read(problem.reference, problem.which, given)
+        if found is not None:
+            yield name, found
+    rules: dict[str, Callable[..., TimeGrid]] = {
+        "uniform_logsnr": uniform_logsnr,
+        "uniform_time": uniform_time,
+        "quadratic_time": quadratic_time,
+        "karras": karras,
+        "optimized": partial(optimized, solver=solver),
+        "optimized, latents": partial(optimized, solver=solver, spectrum="latents"),
+        "optimized, error_power=1": partial(optimized, solver=solver, error_power=1),
+        "optimized, error_power=2": partial(optimized, solver=solver, error_power=2),
+    }
+    yield from _made(given, {name: partial(rule, process, steps=steps) for name, rule in rules.items()})
     for last in LAST if given.ends_at_zero else LAST[:1]:
         for bend in BENDS:
             grid = problem.placement.family(last, bend)
             if grid is not None:
                 yield f"family, last={last}, bend={bend}", grid
+
+
+def _made(given: TimeGrid, makers: Mapping[str, Callable[..., TimeGrid]]) -> Iterator[tuple[str, TimeGrid]]:
+    """Yield the grids that there are between the ends of ``given``."""
+    end = "zero" if given.ends_at_zero else float(given.times[-1])
+    for name, make in makers.items():
+        try:
+            times = make(end=end).times.clone()
+            times[0] = given.times[0]
+            yield name, TimeGrid(given.process, times)
+        except InputError:
+            continue  # This rule has no grid between these ends.
 
 
 def search_times(

@@ -14,6 +14,7 @@ from fewstep.calibration.network import CountedNetwork
 from fewstep.calibration.reference import Reference
 from fewstep.calibration.rows import FittedRows, Resume, fit_rows
 from fewstep.calibration.student import BaseTables, Table
+from fewstep.spectra import Spectrum
 from fewstep.time_grid import TimeGrid
 
 __all__ = ["TimesProblem"]
@@ -38,6 +39,7 @@ class TimesProblem:
     reference: Reference
     which: Tensor
     loss: Loss = "square"
+    spectrum: Spectrum | None = None
     max_step: float = 0.7
 
     def at(self, grid: TimeGrid) -> Point:

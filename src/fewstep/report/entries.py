@@ -11,6 +11,7 @@ __all__ = ["METRICS", "Entry", "best", "contested", "digits", "entries_of", "gri
 METRICS = {
     "error": ("Error to the reference solution", "RMSE"),
     "fd": ("Fréchet distance to the reference images", "Fréchet distance"),
+    "fd_solution": ("Fréchet distance to the model's solution from other noise", "Fréchet distance to the solution"),
 }
 """The metrics a row may have, with a title and a short name; of each the smallest value is the best."""
 

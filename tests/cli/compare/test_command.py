@@ -73,6 +73,23 @@ def test_the_reference_solution_is_the_odes(tmp_path):
     assert torch.allclose(found.double(), expected, atol=3e-3)  # the last step, from t_min, is of first order
 
 
+def test_the_distance_to_the_models_solution_from_other_seeds(tmp_path):
+    words = ["--solvers", "ddim,ddim:eta=1.0", "--grids", "karras", "--steps", "4", "--metrics", "fd_solution"]
+    rows = compare(tmp_path / "t", *words)["rows"]
+    model, others = smooth(), range(12, 24)
+    grid, solution = fs.grids.karras(model.process, 4), fs.grids.uniform_logsnr(model.process, 40)
+    exact = fs.sample(model, fs.UniPC(), solution, seeds=others, cond=[seed % 2 for seed in others])
+    moments = fs.metrics.moments_of([features("fashion-mnist")(from_uint8(to_uint8(exact)))], "")
+    for row, solver in zip(rows, (fs.DDIM(), fs.DDIM(eta=1.0)), strict=True):
+        made = fs.sample(model, solver, grid, seeds=range(12), cond=[seed % 2 for seed in range(12)])
+        distance = frechet_distance(features("fashion-mnist")(from_uint8(to_uint8(made))), moments)
+        assert row["fd_solution"] == pytest.approx(distance, rel=1e-3)
+        assert "fd" not in row and "error" not in row
+    CALLS.clear()
+    compare(tmp_path / "t", *words)
+    assert not CALLS
+
+
 def test_what_was_measured_is_not_measured_again(tmp_path):
     words = ["--solvers", "ddim,unipc", "--grids", "karras,uniform_logsnr", "--steps", "3"]
     table = compare(tmp_path / "t", *words)

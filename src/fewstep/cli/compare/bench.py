@@ -16,6 +16,7 @@ import torch
 
 from fewstep.cli.compare.cells import Cell
 from fewstep.cli.compare.draws import Draws, Progress
+from fewstep.cli.compare.population import Population
 from fewstep.cli.compare.solution import Solution
 from fewstep.cli.shared.images import write_images
 from fewstep.cli.shared.manifest import versions
@@ -45,6 +46,7 @@ class Bench:
         extractor: the features of fd, or None.
         against: the reference of fd, or None.
         solution: the reference of error, or None.
+        population: the reference of fd_solution, or None.
     """
 
     folder: Path
@@ -52,6 +54,7 @@ class Bench:
     extractor: Extractor | None
     against: FeatureStatistics | None
     solution: Solution | None
+    population: Population | None = None
 
     def measure(self, cells: Sequence[Cell], worker: Workers) -> None:
         """Measure the cells that were not measured before, each process its share.
@@ -64,22 +67,26 @@ class Bench:
         ordered = {cell.name: cell for cell in sorted(cells, key=lambda cell: (cell.steps, cell.grid))}.values()
         missing = [cell for cell in ordered if not self._is_there(cell)]
         share = _share(missing, worker)
-        solution = self._to_be_solved(ordered)
-        unsolved = [] if solution is None else solution.missing(self.draws)[worker.index :: worker.count]
+        unsolved = [
+            (solution, draws, solution.missing(draws)[worker.index :: worker.count])
+            for solution, draws in self._to_be_solved(ordered, missing)
+        ]
         calls = self._calls(share, unsolved)
         worker.wait()  # until every process has seen what is missing
-        if worker.index == 0 and self.solution is not None:
-            self.solution.clear()
+        if worker.index == 0:
+            for solution, _ in self._solutions():
+                solution.clear()
         with bar(silent=worker.index > 0) as display:
             task = display.add_task("the reference solution", total=calls)
             progress = partial(display.advance, task)
-            if solution is not None:
-                solution.make(self.draws, unsolved, worker, progress)
+            for solution, draws, batches in unsolved:
+                solution.make(draws, batches, worker, progress)
+            moments = self.population.moments() if self.population is not None and share else None
             for number, cell in enumerate(share, start=1):
                 name = f"cell {number} of {len(share)}: {cell.solver}, {cell.grid}, {cell.steps} steps"
                 display.update(task, description=name)
                 with suppress(NonFiniteStateError):  # The others are kept; all such cells are named at the end.
-                    self._measure(cell, progress)
+                    self._measure(cell, moments, progress)
         worker.wait()
         broken = [cell for cell in ordered if not self._is_there(cell)]
         if broken:
@@ -93,19 +100,31 @@ class Bench:
         """Return what was measured in each cell."""
         return [_read(self._figures(cell)) for cell in cells]
 
-    def _to_be_solved(self, cells: Iterable[Cell]) -> Solution | None:
-        """Return the reference solution if these cells need it and it is not there yet."""
-        if self.solution is None or self.solution.path.is_file() or all(cell.sampler.stochastic for cell in cells):
-            return None
-        return self.solution
+    def _solutions(self) -> list[tuple[Solution, Draws]]:
+        """Return the solutions that are wanted, each with what it is drawn from."""
+        found = [] if self.solution is None else [(self.solution, self.draws)]
+        return found if self.population is None else [*found, (self.population.solution, self.population.draws)]
 
-    def _calls(self, cells: Sequence[Cell], batches: Sequence[int]) -> int:
-        """Return the network calls of these cells, and of these batches of the reference solution."""
+    def _to_be_solved(self, cells: Iterable[Cell], missing: Sequence[Cell]) -> list[tuple[Solution, Draws]]:
+        """Return the solutions that these cells need and that are not there yet."""
+        needed = {
+            id(self.solution): not all(cell.sampler.stochastic for cell in cells),
+            **({} if self.population is None else {id(self.population.solution): bool(missing)}),
+        }
+        return [
+            (solution, draws)
+            for solution, draws in self._solutions()
+            if needed[id(solution)] and not solution.path.is_file()
+        ]
+
+    def _calls(self, cells: Sequence[Cell], unsolved: Sequence[tuple[Solution, Draws, list[int]]]) -> int:
+        """Return the network calls of these cells, and of these batches of the solutions."""
         of_cells = sum(cell.sampler.nfe for cell in cells) * len(self.draws.seeds)
-        if self.solution is None:
-            return of_cells
-        parts = map(self.draws.part, batches)
-        return of_cells + self.solution.sampler.nfe * sum(part.stop - part.start for part in parts)
+        of_solutions = 0
+        for solution, draws, batches in unsolved:
+            parts = map(draws.part, batches)
+            of_solutions += solution.sampler.nfe * sum(part.stop - part.start for part in parts)
+        return of_cells + of_solutions
 
     def pictures(self, cell: Cell) -> np.ndarray | None:
         """Return the first images of a cell, uint8 [n, H, W, C]; None where its samples are no pictures.
@@ -141,7 +160,7 @@ class Bench:
     def _pictures(self, cell: Cell) -> Path:
         return self.folder / f"{cell.name}.npz"
 
-    def _measure(self, cell: Cell, progress: Progress) -> None:
+    def _measure(self, cell: Cell, population: Moments | None, progress: Progress) -> None:
         solution = None
         if self.solution is not None and not cell.sampler.stochastic:
             solution = self.solution.read(len(self.draws.seeds))
@@ -161,6 +180,8 @@ class Bench:
             found["error"], found["error_low"], found["error_high"] = rmse_interval(torch.cat(errors))
         if self.against is not None:
             found["fd"] = frechet_distance(moments, self.against.moments)
+        if population is not None:
+            found["fd_solution"] = frechet_distance(moments, population)
         day = datetime.now(timezone.utc).date().isoformat()
         write_images(self._pictures(cell), first, self.draws.seeds[: len(first)], None)
         write_json(
@@ -187,6 +208,7 @@ class _Figures(Schema):
     error_low: float | None = None
     error_high: float | None = None
     fd: float | None = None
+    fd_solution: float | None = None
     batch_size: int
     measured: str
     versions: Plain

@@ -14,6 +14,7 @@ from fewstep.cli.command import spelled
 from fewstep.cli.compare.bench import Bench
 from fewstep.cli.compare.cells import Cell, Commands, Planned, peer_cells, planned_cells, recipe_cells
 from fewstep.cli.compare.draws import Draws
+from fewstep.cli.compare.population import Population
 from fewstep.cli.compare.results import show, write
 from fewstep.cli.compare.solution import Solution
 from fewstep.cli.settings.compare import CompareSettings
@@ -49,8 +50,9 @@ def compare(settings: CompareSettings) -> None:
     _check(settings)
     worker = workers(settings.device)
     wanted, extractor = _measured(settings, worker.device)
-    if "fd" in wanted and settings.num < 2:
-        raise InputError(f"--num is {settings.num}: fd needs at least 2 images.")
+    distances = [name for name in wanted if name != "error"]
+    if distances and settings.num < 2:
+        raise InputError(f"--num is {settings.num}: {distances[0]} needs at least 2 images.")
     model = load_model(settings, settings.guidance, worker.device)
     cells = _cells(model, settings)
     exact = solvers.UniPC(order=3).plan(grids.uniform_logsnr(model.denoiser.process, settings.exact_steps))
@@ -58,12 +60,12 @@ def compare(settings: CompareSettings) -> None:
     if extractor is not None and model.denoiser.shape is not None and model.decode is None:
         if not are_pictures(model.denoiser.shape):
             raise InputError(
-                f"the model's samples are {model.denoiser.shape}, and no pictures (1×H×W or 3×H×W), which fd compares: "
-                "write --metrics error."
+                f"the model's samples are {model.denoiser.shape}, and no pictures (1×H×W or 3×H×W), which "
+                f"{distances[0]} compares: write --metrics error."
             )
         extractor(torch.zeros(1, *model.denoiser.shape))  # Refuses images that it does not take before any call.
     against = None
-    if extractor is not None:
+    if extractor is not None and "fd" in wanted:
         against = worker.lead(partial(reference_summary, settings.reference, extractor, settings.batch_size))
     common = {
         "model": settings.model,
@@ -75,7 +77,7 @@ def compare(settings: CompareSettings) -> None:
         "guidance": guidance_scale(model.denoiser),
         "features": extractor.tag if extractor else "",
         "reference": settings.reference,
-        "reference_hash": reference_hash(settings.reference) if extractor else "",
+        "reference_hash": reference_hash(settings.reference) if "fd" in wanted else "",
         "exact_steps": settings.exact_steps,
         "metrics": wanted,
         "device": settings.device.partition(":")[0],
@@ -87,7 +89,14 @@ def compare(settings: CompareSettings) -> None:
         remove_leftovers(settings.out)
     draws = Draws(model, list(seeds), conditions, settings.batch_size)
     solution = Solution(settings.out, Planned(exact)) if "error" in wanted else None
-    bench = Bench(settings.out, draws, extractor, against, solution)
+    population = None
+    if extractor is not None and "fd_solution" in wanted:
+        others, place = range(settings.num, 2 * settings.num), settings.out / "population"
+        place.mkdir(exist_ok=True)
+        conditions = conditions_of(model, others, settings.class_, texts)
+        drawn = Draws(model, list(others), conditions, settings.batch_size)
+        population = Population(Solution(place, Planned(exact)), drawn, extractor)
+    bench = Bench(settings.out, draws, extractor, against, solution, population)
     bench.measure(cells, worker)
     if worker.index == 0:
         rows = _rows(cells, bench.rows(cells), _commands(settings, common))
@@ -104,15 +113,17 @@ def compare(settings: CompareSettings) -> None:
 
 
 def _measured(settings: CompareSettings, device: str) -> tuple[list[str], Extractor | None]:
-    """Return the metrics that are wanted, and the features of fd: without --metrics fd where features are known.
+    """Return the metrics that are wanted, and the features of the distances: fd where they are known.
 
     Raises:
-        InputError: if fd is asked for and no features are known.
+        InputError: if a distance is asked for and no features are known.
     """
     known = known_features(settings.features, settings.model)
     wanted = ["error"] + ["fd"] * (known is not None) if settings.metrics is None else names(settings.metrics)
-    needed = "fd" in wanted
-    return wanted, needed_features(settings.features, settings.model, "fd", device) if needed else None
+    distances = [name for name in wanted if name != "error"]
+    if not distances:
+        return wanted, None
+    return wanted, needed_features(settings.features, settings.model, distances[0], device)
 
 
 def _caveats(settings: CompareSettings, wanted: list[str], against: FeatureStatistics | None) -> list[str]:

@@ -12,12 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from fewstep.errors import one_line
-from fewstep.report import best, comparison_page
+from fewstep.report import METRICS, best, comparison_page
 from fewstep.storage import write_json, write_whole
 
 __all__ = ["show", "write"]
 
-COLUMNS = ("solver", "grid", "steps", "nfe", "evaluations", "error", "error_low", "error_high", "fd", "command")
+COLUMNS = ("solver", "grid", "steps", "nfe", "evaluations")
+COLUMNS += ("error", "error_low", "error_high", "fd", "fd_solution", "command")
 
 
 def write(folder: Path, table: dict[str, Any], pictures: list[np.ndarray], solution: np.ndarray | None) -> None:
@@ -48,7 +49,7 @@ def write(folder: Path, table: dict[str, Any], pictures: list[np.ndarray], solut
 
 def show(rows: list[dict[str, Any]]) -> None:
     """Print the table, the best of each number of network calls in bold; what no row has is left out."""
-    leaders = {name: best(rows, name) for name in ("error", "fd") if any(name in row for row in rows)}
+    leaders = {name: best(rows, name) for name in METRICS if any(name in row for row in rows)}
     columns = [word for name in leaders for word in ([name, "interval"] if name == "error" else [name])]
     fixed = ["solver", "grid", "steps", "nfe", *(["evaluations"] if any("evaluations" in row for row in rows) else [])]
     table = Table(*fixed, *columns, box=None)

@@ -13,7 +13,7 @@ from fewstep.errors import InputError, unknown_name
 
 __all__ = ["CompareSettings"]
 
-METRICS = ("error", "fd")
+METRICS = ("error", "fd", "fd_solution")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +21,9 @@ class CompareSettings(ConditionSettings, ModelSettings):
     """Measure every solver on every grid at every number of steps, into report.html, table.csv and table.json.
 
     error is the RMSE to the solution of the same noise in many steps, with a 95 % bootstrap interval; a solver that
-    adds noise has none. fd is the Fréchet distance to the reference. Several processes share the cells: accelerate
-    launch --multi_gpu --num_processes 2 -m fewstep.cli compare …
+    adds noise has none. fd is the Fréchet distance to the reference, fd_solution that to the model's samples of other
+    seeds in many steps: what the solver is to blame for. Several processes share the cells: accelerate launch
+    --multi_gpu --num_processes 2 -m fewstep.cli compare …
 
     Example: fewstep compare --solvers unipc,dpmpp,ddim --grids karras --steps 5,8,10 --num 1000 --out table
     """
@@ -45,7 +46,8 @@ class CompareSettings(ConditionSettings, ModelSettings):
         ),
     ] = ""
     metrics: Annotated[
-        str | None, typer.Option(help="Some of error,fd.", show_default="error, and fd where features are known")
+        str | None,
+        typer.Option(help="Some of error,fd,fd_solution.", show_default="error, and fd where features are known"),
     ] = None
     num: Annotated[int, typer.Option(help="Samples a cell, with seeds from 0.")] = 256
     features: Annotated[
@@ -53,7 +55,9 @@ class CompareSettings(ConditionSettings, ModelSettings):
         typer.Option(help="The features of fd, as in fewstep evaluate, or none.", show_default="the model's, if known"),
     ] = None
     reference: Annotated[str, typer.Option(help="The images of fd, as in fewstep evaluate.")] = "fashion-mnist"
-    exact_steps: Annotated[int, typer.Option(help="Steps of the reference solution of error (UniPC, order 3).")] = 100
+    exact_steps: Annotated[
+        int, typer.Option(help="Steps of the solution of error and fd_solution (UniPC, order 3).")
+    ] = 100
     batch_size: BatchSize = 64
 
     def __post_init__(self) -> None:
