@@ -17,7 +17,7 @@ from fewstep.plan import FIRST_FORMAT, FORMAT, FirstStoredPlan, Plan, StoredPlan
 from fewstep.storage import Plain, Schema, Stored, checked, json_text, parsed, read_json, versions
 from fewstep.time_grid import TimeGrid
 
-__all__ = ["SCHEMA", "Recipe", "RecipeBook", "Report", "RowFit", "interpolated", "load_recipe"]
+__all__ = ["SCHEMA", "Recipe", "RecipeBook", "Report", "RowFit", "interpolated", "load_recipe", "load_recipes"]
 
 BOOK_FORMAT = "fewstep-recipe-book/1"
 SCHEMA = 1
@@ -380,10 +380,31 @@ def load_recipe(path: Path | str, steps: int | None = None) -> Recipe:
     """Return the recipe in a file, of a book the one of ``steps`` network calls.
 
     Raises:
-        InputError: if the file cannot be read or is no recipe; or it is a book and ``steps`` is not given or not in it.
+        InputError: if the file cannot be read or is no recipe, or has none of ``steps`` calls; or it is a book and
+            ``steps`` is not given.
     """
+    found = _stored(path)
+    if isinstance(found, RecipeBook):
+        return found.chosen(steps)
+    if steps not in (None, found.plan.nfe):
+        raise InputError(
+            f"{str(path)!r} is a recipe of {found.plan.nfe} network calls, not of {steps}: leave the number out, or "
+            "calibrate for it."
+        )
+    return found
+
+
+def load_recipes(path: Path | str) -> tuple[Recipe, ...]:
+    """Return all recipes in a file: the one, or those of a book in order of their calls.
+
+    Raises:
+        InputError: if the file cannot be read or is no recipe.
+    """
+    found = _stored(path)
+    return found.recipes if isinstance(found, RecipeBook) else (found,)
+
+
+def _stored(path: Path | str) -> Recipe | RecipeBook:
     formats: Mapping[str, Any] = {**FORMATS, BOOK_FORMAT: _StoredBook}
     stored = read_json(path, formats, "the recipe")
-    if not isinstance(stored, _StoredBook):
-        return Recipe._of(stored)
-    return RecipeBook._of(stored).chosen(steps)
+    return RecipeBook._of(stored) if isinstance(stored, _StoredBook) else Recipe._of(stored)

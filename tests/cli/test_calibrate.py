@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ import torch
 from typer.testing import CliRunner
 
 from fewstep.cli.app import app
+from fewstep.cli.settings.calibrate import CalibrateSettings
 from fewstep.errors import FewstepError
-from fewstep.recipe import load_recipe
+from fewstep.recipe import RecipeBook, load_recipe
 
 
 def fewstep(*words: object) -> str:
@@ -123,9 +125,37 @@ def test_another_model_is_warned_of(entry):
 
 def test_settings_besides_a_recipe_are_refused(entry):
     calibrated(entry, "--out", "recipe.json")
-    for words in (["--steps", "5"], ["--solver", "ddim"], ["--grid", "karras"]):
+    for words in (["--solver", "ddim"], ["--grid", "karras"]):
         with pytest.raises(FewstepError, match=f"leave {words[0]} out"):
             fewstep("sample", "--model", entry, "--recipe", "recipe.json", *words)
+    with pytest.raises(FewstepError, match="a recipe of 3 network calls, not of 5: leave the number out"):
+        fewstep("sample", "--model", entry, "--recipe", "recipe.json", "--steps", "5")
+
+
+def test_several_numbers_of_steps_make_a_book_that_all_commands_take(entry, tmp_path):
+    settings = ["--num", 12, "--reference-steps", 30, "--objective", "local", "--analytic", 0, "--out", "book.json"]
+    fewstep("calibrate", "--model", entry, "--steps", "2-3,5", *settings)
+    book = RecipeBook.load("book.json")
+    assert book.calls == (2, 3, 5)
+    for steps in (2, 5):
+        sampled = ["--model", entry, "--recipe", "book.json", "--steps", steps, "--num", 2]
+        assert f"{steps} network calls" in fewstep("sample", *sampled, "--out", "x.npz")
+    fewstep("generate", *sampled, "--out", "set")
+    assert json.loads((tmp_path / "set" / "manifest.json").read_text())["plan"] == book[5].plan.to_json()
+    with pytest.raises(FewstepError, match="no recipe of 4 calls: take one of 2, 3, 5"):
+        fewstep("sample", "--model", entry, "--recipe", "book.json", "--steps", 4)
+    with pytest.raises(FewstepError, match="give the number of steps, one of 2, 3, 5"):
+        fewstep("sample", "--model", entry, "--recipe", "book.json")
+    compared = ["--solvers", "", "--recipes", "book.json", "--metrics", "error", "--num", 4, "--exact-steps", 20]
+    fewstep("compare", "--model", entry, *compared, "--out", "table")
+    rows = json.loads((tmp_path / "table" / "table.json").read_text())["rows"]
+    assert [row["nfe"] for row in rows] == [2, 3, 5] and "--recipe book.json --steps 3" in rows[1]["command"]
+
+
+@pytest.mark.parametrize("steps", ["0", "4-", "6-4", "few", ""])
+def test_numbers_of_steps_that_are_none_are_refused(steps):
+    with pytest.raises(FewstepError, match="give numbers of at least 1, as 6, 4-12 or 4,6,8"):
+        CalibrateSettings(out=Path("r.json"), steps=steps)
 
 
 @pytest.mark.parametrize(

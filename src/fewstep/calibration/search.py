@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -28,7 +29,10 @@ LAST = (0.7, 1.4, 2.1, 2.8)
 """Distances in λ from the family's last finite time to the reference's."""
 BENDS = (-1.5, -0.75, 0.0)
 """Rates at which the family's steps in λ shrink towards the data."""
-FINALISTS, FIRST_ROUNDS, LAST_ROUNDS = 3, 3, 10
+PROMISING = 7
+"""So many starts are tried with every number of formulas, the rest with the ``CONTENDERS`` best of these alone."""
+CONTENDERS = 2
+FINALISTS, FIRST_ROUNDS, LAST_ROUNDS = 2, 2, 4
 """``FINALISTS`` starts are refined for ``FIRST_ROUNDS`` rounds, the best of them for ``LAST_ROUNDS`` more."""
 NOISES, VALUES = 16, 4096
 """Searches and derivatives run on so many noises, or as many as have so many values in all."""
@@ -102,12 +106,21 @@ def search_times(
         least = min(least, point.error)
         progress(least**0.5)
 
-    for label, problem in problems:
-        for name, grid in starts(problem):
+    def tried(label: str, problem: TimesProblem, places: Iterable[tuple[str, TimeGrid]]) -> float:
+        """Try some starts of a problem, and return the least error among them."""
+        errors = [float("inf")]
+        for name, grid in places:
             if found and not may_go_on():
                 break
             found.append((", ".join(filter(None, (label, name))), problem, problem.at(grid)))
             noted(found[-1][2])
+            errors.append(found[-1][2].error)
+        return min(errors)
+
+    places = [starts(problem) for _, problem in problems]
+    first = [tried(*one, islice(place, PROMISING)) for one, place in zip(problems, places, strict=True)]
+    for k in sorted(range(len(problems)), key=first.__getitem__)[:CONTENDERS]:
+        tried(*problems[k], places[k])
     found.sort(key=lambda entry: entry[2].error)
     best = found[0][1:]
     movable = [e[1:] for e in found if e[1].placement.given.steps > 1 and e[1].placement.grid(e[2].theta) is not None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -110,7 +110,7 @@ class Calibration:
     def recipe(self, grid: TimeGrid) -> Recipe:
         """Return the recipe for as many network calls as ``grid`` has steps."""
         start = self.start(grid)
-        chosen = self.choice(self.candidates(start))
+        chosen = self.choice(start, self.candidates(start))
         self._recipes += 1
         return self.report(grid, start, chosen)
 
@@ -122,20 +122,20 @@ class Calibration:
         return Start(tables, place, tuple(tried))
 
     def candidates(self, start: Start) -> list[Candidate]:
-        """Return the plans fitted from there, one for each loss."""
-        asked, found = self.settings, []
-        for loss in asked.losses:
+        """Return the plans whose rows are fitted one by one from there, one for each loss."""
+        found = []
+        for loss in self.settings.losses:
             rows = self.fitting.rows(start.tables, start.grid, loss)
-            if asked.objective == "local":
-                plan = rows.table.finished()
-            else:
-                plan = self.fitting.final(start.tables, rows, loss, asked.search, asked.features)
-            found.append(Candidate(plan, loss, rows))
+            found.append(Candidate(rows.table.finished(), loss, rows))
         return found
 
-    def choice(self, candidates: list[Candidate]) -> Candidate:
-        """Return the candidate that is best on the held-out noises."""
-        return min(candidates, key=lambda candidate: self.held.score(candidate.plan))
+    def choice(self, start: Start, candidates: list[Candidate]) -> Candidate:
+        """Return the candidate that is best on the held-out noises, fitted to the final samples if that is wanted."""
+        best = min(candidates, key=lambda candidate: self.held.score(candidate.plan))
+        if self.settings.objective == "local":
+            return best
+        plan = self.fitting.final(start.tables, best.rows, best.loss, self.settings.search, self.settings.features)
+        return replace(best, plan=plan)
 
     def report(self, grid: TimeGrid, start: Start, chosen: Candidate) -> Recipe:
         """Return the recipe: the fitted plan where it is better on the held-out noises beyond doubt, else the base."""

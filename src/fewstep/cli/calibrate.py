@@ -25,7 +25,8 @@ FEW = 8
 
 def calibrate(settings: CalibrateSettings) -> None:
     """Fit a solver's coefficients, and its times if wanted, to a model."""
-    asked, texts = Asked.of(settings), read_prompts(settings.prompt, settings.prompts)
+    counts, texts = settings.counts, read_prompts(settings.prompt, settings.prompts)
+    asked = Asked.of(settings, max(counts))
     model = load_model(settings, settings.guidance)
     solver, start = asked.chosen(model)
     columns = (TextColumn("{task.description}"), TextColumn("{task.fields[shown]}"), TimeElapsedColumn())
@@ -36,10 +37,11 @@ def calibrate(settings: CalibrateSettings) -> None:
             error = "" if best is None else f", best error {best:.4g}"
             display.update(task, description=stage, shown=f"{calls} calls{error}")
 
-        recipe = fit(
+        book = fit(
             model.denoiser,
             solver,
             start,
+            steps=counts,
             num=settings.num,
             cond=_conditions(model, settings.num, settings.class_, texts),
             history=settings.history,
@@ -52,13 +54,15 @@ def calibrate(settings: CalibrateSettings) -> None:
             batch_size=settings.batch_size,
             progress=progress,
         )
-    recipe.save(settings.out)
-    plan, report = recipe.plan, recipe.report
-    typer.echo(f"{plan.steps} steps, {plan.nfe} network calls: {report} -> {settings.out}")
-    if report is not None and report.held_out < FEW:
-        typer.echo(f"only {report.held_out} of {settings.num} noises were held out: take --num {4 * FEW} or more.")
-    if report is not None and report.kept == "base":
-        typer.echo("The fit was no better than the solver's rows on the held-out noises, so those were kept.")
+    (book if len(counts) > 1 else book[counts[0]]).save(settings.out)
+    for recipe in book.recipes:
+        plan, report = recipe.plan, recipe.report
+        typer.echo(f"{plan.steps} steps, {plan.nfe} network calls: {report} -> {settings.out}")
+        if report is not None and report.kept == "base":
+            typer.echo("The fit was no better than the solver's rows on the held-out noises, so those were kept.")
+    held_out = min(recipe.report.held_out for recipe in book.recipes if recipe.report is not None)
+    if held_out < FEW:
+        typer.echo(f"only {held_out} of {settings.num} noises were held out: take --num {4 * FEW} or more.")
 
 
 def _number(analytic: str) -> Any:

@@ -16,7 +16,7 @@ from fewstep.denoiser import DataPredictor
 from fewstep.grids import named as grids_named
 from fewstep.models.model import Model
 from fewstep.plan import Plan
-from fewstep.recipe import load_recipe
+from fewstep.recipe import load_recipes
 from fewstep.solvers import named as solver_named
 
 __all__ = ["Cell", "Commands", "Planned", "Sampler", "peer_cells", "planned_cells", "recipe_cells"]
@@ -136,15 +136,19 @@ def planned_cells(
 
 
 def recipe_cells(denoiser: DataPredictor, recipes: Sequence[str]) -> list[Cell]:
-    """Return a cell for each recipe of ``fewstep calibrate``.
+    """Return a cell for each recipe of ``fewstep calibrate``, of a book all of them.
 
     Raises:
         InputError: if a file is no recipe of this model's process.
     """
-    plans = {path: recipe_plan(load_recipe(path), Path(path), denoiser) for path in recipes}
-    return [
-        Cell(path, "its own", plan.steps, Planned(plan), ("generate", "--recipe", path)) for path, plan in plans.items()
-    ]
+    found = []
+    for path in recipes:
+        held = load_recipes(path)
+        for recipe in held:
+            plan = recipe_plan(recipe, Path(path), denoiser)
+            words = ("generate", "--recipe", path, *(("--steps", str(plan.nfe)) if len(held) > 1 else ()))
+            found.append(Cell(path, "its own", plan.steps, Planned(plan), words))
+    return found
 
 
 def peer_cells(denoiser: DataPredictor, peers: Sequence[str], counts: Sequence[int]) -> list[Cell]:

@@ -32,7 +32,7 @@ from fewstep.metrics.pixels import are_pictures
 from fewstep.metrics.references import reference_hash, reference_summary
 from fewstep.metrics.statistics import FeatureStatistics
 from fewstep.models.model import Model
-from fewstep.recipe import load_recipe
+from fewstep.recipe import load_recipes
 from fewstep.recommended import recommended
 from fewstep.storage import remove_leftovers
 
@@ -150,7 +150,7 @@ def _check(settings: CompareSettings) -> None:
         for steps in settings.counts:
             grids.read(spec, steps)
     for spec in split_specs("--recipes", settings.recipes) if settings.recipes else []:
-        load_recipe(spec)
+        load_recipes(spec)
 
 
 def _cells(model: Model, settings: CompareSettings) -> list[Cell]:

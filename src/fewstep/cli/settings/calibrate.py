@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,23 +14,30 @@ from fewstep.cli.settings.options import (
     BatchSize,
     ConditionSettings,
     ModelSettings,
-    SamplerSettings,
+    SolverSettings,
     check_json,
+    names,
 )
+from fewstep.errors import InputError
 
 __all__ = ["CalibrateSettings"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibrateSettings(ConditionSettings, SamplerSettings, ModelSettings):
+class CalibrateSettings(ConditionSettings, SolverSettings, ModelSettings):
     """Fit a solver's coefficients, and with --search its times, to a model, as a recipe to sample with.
 
-    The solver adds no noise; --search starts at the grid. The recipe is for the guidance scale given here.
+    The solver adds no noise; --search starts at the grid. The recipe is for the guidance scale given here. With several
+    numbers of steps the file is a book of recipes, of which --recipe FILE --steps N takes one.
 
     Example: fewstep calibrate --model fashion-mnist --steps 6 --search --out recipe.json
     """
 
-    out: Annotated[Path, typer.Option(help="The recipe, a .json file.")]
+    out: Annotated[Path, typer.Option(help="The recipe, or the book of recipes, a .json file.")]
+    steps: Annotated[
+        str,
+        typer.Option(help="Network calls: one number, or several, as 4-12 or 4,6,8.", rich_help_panel=SAMPLER),
+    ] = "8"
     grid: Annotated[
         str,
         typer.Option(help="A time grid, or a .json file; where --search starts.", rich_help_panel=SAMPLER),
@@ -48,3 +56,18 @@ class CalibrateSettings(ConditionSettings, SamplerSettings, ModelSettings):
 
     def __post_init__(self) -> None:
         check_json(self.out)
+        _ = self.counts
+
+    @property
+    def counts(self) -> list[int]:
+        """The numbers of network calls, each once."""
+        found = [range_of(part) for part in names(self.steps)]
+        if not found or not all(found):
+            raise InputError(f"--steps is {self.steps!r}: give numbers of at least 1, as 6, 4-12 or 4,6,8.")
+        return list(dict.fromkeys(number for part in found for number in part))
+
+
+def range_of(text: str) -> range:
+    """Return the numbers from 1 of "4-12", or the one of "6"; none where it is something else."""
+    match = re.fullmatch(r"([1-9][0-9]{0,3})(?:-([1-9][0-9]{0,3}))?", text)
+    return range(0) if match is None else range(int(match[1]), int(match[2] or match[1]) + 1)

@@ -19,6 +19,7 @@ __all__ = [
     "Prompts",
     "RecipeSamplerSettings",
     "SamplerSettings",
+    "SolverSettings",
     "at_least",
     "check_json",
     "names",
@@ -72,8 +73,8 @@ class ModelSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplerSettings:
-    """A solver, a grid and a number of steps; None stands for what is recommended for the model."""
+class SolverSettings:
+    """A solver and a grid; None stands for what is recommended for the model."""
 
     solver: Annotated[
         str | None,
@@ -91,6 +92,12 @@ class SamplerSettings:
             rich_help_panel=SAMPLER,
         ),
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerSettings(SolverSettings):
+    """A solver, a grid and a number of steps; None stands for what is recommended for the model."""
+
     steps: Annotated[
         int | None, typer.Option(help="Intervals of the grid, 1 or more.", show_default="8", rich_help_panel=SAMPLER)
     ] = None
@@ -103,17 +110,18 @@ class RecipeSamplerSettings(SamplerSettings):
     recipe: Annotated[
         Path | None,
         typer.Option(
-            help="A recipe of fewstep calibrate, in place of --solver, --grid and --steps.", rich_help_panel=SAMPLER
+            help="A recipe of fewstep calibrate, in place of --solver and --grid; of a book, that of --steps calls.",
+            rich_help_panel=SAMPLER,
         ),
     ] = None
     skip: Annotated[str | None, typer.Option(help=PROFILE, rich_help_panel=SAMPLER)] = None
 
     def __post_init__(self) -> None:
-        given = [name for name in ("solver", "grid", "steps") if getattr(self, name) is not None]
+        given = [name for name in ("solver", "grid") if getattr(self, name) is not None]
         if self.recipe is not None and given:
             raise InputError(
-                f"--recipe {self.recipe} holds its solver, grid and number of steps: leave --{given[0]} out, "
-                "or calibrate for other settings."
+                f"--recipe {self.recipe} holds its solver and grid: leave --{given[0]} out, or calibrate for other "
+                "settings."
             )
 
 

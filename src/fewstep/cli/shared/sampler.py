@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep import grids, solvers
-from fewstep.cli.settings.options import RecipeSamplerSettings, SamplerSettings
+from fewstep.cli.settings.options import RecipeSamplerSettings, SamplerSettings, SolverSettings
 from fewstep.cli.shared.recipes import recipe_plan
 from fewstep.grids.spectral import check_spectrum
 from fewstep.guidance import evaluations
@@ -64,21 +64,26 @@ class Asked:
     skip: Profile | None = None
 
     @classmethod
-    def of(cls, settings: SamplerSettings) -> Asked:
+    def of(cls, settings: SolverSettings, steps: int | None = None) -> Asked:
         """Return what the settings ask for.
 
+        Args:
+            settings: of the command.
+            steps: the number of intervals, of a command that has several.
+
         Raises:
-            InputError: if there is no such solver, grid, recipe or profile, or a grid's file has another number of
-                steps.
+            InputError: if there is no such solver, grid, recipe or profile, or a grid's or recipe's file has another
+                number of steps.
         """
         if settings.solver is not None:
             solvers.named(settings.solver)
-        given = None if settings.grid is None else grids.read(settings.grid, settings.steps)
-        steps = STEPS if settings.steps is None else settings.steps
+        asked = settings.steps if isinstance(settings, SamplerSettings) else steps
+        given = None if settings.grid is None else grids.read(settings.grid, asked)
+        steps = STEPS if asked is None else asked
         steps = steps if given is None else given.steps
         recipe, skip = None, None
         if isinstance(settings, RecipeSamplerSettings):
-            recipe = None if settings.recipe is None else (load_recipe(settings.recipe), settings.recipe)
+            recipe = None if settings.recipe is None else (load_recipe(settings.recipe, asked), settings.recipe)
             skip = None if settings.skip is None else named_skip(settings.skip)
         return cls(settings.solver, settings.grid, steps, recipe, skip)
 
@@ -89,7 +94,8 @@ class Asked:
             InputError: if solver, grid or recipe do not fit the model.
         """
         if self.recipe is not None:
-            return ChosenSampler(recipe_plan(*self.recipe, model.denoiser), {"recipe": str(self.recipe[1])})
+            plan, words = recipe_plan(*self.recipe, model.denoiser), {"recipe": str(self.recipe[1])}
+            return ChosenSampler(plan, words)
         solver, grid = self.chosen(model)
         return ChosenSampler(solver.plan(grid), self.words(model))
 
