@@ -388,8 +388,7 @@ def load_recipe(path: Path | str, steps: int | None = None) -> Recipe:
         return found.chosen(steps)
     if steps not in (None, found.plan.nfe):
         raise InputError(
-            f"{str(path)!r} is a recipe of {found.plan.nfe} network calls, not of {steps}: leave the number out, or "
-            "calibrate for it."
+            f"the recipe is of {found.plan.nfe} steps, {str(path)!r}: leave steps out, or give {found.plan.nfe}."
         )
     return found
 

@@ -17,8 +17,8 @@ from fewstep.storage import write_json, write_whole
 
 __all__ = ["show", "write"]
 
-COLUMNS = ("solver", "grid", "steps", "nfe", "evaluations")
-COLUMNS += ("error", "error_low", "error_high", "fd", "fd_solution", "command")
+MEASURED = ("error", "error_low", "error_high", "fd", "fd_solution")
+COLUMNS = ("solver", "grid", "steps", "nfe", "evaluations", *MEASURED, "command")
 
 
 def write(folder: Path, table: dict[str, Any], pictures: list[np.ndarray], solution: np.ndarray | None) -> None:
