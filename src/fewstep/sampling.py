@@ -11,7 +11,7 @@ from torch import Tensor
 from fewstep.checks import checked_shape, shown
 from fewstep.denoiser import DataPredictor
 from fewstep.errors import InputError
-from fewstep.executor import Callback, Generators, NoiseSampler, NoiseSource, checked_seeds, execute
+from fewstep.executor import Callback, Generators, NoiseSampler, NoiseSource, StateCorrection, checked_seeds, execute
 from fewstep.solvers import Solver
 from fewstep.solvers.base import as_solver
 from fewstep.time_grid import TimeGrid, as_grid
@@ -61,6 +61,7 @@ def sample(
     noise_sampler: NoiseSampler | None = None,
     cond: Any = None,
     callback: Callback | None = None,
+    correct_x_t: StateCorrection | None = None,
 ) -> Tensor:
     """Return the samples at the grid's last time: ``execute(solver.plan(grid), denoiser, x_T, …)``.
 
@@ -74,6 +75,7 @@ def sample(
     solver, grid = as_solver(solver), as_grid(grid)
     if getattr(denoiser, "integer_times", False):
         grid = grid.on_training_steps()
+    seeds = None if seeds is None else checked_seeds(seeds)
     if x_T is None:
         shape = getattr(denoiser, "shape", None)
         if seeds is None or shape is None:
@@ -92,4 +94,5 @@ def sample(
         noise_sampler=noise_sampler,
         cond=cond,
         callback=callback,
+        correct_x_t=correct_x_t,
     )

@@ -66,6 +66,7 @@ GOOD: dict[str, Callable[[], Any]] = {
     "interval": lambda: PLAN.interval,
     "kind": lambda: "grid",
     "known": lambda: ["a", "b"],
+    "log_prob": lambda: lambda x, t, cond: -0.5 * (x**2).sum(tuple(range(1, x.ndim))),
     "low": lambda: 0.1,
     "make": lambda: fs.grids.karras,
     "message": lambda: "x",

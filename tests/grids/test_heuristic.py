@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.exact import GaussianMixture
+from support.rounding import rounding
 
 import fewstep as fs
 from fewstep.errors import InputError
@@ -160,3 +161,34 @@ def test_a_start_that_is_none_is_answered(start, words):
     for make in STARTED:
         with pytest.raises(InputError, match=words):
             make(fs.processes.VPLinear(), 6, start=start)
+
+
+@pytest.mark.parametrize("process", [fs.processes.VPLinear(), fs.processes.EDM()], ids=repr)
+@pytest.mark.parametrize("power", [1.0, 2.0, 3.0, 0.5])
+@pytest.mark.parametrize("steps", [1, 7, 20])
+def test_even_in_powers_as_the_authors_of_sa_solver_have_them(process, power, steps):
+    """λ = λ_T + u^p and t = u^p, u even: their get_time_steps with skip_order p."""
+    last = 0.05
+    even = torch.linspace(0.0, 1.0, steps + 1, dtype=torch.float64)
+    first, final = process.half_logsnr(torch.tensor([process.t_max, last], dtype=torch.float64))
+    theirs = process.time(first + (even * (final - first) ** (1.0 / power)) ** power)
+    ours = fs.grids.uniform_logsnr(process, steps, power=power, end=last).times
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+    roots = torch.tensor([process.t_max, last], dtype=torch.float64) ** (1.0 / power)
+    theirs = roots[0] + even * (roots[1] - roots[0])
+    ours = fs.grids.uniform_time(process, steps, power=power, end=last).times ** (1.0 / power)
+    # Two powers, which take some roundings each, a product and a sum of numbers up to the first root.
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=rounding(32, float(roots.max())))
+
+
+def test_powers_by_name_and_their_mistakes():
+    process = fs.processes.RectifiedFlow(shift=3.0)
+    quadratic = fs.grids.quadratic_time(process, 6)
+    assert torch.equal(fs.grids.named("uniform_time:power=2", process, 6).times, quadratic.times)
+    led = fs.grids.named("uniform_logsnr:power=2", process, 6, end="zero")
+    assert bool((led.half_logsnr[:-1].diff().diff() > 0).all())
+    noisy = fs.grids.uniform_logsnr(process, 6, power=2, start="noise")
+    assert float(noisy.times[0]) == process.t_limit and bool((noisy.times.diff() < 0).all())
+    for make in (fs.grids.uniform_logsnr, fs.grids.uniform_time):
+        with pytest.raises(InputError, match="power is 0"):
+            make(process, 6, power=0)

@@ -1,7 +1,7 @@
 """The executor: one loop for every plan."""
 
 from fewstep.executor.fold import folded
-from fewstep.executor.loop import Callback, check_denoiser, execute
+from fewstep.executor.loop import Callback, StateCorrection, check_denoiser, execute
 from fewstep.executor.noise import Generators, NoiseSampler, NoiseSource, checked_seeds
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "Generators",
     "NoiseSampler",
     "NoiseSource",
+    "StateCorrection",
     "check_denoiser",
     "checked_seeds",
     "execute",

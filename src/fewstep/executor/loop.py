@@ -18,12 +18,16 @@ from fewstep.plan import Plan
 from fewstep.processes.base import on_host
 from fewstep.recipe import Recipe
 
-__all__ = ["Callback", "execute"]
+__all__ = ["Callback", "StateCorrection", "execute"]
 
 Callback = Callable[[int, Tensor, Tensor, Tensor], Any]
 """callback(step, t, x_t, x0) after each interval: its number from 0, its end, the state there, and the latest D. Where
 the network is called once an interval, before its correction, the state is that of the call, the predictor's, and the
 correction is part of the next one; in other plans (Heun, PECE, a correction at the end) it is the corrected state."""
+
+
+StateCorrection = Callable[[Tensor, Tensor, int], Tensor]
+"""correct_x_t(x_t, t, n) → x_t: the state in place of that at grid point n, whose time is t."""
 
 
 @torch.no_grad()
@@ -37,6 +41,7 @@ def execute(
     noise_sampler: NoiseSampler | None = None,
     cond: Any = None,
     callback: Callback | None = None,
+    correct_x_t: StateCorrection | None = None,
 ) -> Tensor:
     r"""Run a plan from ``x_T`` and return the state at its last time.
 
@@ -59,6 +64,10 @@ def execute(
             interval with σ at its two ends: for noise in a subspace, such as with its mean taken out.
         cond: what the denoiser takes as a condition; class numbers are checked.
         callback: called as callback(step, t, x_t, x0); the tensors are views, valid until it returns.
+        correct_x_t: called as correct_x_t(x_t, t, n) on the state at each grid point, corrector included, and returns
+            the state that goes on, for projections and constraints. The first state is changed after the network was
+            called on it, and where a step has a corrector, its evaluation is that of the predictor's state: as
+            SA-Solver's public code does it. Predictor and corrector are then not folded.
 
     Returns:
         The final state, shaped like ``x_T``, in float32 or ``x_T``'s own wider type.
@@ -71,11 +80,14 @@ def execute(
     plan = plan.plan if isinstance(plan, Recipe) else plan
     _check(plan, denoiser, x_T)
     check_callback("callback", callback)
+    check_callback("correct_x_t", correct_x_t)
+    if isinstance(correct_x_t, type):
+        raise InputError(f"correct_x_t is {shown(correct_x_t)}: give a function (x_t, t, n) -> x_t.")
     if isinstance(denoiser, DataPredictor):
         cond = denoiser.check_cond(cond, x_T.shape[0])
     cond = over_tensors(cond, lambda tensor: tensor.to(x_T.device))
     arguments = () if cond is None else (cond,)
-    tape = _Tape(folded(plan) if foldable(plan) else plan, x_T, cond)
+    tape = _Tape(folded(plan) if foldable(plan) and correct_x_t is None else plan, x_T, cond)
     draw = _noise(plan, x_T, seeds, generator, noise_sampler) if plan.stochastic else None
     prediction = x_T
     for move in tape.moves:
@@ -85,15 +97,24 @@ def execute(
         elif move.formula is not None:
             prediction = move.formula(move.point)
             _remember(move, prediction)
+        if correct_x_t is not None and move is tape.moves[0]:
+            _correct(correct_x_t, move.point, plan.times[0].to(x_T.device), 0)
         if move.noise is not None and draw is not None:
             draw(move.noise, move.step)
         torch.mv(move.read, move.coefficients, out=move.write)
         if move.ends is not None:
+            if correct_x_t is not None:
+                _correct(correct_x_t, move.state, move.ends, move.step + 1)
             torch.sum(move.write, 0, out=move.probe)
             if callback is not None:
                 callback(move.step, move.ends, move.state, prediction)
     tape.check_finite(plan)
     return tape.moves[-1].state.clone()
+
+
+def _correct(correct_x_t: StateCorrection, state: Tensor, t: Tensor, n: int) -> None:
+    """Put what ``correct_x_t`` makes of a state in its place."""
+    state.copy_(checked_prediction(correct_x_t(state.clone(), t, n), state, "correct_x_t"))
 
 
 def _noise(

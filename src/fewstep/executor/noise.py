@@ -32,7 +32,7 @@ def checked_seeds(seeds: Sequence[int] | Tensor, batch: int | None = None) -> li
     if isinstance(seeds, Number) or getattr(seeds, "ndim", None) == 0:
         raise InputError(f"seeds is {seeds!r}: give one for each sample, such as [{seeds!r}].")
     try:
-        seeds = seeds.tolist() if isinstance(seeds, Tensor) else seeds
+        seeds = seeds.tolist() if isinstance(seeds, Tensor) else list(seeds)
         values = [int(seed) for seed in seeds]
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise InputError(f"seeds are {seeds!r}: give whole numbers of at least 0.") from error

@@ -37,8 +37,13 @@ Start = float | Literal["noise"] | None
 
 
 @registered
-def uniform_logsnr(process: Process, steps: int, *, start: Start = None, end: End = None) -> TimeGrid:
+def uniform_logsnr(
+    process: Process, steps: int, *, power: float = 1.0, start: Start = None, end: End = None
+) -> TimeGrid:
     """Return the grid that is even in λ = log(α/σ) (Lu et al., DPM-Solver, arXiv 2206.00927).
+
+    With a ``power`` p it is even in (λ − λ_start)^{1/p}, so that for p above 1 steps are shorter at the noise, as the
+    "logSNR" steps of SA-Solver's public code (arXiv 2309.05019) with that order.
 
     Where λ is −∞ at the start, here and for ``karras``, the first interval is longer: the times are those from t_max,
     and the first of them is moved to the start.
@@ -46,26 +51,49 @@ def uniform_logsnr(process: Process, steps: int, *, start: Start = None, end: En
     Raises:
         InputError: as all grids here: for ``steps`` below 1, or a ``start`` or ``end`` that is no time of the process,
             or a start that is not noisier than the end; here and for ``karras`` also if ``end`` is 0, where λ is
-            infinite: write "zero".
+            infinite: write "zero"; and for a ``power`` that is not positive.
     """
-    process = as_process(process)
-    return _spaced(process, steps, start, end, process.half_logsnr, process.time, reaches_zero=False)
+    process, power = as_process(process), _power(power)
+    if power == 1.0:
+        return _spaced(process, steps, start, end, process.half_logsnr, process.time, reaches_zero=False)
+    first = process.half_logsnr(beginning(process, start, span(process, end)[0]))
+    first = first if bool(torch.isfinite(first)) else process.half_logsnr(process.t_max)
+    return _spaced(
+        process,
+        steps,
+        start,
+        end,
+        lambda t: (process.half_logsnr(t) - first).clamp(min=0.0) ** (1.0 / power),
+        lambda root: process.time(first + root**power),
+        reaches_zero=False,
+    )
 
 
 @registered
-def uniform_time(process: Process, steps: int, *, start: Start = None, end: End = None) -> TimeGrid:
-    """Return the grid that is even in time (in the clock before the shift, for a flow), as DDIM's."""
-    process = as_process(process)
-    return _spaced(process, steps, start, end, process.clock, process.from_clock)
+def uniform_time(process: Process, steps: int, *, power: float = 1.0, start: Start = None, end: End = None) -> TimeGrid:
+    """Return the grid that is even in time (in the clock before the shift, for a flow), as DDIM's.
+
+    With a ``power`` p it is even in t^{1/p}, so that for p above 1 steps are shorter at the data, as the "time" steps
+    of SA-Solver's public code (arXiv 2309.05019) with that order; p = 2 is ``quadratic_time``.
+
+    Raises:
+        InputError: as ``uniform_logsnr``, but that ``end`` may be 0.
+    """
+    process, power = as_process(process), _power(power)
+    return _spaced(
+        process,
+        steps,
+        start,
+        end,
+        lambda t: process.clock(t) ** (1.0 / power),
+        lambda root: process.from_clock(root**power),
+    )
 
 
 @registered
 def quadratic_time(process: Process, steps: int, *, start: Start = None, end: End = None) -> TimeGrid:
     """Return the grid that is even in √t (DDIM's quadratic one, Song et al., arXiv 2010.02502)."""
-    process = as_process(process)
-    return _spaced(
-        process, steps, start, end, lambda t: process.clock(t).sqrt(), lambda root: process.from_clock(root**2)
-    )
+    return uniform_time(process, steps, power=2.0, start=start, end=end)
 
 
 @registered
@@ -114,6 +142,10 @@ def early_end(
         return TimeGrid(process, [beginning(process, start, last), 0.0])
     even = uniform_logsnr(process, steps - 1, start=start, end=last)
     return TimeGrid(process, torch.cat([even.times, torch.zeros(1, dtype=torch.float64)]))
+
+
+def _power(power: float) -> float:
+    return real("power", power, 0.0, above=True, hint="give a finite number above 0; 1 is even, 2 is usual")
 
 
 def checked_steps(steps: int) -> int:

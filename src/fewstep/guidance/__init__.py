@@ -1,7 +1,7 @@
 """Denoiser → Denoiser: guidance and thresholding."""
 
 from fewstep.guidance.counting import evaluations
-from fewstep.guidance.guided import AutoGuidance, ClassifierFree, Guided, checked_interval
+from fewstep.guidance.guided import AutoGuidance, ClassifierFree, ClassifierGuidance, Guided, checked_interval
 from fewstep.guidance.rules import Linear, Projected, Rule, ZeroStar
 from fewstep.guidance.thresholds import DynamicThreshold, StaticThreshold, thresholds
 from fewstep.guidance.words import guidance_named
@@ -10,6 +10,7 @@ from fewstep.guidance.wrapped import Wrapped
 __all__ = [
     "AutoGuidance",
     "ClassifierFree",
+    "ClassifierGuidance",
     "DynamicThreshold",
     "Guided",
     "Linear",

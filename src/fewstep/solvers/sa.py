@@ -60,7 +60,8 @@ class SASolver(MultistepSolver):
         predictor_order: 1 to 4 past predictions. The authors take 3 and 4 nodes unguided, 2 and 2 under
             strong guidance.
         corrector_order: 0 (off) to 5 nodes, the new one included.
-        tau: a number, ``fs.tau.constant``, ``fs.tau.window``, or a function of the grid point.
+        tau: a number, ``fs.tau.window``, a preset's name ("cifar10-edm", see ``fs.tau.preset``), or a function of the
+            grid point.
         few_step: the form of appendix D.
         mode: "PEC" or "PECE".
         prediction: what is interpolated: "x0" (recommended) or "epsilon",
@@ -84,7 +85,7 @@ class SASolver(MultistepSolver):
     name = "sa"
     predictor_order: int = 3
     corrector_order: int = 3
-    tau: float | Tau | Callable[[GridPoint], float | Tensor] = 1.0
+    tau: float | str | Tau | Callable[[GridPoint], float | Tensor] = 1.0
     few_step: bool = False
     mode: Mode = "PEC"
     prediction: Prediction = "x0"

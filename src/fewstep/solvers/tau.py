@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from fewstep.checks import as_number, as_real, real, shown
-from fewstep.errors import InputError
+from fewstep.errors import InputError, unknown_name
 from fewstep.time_grid import TimeGrid
 
-__all__ = ["GridPoint", "Tau", "as_tau", "constant", "window"]
+__all__ = ["PRESETS", "GridPoint", "Tau", "as_tau", "constant", "preset", "time_window", "window"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,22 @@ class _Window(Tau):
 
 
 @dataclass(frozen=True)
+class _TimeWindow(Tau):
+    value: float
+    low: float
+    high: float
+
+    def at(self, grid: TimeGrid) -> Tensor:
+        if grid.process.t_max > 1.0:
+            raise InputError(
+                f"a window of τ in time is for processes whose times are 0 to 1, not for {grid.process!r}: "
+                "write fs.tau.window(1, 0.05, 1), in σ/α."
+            )
+        times = grid.times[..., 1:]
+        return self.value * ((times >= self.low) & (times <= self.high)).to(torch.float64)
+
+
+@dataclass(frozen=True)
 class _Function(Tau):
     function: Callable[[GridPoint], float | Tensor]
 
@@ -100,15 +116,63 @@ def window(value: float, low: float, high: float) -> Tau:
     return _Window(constant(value).value, first, last)  # type: ignore[attr-defined]
 
 
-def as_tau(tau: float | Tau | Callable[[GridPoint], float | Tensor]) -> Tau:
-    """Return ``tau`` as a ``Tau``: numbers become constants, functions are asked at each point but a noise-free end."""
+def time_window(value: float, low: float, high: float) -> Tau:
+    """Return τ = ``value`` where the time lies in [low, high] and 0 elsewhere, for processes with times 0 to 1.
+
+    Raises:
+        InputError: if the window is reversed or outside 0 to 1, or the value is negative.
+    """
+    first, last = as_real(low), as_real(high)
+    if first is None or last is None or not 0 <= first < last <= 1:
+        raise InputError(f"the window of times is [{shown(low)}, {shown(high)}]: write both, the lower first, 0 to 1.")
+    return _TimeWindow(constant(value).value, first, last)  # type: ignore[attr-defined]
+
+
+PRESETS: dict[str, Tau] = {
+    "cifar10-edm": window(1.0, 0.05, 1.0),
+    "imagenet64-edm": window(1.0, 0.05, 50.0),
+    "latent-diffusion": time_window(1.0, 0.2, 0.8),
+    "stable-diffusion": time_window(1.0, 0.2, 0.8),
+}
+"""τ of the authors' experiments by name, for ``preset``."""
+
+
+def preset(name: str) -> Tau:
+    """Return τ of a kind of model by name, 1 in the middle of the trajectory and 0 at both ends.
+
+    ===================  =====================  ==============================================================
+    name                 τ = 1 where            source
+    ===================  =====================  ==============================================================
+    "cifar10-edm"        σ/α in [0.05, 1]       SA-Solver (arXiv 2309.05019), section 6, EDM's networks
+    "imagenet64-edm"     σ/α in [0.05, 50]      the interval of EDM's sampler for ImageNet-64 (arXiv 2206.00364,
+                                                table 5), which SA-Solver's τ follows
+    "latent-diffusion"   t in [0.2, 0.8]        SA-Solver's public code, README, "ldm library"
+    "stable-diffusion"   t in [0.2, 0.8]        the same, "diffusers library": timesteps 200 to 800
+    ===================  =====================  ==============================================================
+
+    Raises:
+        InputError: if there is none of that name.
+    """
+    if not isinstance(name, str) or name not in PRESETS:
+        raise unknown_name("τ", name, PRESETS)
+    return PRESETS[name]
+
+
+def as_tau(tau: float | str | Tau | Callable[[GridPoint], float | Tensor]) -> Tau:
+    """Return ``tau`` as a ``Tau``: numbers become constants, names presets, functions are asked at each point.
+
+    A noise-free end is left out.
+    """
     if isinstance(tau, Tau):
         return tau
+    if isinstance(tau, str) and tau in PRESETS:
+        return PRESETS[tau]
     if callable(tau) and not isinstance(tau, type):
         return _Function(tau)
     number = as_number(tau)
     if number is not None:
         return constant(number)
     raise InputError(
-        f"tau is {shown(tau)}: give a number, fs.tau.constant, fs.tau.window or a function of the grid point."
+        f"tau is {shown(tau)}: give a number, a preset ({', '.join(PRESETS)}), fs.tau.window or a function of the "
+        "grid point."
     )

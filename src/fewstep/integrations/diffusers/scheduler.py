@@ -56,7 +56,7 @@ class FewStepScheduler(ScheduledRun):
             "dpmpp".
         disable_corrector: numbers of the intervals that are not corrected.
         lower_order_final: whether the order falls at the end.
-        tau: the noise of "sa": 0 is the ODE, 1 the standard SDE.
+        tau: the noise of "sa": 0 is the ODE, 1 the standard SDE; or a preset's name (see ``fs.tau.preset``).
         tau_window: (low, high) in σ/α; outside of it τ is 0.
         eta: the noise of "ddim", from 0 to 1.
         seed: image b of a pipeline that passes no generator draws the noise of its steps from ``seed + b``.
@@ -106,7 +106,7 @@ class FewStepScheduler(ScheduledRun):
         solver_type: str = "bh2",
         disable_corrector: Sequence[int] = (),
         lower_order_final: bool = True,
-        tau: float = 1.0,
+        tau: float | str = 1.0,
         tau_window: Sequence[float] | None = None,
         eta: float = 0.0,
         seed: int = 0,

@@ -59,7 +59,7 @@ def _read(made: type[Solver], config: Mapping[str, Any]) -> Solver:
 
 def _tau(config: Mapping[str, Any]) -> tau.Tau:
     window = config["tau_window"]
-    return tau.constant(config["tau"]) if window is None else tau.window(config["tau"], *window)
+    return tau.as_tau(config["tau"]) if window is None else tau.window(config["tau"], *window)
 
 
 READERS: dict[str, Callable[[Mapping[str, Any]], Solver]] = {"dpmpp": _dpmpp, "sa": _sa, "unipc": _unipc}
