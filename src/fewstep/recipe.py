@@ -45,7 +45,8 @@ class Report:
     """What a calibration did, measured on noises that no coefficient was fitted to.
 
     Attributes:
-        before, after: RMSE of the final samples to the reference, of the uncalibrated plan and of the result.
+        before, after: RMSE of the final samples (or their features) to the reference, of the uncalibrated plan and
+            of the result.
         gain: before/after; 1 if the uncalibrated plan was kept.
         gain_low, gain_high: 95 % bootstrap interval of the gain over the held-out noises.
         kept: the plan that is returned: "fitted", or "base", the solver's, where the fit was not significantly better.
@@ -78,11 +79,16 @@ class Report:
 
     def __str__(self) -> str:
         return (
-            f"RMSE to the reference {self.before:.4g} -> {self.after:.4g} on {self.held_out} held-out noises: "
+            f"RMSE {self._compared}to the reference {self.before:.4g} -> {self.after:.4g} "
+            f"on {self.held_out} held-out noises: "
             f"{self.gain:.2f} times lower (95 %: {self.gain_low:.2f} to {self.gain_high:.2f}); "
             f"{self._spread()}"
             f"{self.calls} network calls, {self.seconds:.0f} s"
         )
+
+    @property
+    def _compared(self) -> str:
+        return "of features " if self.settings.get("objective") == "features" else ""
 
     def _spread(self) -> str:
         """Return the median and the 95th percentile as text; empty if they are not known."""

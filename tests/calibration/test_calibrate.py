@@ -266,8 +266,8 @@ def test_features_are_what_final_samples_are_compared_in():
     x_T = noises(grid)
     exact = fs.sample(model, fs.UniPC(3), fs.grids.uniform_logsnr(PROCESS, 400, end="zero"), x_T)
     plain, first = (
-        fs.calibrate(model, fs.UniPC(2), grid, x_T, features=features, **PLAIN)
-        for features in (None, lambda x: x[:, :1])
+        fs.calibrate(model, fs.UniPC(2), grid, x_T, **asked, **PLAIN)
+        for asked in ({}, {"objective": "features", "features": lambda x: x[:, :1]})
     )
     error = [float((fs.execute(p, model, x_T) - exact)[:48, 0].square().mean()) for p in (plain, first)]
     assert error[1] < error[0]
@@ -303,7 +303,8 @@ CASES = {
     "reference too short": (dict(reference_steps=5), "reference_steps is 5"),
     "history": (dict(history=0), "history is 0"),
     "objective": (dict(objective="finale"), "did you mean 'final'"),
-    "features of local": (dict(objective="local", features=lambda x: x), "objective='final'"),
+    "features of local": (dict(objective="local", features=lambda x: x), "objective='features'"),
+    "no features": (dict(objective="features"), "needs features="),
     "seeds": (dict(seeds=range(5)), "5 seeds for 16 samples"),
     "cond": (dict(cond="dog"), "cond is 'dog'"),
     "cond tensor": (dict(cond=torch.zeros(3, 2)), "3 entries for 16 noises"),
@@ -378,7 +379,9 @@ def test_a_search_without_budget_tries_the_given_grid_alone():
 
 def test_features_with_parameters_leave_no_graph():
     grid = fs.grids.karras(PROCESS, 4)
-    recipe = fs.calibrate(Predictor(PROCESS), fs.UniPC(2), grid, num=8, features=torch.nn.Linear(2, 3))
+    recipe = fs.calibrate(
+        Predictor(PROCESS), fs.UniPC(2), grid, num=8, objective="features", features=torch.nn.Linear(2, 3)
+    )
     assert not recipe.plan.state_weight.requires_grad and not recipe.plan.history_weights.requires_grad
 
 

@@ -105,7 +105,7 @@ def final_problem(mixture, times=False, features=None, history=3):
     rows = fit_rows(tables.on(GRID), network, reference, WHICH, history=history)
     widths = tuple(1 + min(n + 1, history) for n in range(GRID.steps))
     where = placement(reference) if times else None
-    return FinalProblem(rows, tables, network, reference, WHICH, widths, where, features)
+    return FinalProblem(rows, tables, network, reference, WHICH, widths, where, features or torch.detach)
 
 
 @pytest.mark.parametrize("times", [False, True])

@@ -152,6 +152,22 @@ def test_several_numbers_of_steps_make_a_book_that_all_commands_take(entry, tmp_
     assert [row["nfe"] for row in rows] == [2, 3, 5] and "--recipe book.json --steps 3" in rows[1]["command"]
 
 
+def test_features_of_the_samples_can_be_what_is_fitted(entry, tmp_path):
+    class Rows(torch.nn.Module):
+        def forward(self, x):
+            return x.mean(dim=(1, 3))
+
+    torch.jit.script(Rows()).save(str(tmp_path / "rows.pt"))
+    asked = ["--objective", "features", "--features", "torchscript:rows.pt", "--analytic", 0]
+    assert "RMSE of features to the reference" in calibrated(entry, *asked, "--out", "recipe.json")
+    report = load_recipe("recipe.json").report
+    assert report.gain > 1.2 and report.settings["features"].startswith("torchscript")
+    with pytest.raises(FewstepError, match="none are known for 'mymodel:load'"):
+        calibrated(entry, "--objective", "features", "--out", "other.json")
+    with pytest.raises(FewstepError, match="those of --objective features"):
+        calibrated(entry, *asked[2:], "--out", "other.json")
+
+
 @pytest.mark.parametrize("steps", ["0", "4-", "6-4", "few", ""])
 def test_numbers_of_steps_that_are_none_are_refused(steps):
     with pytest.raises(FewstepError, match="give numbers of at least 1, as 6, 4-12 or 4,6,8"):

@@ -95,9 +95,9 @@ def calibrate(  # type: ignore[misc]  # The overloads tell what is returned, thi
             one whose mean and median on the held-out noises are lower; without a fit to final samples it is "square".
         reference_steps: calls of the reference solution, well above the grid's.
         search: whether the times between the ends are searched.
-        objective: "final", or "local" for the row-by-row fit alone.
-        features: samples [n, …] → [n, …]: the space in which "final" compares samples, on the CPU; None for the
-            samples themselves.
+        objective: "final"; "features", the same in a space of features, by which the fit is then chosen and judged too;
+            or "local", the row-by-row fit alone.
+        features: of "features": samples [n, …] → [n, …], such as the output of a classifier.
         budget: with ``search``, the network calls after which no new trial begins; None for 5·num·reference_steps.
         batch_size: samples in a network call.
         progress: called as progress(stage, calls so far, best error of the stage or None).

@@ -17,7 +17,6 @@ from fewstep.calibration.network import CountedNetwork
 from fewstep.calibration.reference import Reference
 from fewstep.calibration.rows import FittedRows
 from fewstep.calibration.student import BaseTables, Student, Table
-from fewstep.denoiser import network_device
 
 __all__ = ["FinalProblem"]
 
@@ -39,7 +38,7 @@ class FinalProblem:
         network, reference, which: as in ``fit_rows``.
         widths: the features of each row that are free.
         placement: where times may go; None keeps them.
-        features: the space in which final samples are compared, [n, …] → [n, …]; None for the samples themselves.
+        compared: what is compared of final samples, [n, …] → [n, …].
         derived: the noises that derivatives are taken on, the costly part; None for all of ``which``. Whether a step
             is better is always asked of all.
         loss: how the errors of noises are summed.
@@ -52,7 +51,7 @@ class FinalProblem:
     which: Tensor
     widths: tuple[int, ...]
     placement: InteriorTimes | None = None
-    features: Callable[[Tensor], Tensor] | None = None
+    compared: Callable[[Tensor], Tensor] = torch.detach
     derived: Tensor | None = None
     loss: Loss = "square"
     max_step: float = 0.5
@@ -96,7 +95,7 @@ class FinalProblem:
         sizes = torch.tensor(steps, dtype=torch.float64)[:, None]
         for part in self.network.blocks(self.which if self.derived is None else self.derived):
             ends = self._ends(point.detail, tables, starts, part)
-            made = [self._compared(end) for end in ends]
+            made = [self.compared(end) for end in ends]
             for i, residual in enumerate(self._residuals(ends[0], part)):
                 moved = torch.stack([m[i].reshape(-1) for m in made[1:]]).double()
                 yield (moved - made[0][i].reshape(-1).double()) / sizes, residual
@@ -114,14 +113,8 @@ class FinalProblem:
     def _student(self, table: Table, part: Tensor) -> Student:
         return Student(part, self.reference.state(float(table.plan.times[0]), part))
 
-    @torch.no_grad()
-    def _compared(self, end: Tensor) -> Tensor:
-        if self.features is None:
-            return end
-        return self.features(end.to(network_device(self.features, end))).cpu()
-
     def _residuals(self, end: Tensor, part: Tensor) -> list[Tensor]:
-        gap = self._compared(self.reference.end[part]).double() - self._compared(end).double()
+        gap = self.compared(self.reference.end[part]).double() - self.compared(end).double()
         return [g.reshape(-1) for g in gap]
 
     def _perturbed(self, theta: Tensor) -> tuple[list[Table], list[float], list[int]]:

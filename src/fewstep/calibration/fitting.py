@@ -23,6 +23,7 @@ from fewstep.calibration.rows import FittedRows, fit_rows
 from fewstep.calibration.search import Tried, search_times, some_of
 from fewstep.calibration.student import BaseTables
 from fewstep.calibration.times_problem import TimesProblem
+from fewstep.denoiser import network_device
 from fewstep.errors import InputError
 from fewstep.executor import execute
 from fewstep.plan import Plan
@@ -55,6 +56,7 @@ class Fitting:
         classes: the class of each noise, if the model has classes.
         loss: how the errors of noises are summed.
         progress: called with how far it is.
+        features: the space in which final samples are compared, [n, …] → [n, …]; None for the samples themselves.
     """
 
     network: CountedNetwork
@@ -65,6 +67,7 @@ class Fitting:
     classes: Tensor | None
     loss: Loss
     progress: Progress
+    features: Callable[[Tensor], Tensor] | None = None
 
     def placement(self, grid: TimeGrid) -> InteriorTimes:
         """Return where the interior times of ``grid`` may go."""
@@ -170,7 +173,6 @@ class Fitting:
         rows: FittedRows,
         loss: Loss,
         times: bool,
-        features: Callable[[Tensor], Tensor] | None,
     ) -> Plan:
         """Return the plan whose rows, and times if they are free, are fitted to the final samples."""
         plan = rows.table.plan
@@ -184,7 +186,7 @@ class Fitting:
             self.which,
             tuple(1 + min(n + 1, self.history) for n in range(plan.steps)),
             placement if times and plan.steps > 1 and placement.holds(grid) else None,
-            features,
+            self.compared,
             some_of(self.which, self.reference.end[0].numel()),
             loss,
         )
@@ -192,19 +194,27 @@ class Fitting:
         point = descend(problem, problem.start(), rounds, progress=lambda p: self._progressed("final", p.error**0.5))
         return point.detail.finished()
 
+    @torch.no_grad()
+    def compared(self, samples: Tensor) -> Tensor:
+        """Return what is compared of samples on the host: their features, or they themselves."""
+        if self.features is None:
+            return samples
+        return self.features(samples.to(network_device(self.features, samples))).cpu()
+
     def errors(self, plan: Plan, which: Tensor) -> Tensor:
         """Return the mean square error of the final sample of each noise, float64 [len(which)]."""
         x_T = self.reference.state(float(plan.times[0]), which)
         return self.errors_to(plan, which, x_T, self.reference.end[which])
 
     def errors_to(self, plan: Plan, which: Tensor, x_T: Tensor, exact: Tensor) -> Tensor:
-        """Return the mean square error of each noise's final sample, from ``x_T`` [n, …] to ``exact``, float64 [n]."""
+        """Return the mean square error of each noise, from ``x_T`` [n, …] to ``exact``, as compared, float64 [n]."""
         found = []
         for place in torch.arange(len(which)).split(self.network.batch_size):
             cond = None if self.classes is None else self.classes[which[place] % len(self.classes)]
             network = self.network.bound(which[place])
             end = execute(plan, network, x_T[place].to(self.network.device), cond=cond).cpu()
-            found.append((end - exact[place]).double().square().flatten(1).mean(1))
+            gap = self.compared(end).double() - self.compared(exact[place]).double()
+            found.append(gap.square().flatten(1).mean(1))
         return torch.cat(found)
 
     def _progressed(self, stage: str, best: float | None) -> None:

@@ -16,7 +16,7 @@ from fewstep.executor import checked_seeds
 
 __all__ = ["Objective", "Settings", "checked_steps"]
 
-Objective = Literal["final", "local"]
+Objective = Literal["final", "local", "features"]
 MOST = 1_000_000
 LEAST = 8
 """The least number of noises: two are held out, and six are left for the four folds of the cross-validation."""
@@ -50,11 +50,13 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check all."""
-        as_word("objective", self.objective, ("final", "local"))
+        as_word("objective", self.objective, ("final", "local", "features"))
         check_callback("features", self.features)
         check_callback("progress", self.progress)
-        if self.features is not None and self.objective == "local":
-            raise InputError("features are compared at the final samples: write objective='final', or leave them out.")
+        if self.features is not None and self.objective != "features":
+            raise InputError("features are what objective='features' compares: write that, or leave them out.")
+        if self.features is None and self.objective == "features":
+            raise InputError("objective='features' needs features=, a function of samples [n, …] -> [n, …].")
         limits = {
             "num": (LEAST, MOST),
             "history": (1, None),
@@ -89,7 +91,7 @@ class Settings:
     @property
     def losses(self) -> tuple[Loss, ...]:
         """The losses to fit with; the held-out noises choose among several."""
-        if self.loss == "auto" and self.objective == "final":
+        if self.loss == "auto" and self.objective != "local":
             return "square", "root"
         return (self.first_loss,)
 

@@ -99,7 +99,17 @@ class Calibration:
         reference = Reference.solve(network, fine, x_T)
         num, held_out = settings.num, settings.num // HELD_OUT
         which = torch.arange(num - held_out)
-        fitting = Fitting(network, reference, solver, which, settings.history, classes, settings.first_loss, progress)
+        fitting = Fitting(
+            network,
+            reference,
+            solver,
+            which,
+            settings.history,
+            classes,
+            settings.first_loss,
+            progress,
+            settings.features,
+        )
 
         def further(number: int) -> Tensor:
             return further_noises(fine, tuple(x_T.shape[1:]), settings.seeds, num, number)
@@ -134,7 +144,7 @@ class Calibration:
         best = min(candidates, key=lambda candidate: self.held.score(candidate.plan))
         if self.settings.objective == "local":
             return best
-        plan = self.fitting.final(start.tables, best.rows, best.loss, self.settings.search, self.settings.features)
+        plan = self.fitting.final(start.tables, best.rows, best.loss, self.settings.search)
         return replace(best, plan=plan)
 
     def report(self, grid: TimeGrid, start: Start, chosen: Candidate) -> Recipe:

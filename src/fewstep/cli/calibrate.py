@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import typer
 from rich.progress import TextColumn, TimeElapsedColumn
+from torch import Tensor
 
 from fewstep.calibration import calibrate as fit
 from fewstep.cli.settings.calibrate import CalibrateSettings
 from fewstep.cli.shared.conditions import conditions_of, read_prompts
+from fewstep.cli.shared.features import needed_features
 from fewstep.cli.shared.models import load_model
 from fewstep.cli.shared.progress import bar
 from fewstep.cli.shared.sampler import Asked
@@ -50,6 +53,7 @@ def calibrate(settings: CalibrateSettings) -> None:
             analytic=_number(settings.analytic),
             loss=settings.loss,
             objective=settings.objective,
+            features=_features(settings, model),
             budget=settings.budget,
             batch_size=settings.batch_size,
             progress=progress,
@@ -68,6 +72,23 @@ def calibrate(settings: CalibrateSettings) -> None:
 def _number(analytic: str) -> Any:
     """Return a number where one is written, else the word, for ``fs.calibrate`` to check."""
     return int(analytic) if re.fullmatch("[0-9]{1,9}", analytic) else analytic
+
+
+def _features(settings: CalibrateSettings, model: Model) -> Callable[[Tensor], Tensor] | None:
+    """Return what is compared of samples, under the name of the features; None for the samples themselves.
+
+    Raises:
+        InputError: if there are no such features, none are known for the model, or they are not asked for.
+    """
+    if settings.objective != "features":
+        return None
+    extractor = needed_features(settings.features, settings.model, "--objective features", settings.device)
+
+    def compared(samples: Tensor) -> Tensor:
+        return extractor(samples if model.decode is None else model.decode(samples))
+
+    compared.__name__ = extractor.tag
+    return compared
 
 
 def _conditions(model: Model, num: int, class_: str, texts: list[str]) -> Any:

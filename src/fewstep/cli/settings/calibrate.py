@@ -50,13 +50,26 @@ class CalibrateSettings(ConditionSettings, SolverSettings, ModelSettings):
     )
     loss: Annotated[str, typer.Option(help="square, root (few noises with large errors count less), or auto.")] = "auto"
     reference_steps: Annotated[int, typer.Option(help="Calls of the reference solution of each noise.")] = 100
-    objective: Annotated[str, typer.Option(help="final, or local: the row-by-row fit alone.")] = "final"
+    objective: Annotated[
+        str,
+        typer.Option(help="What is fitted: final samples, their features, or local, the row-by-row fit alone."),
+    ] = "final"
+    features: Annotated[
+        str | None,
+        typer.Option(
+            help="The features of --objective features, as in fewstep evaluate.", show_default="the model's, if known"
+        ),
+    ] = None
     budget: Annotated[int | None, typer.Option(help="Network calls after which --search starts no new trial.")] = None
     batch_size: BatchSize = 32
 
     def __post_init__(self) -> None:
         check_json(self.out)
         _ = self.counts
+        if self.features is not None and self.objective != "features":
+            raise InputError(
+                f"--features {self.features} are those of --objective features: write it, or leave them out."
+            )
 
     @property
     def counts(self) -> list[int]:
