@@ -19,6 +19,7 @@ import grid_speed
 import scheduler_step
 import skip_overhead
 import skip_tuning
+import spectra_further
 import spectra_report
 import step_overhead
 import time_steps
@@ -40,6 +41,7 @@ REPORTS: dict[str, Callable[[], str]] = {
     "step_overhead": step_overhead.report,
     "step_overhead-cuda": partial(step_overhead.report, "cuda"),
     "spectra": spectra_report.report,
+    "spectra-further": spectra_further.report,
     "stable-diffusion": spectra_report.stable_diffusion,
     "time_steps": time_steps.report,
     "undertrained": undertrained.report,

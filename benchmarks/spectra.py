@@ -5,8 +5,8 @@
 The distance of a sample from the solution from the same noise, root mean square over pixels: its mean and its median
 over noises, and for the embedded model the Fréchet distance of the same samples. The solution is the ODE's, by 300
 calls of a fourth-order method; for SA-Solver it is the SDE's along the same Brownian path, by 200, with times moved
-to the path's. All grids end at the noise-free end and N steps are N calls. Beside each error stands the one predicted
-from the spectrum of 64 other samples of the model, without a network call.
+to the path's. All grids end at the noise-free end and N steps are N calls. Beside each error stands the likely one by
+the spectrum of 64 other samples of the model, without a network call.
 
 What was computed is kept, cell by cell, in --cache, and a run goes on where the last one stopped; --noises, --calls,
 --solver and --grid say what to do first. --report writes the figures of all that is there.

@@ -89,7 +89,7 @@ def pairs(grids: dict[str, Any], place: int) -> list[tuple[float, float]]:
 
 
 def correlations(results: dict[str, Any]) -> str:
-    """Return the table of the rank correlation of predicted and measured errors."""
+    """Return the table of the rank correlation of likely and measured errors."""
     calls = next(iter(results.values()))["calls"]
     lines = ["| model | over grids of | " + " | ".join(map(str, calls)) + " |", "|---|---|" + "---:|" * len(calls)]
     for model, found in results.items():
@@ -121,20 +121,24 @@ def distances(found: dict[str, Any]) -> str:
 
 
 def report() -> str:
-    """Return all tables."""
+    """Return all tables; those of other solvers than UniPC-2, and the Fréchet distances, are folded."""
     results = figures.read("spectra")
     parts = ["What a spectral grid errs, as a share of the best other grid's mean (median):", ratios(results)]
-    parts += ["Rank correlation (Spearman) of predicted and measured errors over grids:", correlations(results)]
+    parts += ["Rank correlation (Spearman) of likely and measured errors over grids:", correlations(results)]
+    folded = []
     for model, found in results.items():
         for solver, grids in found["solvers"].items():
             if any(count for row in grids.values() for count in row["noises"]):
-                parts += [f"{model}, {solver}:", table(grids, found["calls"])]
+                shown = [f"{model}, {solver}:", table(grids, found["calls"])]
+                if solver == "UniPC-2":
+                    parts += shown
+                else:
+                    folded += shown
     parts.append("¹ on fewer noises: the first 32.")
+    parts += ["<details><summary>The other solvers</summary>", *folded, "</details>"]
     if "fashion-mnist" in results:
-        parts += [
-            "Fréchet distance of the same samples of fashion-mnist, high where they are few:",
-            distances(results["fashion-mnist"]),
-        ]
+        words = "Fréchet distance of the same samples of fashion-mnist, high where they are few"
+        parts += [f"<details><summary>{words}</summary>", distances(results["fashion-mnist"]), "</details>"]
     return "\n\n".join(parts)
 
 
@@ -176,7 +180,7 @@ def stable_diffusion() -> str:
 
 
 def plot() -> None:
-    """Draw measured over predicted errors, a panel for each model."""
+    """Draw measured over likely errors, a panel for each model."""
     results = figures.read("spectra")
     path = figures.RESULTS / "spectra.png"
     with drawing(path, 5.2 * len(results), 4.4, columns=len(results), sharex=True, sharey=True) as (_, panels):
@@ -187,7 +191,7 @@ def plot() -> None:
                 if some:
                     x, y = np.array(some).T
                     axes.plot(x, y, style.marker, color=style.colour, label=solver, markersize=4, alpha=0.7)
-            axes.set(xscale="log", yscale="log", title=model, xlabel="predicted error", ylabel="measured error")
+            axes.set(xscale="log", yscale="log", title=model, xlabel="likely error", ylabel="measured error")
             plain_ticks(axes.xaxis, axes.yaxis)
             axes.legend(fontsize=8)
 
