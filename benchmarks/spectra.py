@@ -25,6 +25,7 @@ import figures
 import numpy as np
 import time_steps
 import torch
+from spectra_report import shown_noises
 from torch import Tensor
 
 import fewstep as fs
@@ -201,9 +202,9 @@ def files_of(subject: Subject, name: str, grid: str, calls: int, noises: int, *,
     return found
 
 
-def figures_of(subject: Subject, name: str, grid: str, calls: int) -> dict[str, float]:
+def figures_of(subject: Subject, name: str, grid: str, calls: int, most: int) -> dict[str, float]:
     """Return the figures of a solver on one grid, of as many noises as were measured, to four digits."""
-    files = files_of(subject, name, grid, calls, MOST, measure=False)
+    files = files_of(subject, name, grid, calls, most, measure=False)
     made = GRIDS[grid](subject.process, SOLVERS[name], calls, subject.spectrum)
     predicted = SpectralError(subject.process, SOLVERS[name], subject.spectrum).likely(made.times[None])
     found = {"noises": CHUNK * len(files), "predicted": float(predicted[0])}
@@ -238,20 +239,25 @@ def main() -> None:
                         files_of(subject, name, grid, calls, first, measure=True)
                 print(subject.name, name, first, "noises", flush=True)
     if args.report:
-        write(subjects)
+        write(subjects, args.solver or list(SOLVERS))
 
 
-def write(subjects: list[Subject]) -> None:
-    """Write the figures of all that was measured."""
+def write(subjects: list[Subject], names: list[str]) -> None:
+    """Write the figures of all that was measured of some solvers, all grids on the same noises."""
     results = figures.read("spectra")
     for subject in subjects:
-        solvers: dict[str, Any] = {}
-        for name in SOLVERS:
+        solvers: dict[str, Any] = results.get(subject.name, {}).get("solvers", {})
+        for name in names:
+            measured = {
+                grid: {"noises": [CHUNK * len(files_of(subject, name, grid, n, MOST, measure=False)) for n in CALLS]}
+                for grid in GRIDS
+            }
+            most = [shown_noises(measured, place) or MOST for place in range(len(CALLS))]
+            solvers[name] = {}
             for grid in GRIDS:
-                cells = [figures_of(subject, name, grid, calls) for calls in CALLS]
+                cells = [figures_of(subject, name, grid, *pair) for pair in zip(CALLS, most, strict=True)]
                 keys = dict.fromkeys(key for cell in cells for key in cell)
-                rows = {key: [cell.get(key) for cell in cells] for key in keys}
-                solvers.setdefault(name, {})[grid] = rows
+                solvers[name][grid] = {key: [cell.get(key) for cell in cells] for key in keys}
         results[subject.name] = {"calls": list(CALLS), "solvers": solvers}
     figures.write("spectra", results)
 
