@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = [
+    "LOCK",
     "UNFINISHED",
     "Plain",
     "Schema",
@@ -47,6 +48,9 @@ __all__ = [
 
 UNFINISHED = ".fewstep-"
 """Prefix of files and folders that are still being written."""
+LOCK = f"{UNFINISHED}lock"
+"""The file by which a process holds a folder; see ``fewstep.lock``."""
+WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 LARGEST = 2**28
 """Characters read from a file at most."""
 WORDS = {"missing": "is missing", "extra_forbidden": "is unknown", "finite_number": "is no finite number"}
@@ -172,13 +176,18 @@ def check_folder_writable(path: Name, what: str) -> Path:
     """Return ``path`` if its folder takes a file or folder of that name; nothing is left behind.
 
     Raises:
-        InputError: if the folder is missing, is not writable or takes no such name.
+        InputError: if the folder is missing, is not writable or takes no such name, or a file of that name is
+            read-only.
     """
     try:
         path = Path(path)
         parent = path.absolute().parent
         if not parent.is_dir():
             raise InputError(f"{what} is {str(path)!r}: the folder {str(parent)!r} does not exist; make it first.")
+        if path.is_file() and not (os.access(path, os.W_OK) and path.stat().st_mode & WRITABLE):
+            raise InputError(
+                f"{what} is {str(path)!r}, a file that is read-only: choose another name, or allow writing."
+            )
         scratch = _scratch(parent)
         try:
             (scratch / path.name).touch()
@@ -256,6 +265,8 @@ def json_text(data: object) -> str:
 def remove_leftovers(folder: Path) -> None:
     """Remove the unfinished files of killed runs from a folder that no other run writes to."""
     for path in folder.glob(f"{UNFINISHED}*"):
+        if path.name == LOCK:
+            continue  # Of this run.
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

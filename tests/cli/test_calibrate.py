@@ -180,7 +180,7 @@ def test_numbers_of_steps_that_are_none_are_refused(steps):
         (["--solver", "sa:tau=1.0", "--out", "r.json"], "adds noise"),
         (["--num", 4, "--out", "r.json"], "num is 4"),
         (["--out", "r.txt"], "ends in .json"),
-        (["--out", "no/such/r.json"], "in a folder that exists"),
+        (["--out", "no/such/r.json"], "does not exist; make it first"),
         (["--solver", "unicp", "--out", "r.json"], "did you mean 'unipc'"),
         (["--objective", "finale", "--out", "r.json"], "did you mean 'final'"),
     ],

@@ -69,3 +69,38 @@ def unet() -> fs.Denoiser:
         return network(x, t).sample
 
     return fs.Denoiser(slowed, fs.processes.VPDiscrete.from_betas(), "v", shape=(1, 8, 8))
+
+
+def counted() -> fs.Denoiser:
+    """A nonlinear one with weights; its calls are counted in the file CALLS, and take SLOW seconds more."""
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.level = torch.nn.Parameter(torch.tensor(0.7), requires_grad=False)
+            self.edge = torch.nn.Parameter(torch.linspace(-1, 1, 4)[None, :, None], requires_grad=False)
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            _count()
+            t = t.view(-1, 1, 1, 1)
+            return torch.tanh(self.level * x / (0.2 + t) + self.edge * (1 + 0.3 * torch.sin(5 * t)))
+
+    return fs.Denoiser(Network(), fs.processes.VPLinear(), "x0", shape=(1, 4, 4))
+
+
+def counted_unet() -> fs.Denoiser:
+    """A small UNet with random weights and skips, counted and slowed like ``counted``."""
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    network = diffusers.UNet2DModel(
+        8, 1, 1, layers_per_block=1, block_out_channels=(8, 8), norm_num_groups=4, add_attention=False, **blocks
+    ).eval()
+    network.register_forward_pre_hook(lambda *_: _count())
+    return fs.Denoiser(network, fs.processes.EDM(), "edm", shape=(1, 8, 8))
+
+
+def _count() -> None:
+    time.sleep(float(os.environ.get("SLOW", 0)))
+    if "CALLS" in os.environ:
+        with open(os.environ["CALLS"], "ab", buffering=0) as file:
+            file.write(b".")

@@ -15,9 +15,11 @@ from fewstep.calibration import calibrate as fit
 from fewstep.cli.settings.calibrate import CalibrateSettings
 from fewstep.cli.shared.conditions import conditions_of, read_prompts
 from fewstep.cli.shared.features import needed_features
+from fewstep.cli.shared.journals import Kept, description_of
 from fewstep.cli.shared.models import load_model
 from fewstep.cli.shared.progress import bar
 from fewstep.cli.shared.sampler import Asked
+from fewstep.journal import Journal, journal
 from fewstep.models.model import Model
 
 __all__ = ["calibrate"]
@@ -27,11 +29,18 @@ FEW = 8
 
 
 def calibrate(settings: CalibrateSettings) -> None:
-    """Fit a solver's coefficients, and its times if wanted, to a model."""
+    """Fit a solver's coefficients, and its times if wanted, to a model; the same command resumes a stopped run."""
+    with journal(settings.out) as begin:
+        _calibrate(settings, begin)
+
+
+def _calibrate(settings: CalibrateSettings, begin: Callable[[dict[str, Any]], Journal]) -> None:
     counts, texts = settings.counts, read_prompts(settings.prompt, settings.prompts)
     asked = Asked.of(settings, max(counts))
     model = load_model(settings, settings.guidance)
     solver, start = asked.chosen(model)
+    given = {"solver": repr(solver), "grid": start.to_json(), "prompts": texts}
+    keep = begin(description_of("calibrate", settings, model, **given))
     columns = (TextColumn("{task.description}"), TextColumn("{task.fields[shown]}"), TimeElapsedColumn())
     with bar(*columns) as display:
         task = display.add_task("calibrating", total=None, shown="")
@@ -41,7 +50,7 @@ def calibrate(settings: CalibrateSettings) -> None:
             display.update(task, description=stage, shown=f"{calls} calls{error}")
 
         book = fit(
-            model.denoiser,
+            model.denoiser if model.denoiser.remembers else Kept(model.denoiser, keep),
             solver,
             start,
             steps=counts,

@@ -58,7 +58,7 @@ def _refuse_overwriting(settings: Any) -> None:
     values = {field.name: getattr(settings, field.name) for field in fields(settings)}
     for written in WRITTEN:
         out = values.get(written)
-        if out is None or not Path(out).exists():
+        if out is None:
             continue
         for name, value in values.items():
             named = str(value).split(",") if name not in WRITTEN and isinstance(value, (str, Path)) else []

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from fewstep.errors import InputError, unknown_name
+from fewstep.journal import within
 from fewstep.skip import Profile, tuned
 from fewstep.skip_analysis.inversion import NoiseStatistics, invert, noise_statistics
 from fewstep.skip_analysis.losses import Change, FeatureMap, denoising_losses
@@ -87,19 +88,20 @@ def diagnose(
     """
     wanted = checked_parts(parts)
     levels = tuple(noise_levels(data.denoiser.process) if levels is None else levels)
-    ratios = norm_ratios(data, levels) if "ratios" in wanted else None
+    untuned_data, tuned_data = (replace(data, keep=within(data.keep, name)) for name in ("untuned", "tuned"))
+    ratios = norm_ratios(untuned_data, levels) if "ratios" in wanted else None
     pixel = feature = inversion = None
     if "losses" in wanted:
-        before = denoising_losses(data, levels, features, decode)
+        before = denoising_losses(untuned_data, levels, features, decode)
         with tuned(data.denoiser, profile=profile):
-            after = denoising_losses(data, levels, features, decode)
+            after = denoising_losses(tuned_data, levels, features, decode)
         pixel = Change.of(before.pixel, after.pixel)
         if before.feature is not None and after.feature is not None:
             feature = Change.of(before.feature, after.feature)
     if "inversion" in wanted:
-        untuned = noise_statistics(invert(data, inversion_steps))
+        untuned = noise_statistics(invert(untuned_data, inversion_steps))
         with tuned(data.denoiser, profile=profile):
-            inversion = untuned, noise_statistics(invert(data, inversion_steps))
+            inversion = untuned, noise_statistics(invert(tuned_data, inversion_steps))
     return Diagnosis(levels, ratios, pixel, feature, inversion)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,11 +61,15 @@ def invert(data: RealData, steps: int = 40) -> Tensor:
     plan = UniPC(order=3, variant="exact", lower_order_final=False).plan(grid)
     start, final = float(process.t_min), float(process.sigma(process.t_max))
     alpha, sigma = float(process.alpha(start)), float(process.sigma(start))
-    made = []
-    for x_0, noise, cond in data.parts():
-        state = alpha * x_0 + sigma * noise
-        end = execute(plan, predictor, state, cond=cond, callback=lambda *_: data.progress())
-        made.append((end / final).cpu())
+    made: list[Tensor] = []
+    for number, (x_0, noise, cond) in enumerate(data.parts()):
+
+        def inverted(x_0: Tensor = x_0, noise: Tensor = noise, cond: Any = cond) -> tuple[Tensor]:
+            state = alpha * x_0 + sigma * noise
+            end = execute(plan, predictor, state, cond=cond, callback=lambda *_: data.progress())
+            return ((end / final).cpu(),)
+
+        made += data.kept(f"inversion/{steps}/{number}", steps, inverted)
     return torch.cat(made)
 
 

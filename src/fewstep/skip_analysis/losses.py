@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -79,15 +80,24 @@ def denoising_losses(
     pixel = torch.zeros(len(levels), len(data), dtype=torch.float64)
     feature = None if features is None else torch.zeros_like(pixel)
     for i, level in enumerate(levels):
-        done = 0
-        for x_0, prediction in data.predictions(level):
-            rows = slice(done, done + len(x_0))
-            pixel[i, rows] = _mean_square(prediction, x_0)
-            if features is not None and feature is not None:
-                images = (x if decode is None else decode(x) for x in (prediction, x_0))
-                feature[i, rows] = _mean_square(*(features_of(x.clamp(-1.0, 1.0), features) for x in images))
-            done += len(x_0)
+        found = data.kept(f"losses/{level!r}", data.batches, partial(_losses, data, level, features, decode))
+        pixel[i] = found[0]
+        if feature is not None:
+            feature[i] = found[1]
     return Losses(tuple(levels), pixel, feature)
+
+
+def _losses(
+    data: RealData, level: float, features: FeatureMap | None, decode: Callable[[Tensor], Tensor] | None
+) -> tuple[Tensor, ...]:
+    """Return the losses of each sample at one level, float64 [n], and those in features where there are some."""
+    pixel, feature = list[Tensor](), list[Tensor]()
+    for x_0, prediction in data.predictions(level):
+        pixel.append(_mean_square(prediction, x_0))
+        if features is not None:
+            images = (x if decode is None else decode(x) for x in (prediction, x_0))
+            feature.append(_mean_square(*(features_of(x.clamp(-1.0, 1.0), features) for x in images)))
+    return (torch.cat(pixel),) if features is None else (torch.cat(pixel), torch.cat(feature))
 
 
 def features_of(images: Tensor, features: FeatureMap) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -58,12 +59,16 @@ def norm_ratios(data: RealData, levels: Sequence[float], sites: Sequence[Site] |
         for tap in taps:
             stack.callback(tap.module.register_forward_pre_hook(tap, with_kwargs=True).remove)
         for i, level in enumerate(levels):
-            for _ in data.predictions(level):
-                pass
-            for j, tap in enumerate(taps):
-                ratios = tap.taken()
-                mean[i, j], deviation[i, j] = ratios.mean(), ratios.std(unbiased=False)
+            mean[i], deviation[i] = data.kept(f"ratios/{level!r}", data.batches, partial(_measured, data, level, taps))
     return NormRatios(skips, tuple(levels), mean, deviation)
+
+
+def _measured(data: RealData, level: float, taps: Sequence[_Tap]) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each skip's ratio at a level, float64 [skips]."""
+    for _ in data.predictions(level):
+        pass
+    ratios = [tap.taken() for tap in taps]
+    return torch.stack([r.mean() for r in ratios]), torch.stack([r.std(unbiased=False) for r in ratios])
 
 
 class _Tap:

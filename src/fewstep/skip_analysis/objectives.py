@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from fewstep.errors import InputError
+from fewstep.journal import Keep, anew, resumed, within
 from fewstep.metrics import Moments, frechet_distance
 from fewstep.metrics.pixels import are_pictures, rounded
 from fewstep.models.model import Conditions, Model
@@ -24,8 +26,8 @@ class Objective(ABC):
     """A number to minimise, computed from one row per seed, so that two settings can be compared seed by seed."""
 
     @abstractmethod
-    def rows(self, seeds: Sequence[int]) -> Tensor:
-        """Return the sample of each seed, with the network as it is tuned now."""
+    def rows(self, seeds: Sequence[int], keep: Keep = anew) -> Tensor:
+        """Return the sample of each seed, with the network as it is tuned now; ``keep`` is this tuning's journal."""
 
     @abstractmethod
     def value(self, rows: Tensor) -> float:
@@ -54,21 +56,24 @@ class Frechet(Objective):
     batch_size: int = 64
     progress: Callable[[], None] = field(default=lambda: None, repr=False)
 
-    def rows(self, seeds: Sequence[int]) -> Tensor:
+    def rows(self, seeds: Sequence[int], keep: Keep = anew) -> Tensor:
         """Return the features of one sample a seed, float32 [n, d].
 
         Raises:
             InputError: if the samples are no pictures.
         """
-        made = []
+        made: list[Tensor] = []
         for start in range(0, len(seeds), self.batch_size):
             some = seeds[start : start + self.batch_size]
-            conditions = None if self.conditions is None else self.conditions(some)
-            images = self.model.draw(self.plan, some, conditions, lambda *_: self.progress())
-            if not are_pictures(images.shape[1:]):
-                raise InputError(f"the model's samples are {tuple(images.shape[1:])}, and no pictures: measure a loss.")
-            made.append(features_of(rounded(images).float().div(127.5).sub(1.0), self.features))
+            made += resumed(keep, f"{list(some)}", partial(self._features, some), self.plan.steps, self.progress)
         return torch.cat(made)
+
+    def _features(self, seeds: Sequence[int]) -> tuple[Tensor]:
+        conditions = None if self.conditions is None else self.conditions(seeds)
+        images = self.model.draw(self.plan, seeds, conditions, lambda *_: self.progress())
+        if not are_pictures(images.shape[1:]):
+            raise InputError(f"the model's samples are {tuple(images.shape[1:])}, and no pictures: measure a loss.")
+        return (features_of(rounded(images).float().div(127.5).sub(1.0), self.features),)
 
     def value(self, rows: Tensor) -> float:
         """Return the Fréchet distance.
@@ -95,9 +100,10 @@ class FeatureLoss(Objective):
     features: FeatureMap
     decode: Callable[[Tensor], Tensor] | None = None
 
-    def rows(self, seeds: Sequence[int]) -> Tensor:
+    def rows(self, seeds: Sequence[int], keep: Keep = anew) -> Tensor:
         """Return the loss of each sample, averaged over the levels, float64 [n]."""
-        losses = denoising_losses(replace(self.data, seeds=seeds), self.levels, self.features, self.decode)
+        data = replace(self.data, seeds=seeds, keep=within(keep, f"{list(seeds)}"))
+        losses = denoising_losses(data, self.levels, self.features, self.decode)
         assert losses.feature is not None
         return losses.feature.mean(0)
 

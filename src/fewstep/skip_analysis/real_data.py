@@ -13,6 +13,7 @@ from torch import Tensor
 from fewstep.denoiser import DataPredictor, network_device
 from fewstep.errors import InputError
 from fewstep.executor import NoiseSource, checked_seeds
+from fewstep.journal import Keep, anew, resumed
 from fewstep.plan import Plan
 from fewstep.processes import Process
 
@@ -54,6 +55,7 @@ class RealData:
         cond: the condition of each sample, a tensor [n, …] or keywords of such, or one for all.
         batch_size: samples in a network call.
         progress: called after each network call.
+        keep: where what was measured is kept; see ``fewstep.journal``.
 
     Raises:
         InputError: if shapes do not fit the denoiser, a value is not finite, or a condition is out of range.
@@ -65,6 +67,7 @@ class RealData:
     cond: Any = None
     batch_size: int = 64
     progress: Callable[[], None] = field(default=lambda: None, repr=False)
+    keep: Keep = field(default=anew, repr=False)
 
     def __post_init__(self) -> None:
         """Check the samples, and draw nothing."""
@@ -99,6 +102,10 @@ class RealData:
             noise = torch.empty_like(x_0)
             NoiseSource(len(x_0), device, seeds=self.seeds[part]).fill(noise)
             yield x_0, noise, _part(self.cond, part, device)
+
+    def kept(self, key: str, calls: int, make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """Return ``make()``, which makes so many calls, or what it returned in a run that was stopped."""
+        return resumed(self.keep, key, make, calls, self.progress)
 
     @torch.no_grad()
     def predictions(self, level: float) -> Iterator[tuple[Tensor, Tensor]]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fewstep.denoiser import DataPredictor
 from fewstep.errors import InputError, unknown_name
+from fewstep.journal import Keep, anew, within
 from fewstep.metrics.bootstrap import bootstrap_interval
 from fewstep.skip import Profile, tuned
 from fewstep.skip_analysis.objectives import Objective
@@ -83,6 +84,7 @@ def search(
     method: str = "golden",
     points: int = 6,
     progress: Callable[[SearchPoint], None] = lambda point: None,
+    keep: Keep = anew,
 ) -> SearchResult:
     """Return the ρ that minimises ``objective``; every setting is evaluated on the same seeds.
 
@@ -98,6 +100,7 @@ def search(
         method: "golden" (for one minimum in the range), or "grid" (even, both ends included).
         points: evaluations of each range, the untuned network not counted; 2 or more.
         progress: called with each point.
+        keep: where what the objective is computed from is kept; see ``fewstep.journal``.
 
     Raises:
         InputError: if a range, the method or the number of points is wrong, or the network has no skips.
@@ -108,7 +111,9 @@ def search(
 
         def rows(profile: Profile, which: Sequence[int]) -> Tensor:
             handle.set(profile)
-            return objective.rows(which)
+            if keep is anew:
+                return objective.rows(which)
+            return objective.rows(which, within(keep, f"{profile.factors(len(handle.skips))}"))
 
         @cache
         def value(below: float, above: float) -> float:

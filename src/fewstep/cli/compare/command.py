@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from fewstep.cli.shared import manifest
 from fewstep.cli.shared.conditions import conditions_of, parse_seeds, read_prompts
 from fewstep.cli.shared.features import few_images, known_features, needed_features
 from fewstep.cli.shared.models import load_model
-from fewstep.cli.shared.workers import workers
+from fewstep.cli.shared.workers import Workers, workers
 from fewstep.errors import InputError
 from fewstep.fingerprint import guidance_scale, model_fingerprint
 from fewstep.guidance import thresholds
@@ -49,6 +49,12 @@ def compare(settings: CompareSettings) -> None:
     seeds, texts = parse_seeds(None, settings.num), read_prompts(settings.prompt, settings.prompts)
     _check(settings)
     worker = workers(settings.device)
+    with manifest.held_by(worker, settings.out):
+        _compare(settings, seeds, texts, worker)
+    worker.leave()
+
+
+def _compare(settings: CompareSettings, seeds: Sequence[int], texts: list[str], worker: Workers) -> None:
     wanted, extractor = _measured(settings, worker.device)
     distances = [name for name in wanted if name != "error"]
     if distances and settings.num < 2:
@@ -109,7 +115,6 @@ def compare(settings: CompareSettings) -> None:
         for sentence in _caveats(settings, wanted, against):
             typer.echo(sentence)
         typer.echo(f"{len(rows)} cells{worker.among} -> {settings.out / 'report.html'}")
-    worker.leave()
 
 
 def _measured(settings: CompareSettings, device: str) -> tuple[list[str], Extractor | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,9 +39,15 @@ QUEUE = 2
 
 def generate(settings: GenerateSettings) -> None:
     """Draw many samples into a folder; the same command resumes a run that was stopped."""
-    out, asked, class_ = settings.out, Asked.of(settings), settings.class_
-    wanted, texts = parse_seeds(settings.seeds, settings.num), read_prompts(settings.prompt, settings.prompts)
+    asked, wanted = Asked.of(settings), parse_seeds(settings.seeds, settings.num)
     worker = workers(settings.device)
+    with manifest.held_by(worker, settings.out):
+        _generate(settings, asked, wanted, worker)
+    worker.leave()
+
+
+def _generate(settings: GenerateSettings, asked: Asked, wanted: Sequence[int], worker: Workers) -> None:
+    out, class_, texts = settings.out, settings.class_, read_prompts(settings.prompt, settings.prompts)
     model = load_model(settings, settings.guidance, worker.device)
     if settings.format_ == "png":
         check_pictures(model, "--format npz")
@@ -94,7 +100,6 @@ def generate(settings: GenerateSettings) -> None:
         speed = sum(len(shard.seeds) for shard in missing) / (time.perf_counter() - began)
         speeds = f"{speed:.1f} images/s{worker.among}" if missing else "all there already"
         _conclude(shards, out, sampler.on_samples_of(model, conditional), speeds)
-    worker.leave()
 
 
 def _size(model: Model) -> tuple[int, ...] | None:

@@ -69,7 +69,5 @@ def check_suffix(option: str, path: Path | None, suffixes: tuple[str, ...]) -> N
     """
     if path is not None and path.suffix not in suffixes:
         raise InputError(f"{option} is {str(path)!r}: end the name in {' or '.join(suffixes)}.")
-    if path is not None and not path.absolute().parent.is_dir():
-        raise InputError(f"{option} is {str(path)!r}: the folder {str(path.absolute().parent)!r} does not exist.")
     if path is not None:
         check_writable(path, option)

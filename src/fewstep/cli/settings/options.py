@@ -178,7 +178,7 @@ def check_json(out: Path) -> None:
     Raises:
         InputError: with the name.
     """
-    if out.suffix != ".json" or not out.absolute().parent.is_dir() or out.is_dir():
+    if out.suffix != ".json":
         raise InputError(f"--out is {str(out)!r}: write a name that ends in .json, in a folder that exists.")
     check_writable(out, "--out")
 

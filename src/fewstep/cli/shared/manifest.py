@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from os.path import commonprefix
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ import torch
 from pydantic import ConfigDict
 
 from fewstep import storage
+from fewstep.cli.shared.workers import Workers
 from fewstep.errors import InputError
+from fewstep.lock import held
 from fewstep.plan import Plan
 from fewstep.storage import UNFINISHED, Plain, Schema, json_text, read_json, write_json
 
-__all__ = ["FILE", "FORMAT", "enter", "spelled", "versions"]
+__all__ = ["FILE", "FORMAT", "enter", "held_by", "spelled", "versions"]
 
 FILE = "manifest.json"
 FORMAT = "fewstep-samples/1"
@@ -64,7 +67,7 @@ def enter(folder: Path, manifest: Mapping[str, Any], leads: bool = True) -> None
     Versions may differ: those of each run that goes on are added, by the process that ``leads``.
 
     Args:
-        folder: made if its parent is there.
+        folder: there already; see ``held_by``.
         manifest: what ``fewstep generate`` was asked for.
         leads: whether this process is the first of several, or the only one.
 
@@ -72,21 +75,42 @@ def enter(folder: Path, manifest: Mapping[str, Any], leads: bool = True) -> None
         InputError: if the folder holds other samples or other things, or cannot be written; nothing is changed.
     """
     path = folder / FILE
+    _check(folder)
     if path.exists():
-        held = _compared(path, manifest)
-        if leads and manifest["versions"] not in (held.get("versions"), *held.get(ALSO, ())):
-            write_json(path, {**held, ALSO: [*held.get(ALSO, ()), manifest["versions"]]})
+        there = _compared(path, manifest)
+        if leads and manifest["versions"] not in (there.get("versions"), *there.get(ALSO, ())):
+            write_json(path, {**there, ALSO: [*there.get(ALSO, ()), manifest["versions"]]})
         return
-    if folder.exists() and not (folder.is_dir() and all(p.name.startswith(UNFINISHED) for p in folder.iterdir())):
-        raise InputError(f"--out is {str(folder)!r}, which holds other files: choose another name or empty it.")
-    if not folder.absolute().parent.is_dir():
-        raise InputError(f"--out is {str(folder)!r}: the folder above it does not exist; make it first.")
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out is {str(folder)!r}, which cannot be made: {error}.") from error
-
     write_json(path, manifest)
+
+
+@contextmanager
+def held_by(worker: Workers, folder: Path) -> Iterator[None]:
+    """Hold the folder for this run, which the leading process does for all; it is tried before any work.
+
+    Raises:
+        InputError: if it holds other things, cannot be written, or is held by another run.
+    """
+    if worker.index:
+        yield
+        return
+    _check(folder)
+    with held(folder, folder):
+        yield
+
+
+def _check(folder: Path) -> None:
+    """Refuse a folder that holds other things than a manifest's, or cannot be made."""
+    try:
+        if not folder.absolute().parent.is_dir():
+            raise InputError(f"--out is {str(folder)!r}: the folder above it does not exist; make it first.")
+        if (folder / FILE).exists() or not folder.exists():
+            return
+        if folder.is_dir() and all(path.name.startswith(UNFINISHED) for path in folder.iterdir()):
+            return
+    except OSError as error:
+        raise InputError(f"--out is {str(folder)!r}, which cannot be read: {error.strerror or error}.") from error
+    raise InputError(f"--out is {str(folder)!r}, which holds other files: choose another name or empty it.")
 
 
 def _compared(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from fewstep.cli.settings.skip import DiagnoseSettings
 from fewstep.cli.shared.conditions import read_prompts
 from fewstep.cli.shared.features import known_features
 from fewstep.cli.shared.images import check_writable
+from fewstep.cli.shared.journals import description_of, digest
 from fewstep.cli.shared.manifest import versions
 from fewstep.cli.shared.models import load_model
 from fewstep.cli.shared.profiles import settings_of, tuned_by
 from fewstep.cli.shared.progress import bar
 from fewstep.cli.skip import figures as skip_figures
 from fewstep.cli.skip.real_images import real_samples
+from fewstep.journal import Journal, journal
 from fewstep.skip import Profile
 from fewstep.skip_analysis import Diagnosis, RealData, noise_levels
 from fewstep.skip_analysis import diagnose as measured
@@ -33,8 +36,13 @@ FORMAT = "fewstep-skip-diagnosis/1"
 
 
 def diagnose(settings: DiagnoseSettings) -> None:
-    """Measure the effect of scaled skips on a model, on real images."""
+    """Measure the effect of scaled skips on a model, on real images; the same command resumes a stopped run."""
     check_writable(settings.out)
+    with journal(settings.out) as begin:
+        _diagnose(settings, begin)
+
+
+def _diagnose(settings: DiagnoseSettings, begin: Callable[[dict[str, Any]], Journal]) -> None:
     texts, parts = read_prompts(None, settings.prompts), checked_parts(names(settings.diagnostics))
     profile = Profile(settings.bottom, settings.top) if settings.skip is None else skip.named(settings.skip)
     model = load_model(settings)
@@ -45,10 +53,12 @@ def diagnose(settings: DiagnoseSettings) -> None:
     num, seed, batch_size = settings.num, settings.seed, settings.batch_size
     x_0, cond = real_samples(settings.data, model, num, seed, settings.class_, texts, batch_size)
     levels = noise_levels(model.denoiser.process, settings.levels)
+    read = {"data": digest(x_0, cond), "profile": settings_of(profile), "features": extractor and extractor.tag}
+    keep = begin(description_of("skip diagnose", settings, model, **read))
     with bar() as display:
         task = display.add_task("measuring", total=None)
         noises, progress = range(seed, seed + num), lambda: display.advance(task)
-        samples = RealData(model.denoiser, x_0, noises, cond, batch_size, progress)
+        samples = RealData(model.denoiser, x_0, noises, cond, batch_size, progress, keep)
         display.update(task, total=calls(samples, len(levels), settings.inversion_steps, parts))
         found = measured(
             samples,

@@ -10,6 +10,7 @@ from typing import Any
 from fewstep.cli.settings.skip import SearchSettings
 from fewstep.cli.shared.conditions import conditions_of
 from fewstep.cli.shared.features import few_images
+from fewstep.cli.shared.journals import digest
 from fewstep.cli.skip.real_images import real_samples
 from fewstep.metrics import Extractor
 from fewstep.metrics.references import reference_summary
@@ -49,6 +50,13 @@ class Wanted:
         if settings.data is None:
             return self._frechet(progress, batches)
         return self._loss(settings.data, progress, batches)
+
+    def read(self, objective: Objective) -> dict[str, str]:
+        """Return what stands for the files that were read: a hash of the data, or none for a reference.
+
+        A reference counts only once all samples are there, and those do not depend on it.
+        """
+        return {"data": digest(objective.data.x_0, objective.data.cond)} if isinstance(objective, FeatureLoss) else {}
 
     def few(self) -> str | None:
         """Return a sentence if the samples are few for the distance."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from rich.table import Table
 from fewstep.cli.settings.skip import SearchSettings
 from fewstep.cli.shared.conditions import read_prompts
 from fewstep.cli.shared.features import needed_features
+from fewstep.cli.shared.journals import description_of
 from fewstep.cli.shared.manifest import versions
 from fewstep.cli.shared.models import load_model
 from fewstep.cli.shared.profiles import origin
@@ -22,6 +24,7 @@ from fewstep.cli.shared.sampler import Asked
 from fewstep.cli.skip.figures import draw_search
 from fewstep.cli.skip.objective import Wanted
 from fewstep.fingerprint import guidance_scale
+from fewstep.journal import Journal, journal
 from fewstep.skip_analysis import SearchPoint, SearchResult
 from fewstep.skip_analysis import search as searched
 from fewstep.skip_analysis.search import evaluations
@@ -31,7 +34,12 @@ __all__ = ["search"]
 
 
 def search(settings: SearchSettings) -> None:
-    """Search for the ρ that suits a model, a solver and a number of steps."""
+    """Search for the ρ that suits a model, a solver and a number of steps; the same command resumes a stopped run."""
+    with journal(settings.out) as begin:
+        _search(settings, begin)
+
+
+def _search(settings: SearchSettings, begin: Callable[[dict[str, Any]], Journal]) -> None:
     ranges, method, points, metric = settings.ranges, settings.method, settings.points, settings.metric
     total = evaluations(**ranges, method=method, points=points)
     asked, texts = Asked.of(settings), read_prompts(None, settings.prompts)
@@ -43,13 +51,24 @@ def search(settings: SearchSettings) -> None:
     with bar(*columns) as display:
         task = display.add_task("searching", total=None, shown="")
         objective, calls = wanted.objective(lambda: display.advance(task))
+        read = {"plan": sampler.plan.to_json(), "prompts": texts, "features": extractor.tag}
+        keep = begin(description_of("skip search", settings, model, **read, **wanted.read(objective)))
         display.update(task, total=calls * total)
 
         def progress(point: SearchPoint) -> None:
             display.update(task, shown=f"ρ {point.bottom:.3g} … {point.top:.3g}: {metric} {point.value:.4g}")
 
         seeds = range(settings.seed, settings.seed + settings.num)
-        found = searched(model.denoiser, objective, seeds, **ranges, method=method, points=points, progress=progress)
+        found = searched(
+            model.denoiser,
+            objective,
+            seeds,
+            **ranges,
+            method=method,
+            points=points,
+            progress=progress,
+            keep=keep,
+        )
     record = {
         **sampler.words,
         "metric": metric,
