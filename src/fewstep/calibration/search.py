@@ -15,7 +15,7 @@ from fewstep.calibration.least_deviation import least_deviation
 from fewstep.calibration.times_problem import TimesProblem
 from fewstep.errors import InputError
 from fewstep.grids import karras, optimized, quadratic_time, uniform_logsnr, uniform_time
-from fewstep.solvers import IPNDM, UniPC
+from fewstep.solvers import IPNDM, DPMSolverPP, UniPC
 from fewstep.time_grid import TimeGrid
 
 __all__ = ["Tried", "search_times", "some_of", "starts"]
@@ -23,8 +23,8 @@ __all__ = ["Tried", "search_times", "some_of", "starts"]
 Tried = tuple[str, float]
 """A start of the search, and its root mean square error with fitted rows."""
 
-SPECTRAL = (UniPC(3), UniPC(2), IPNDM(3))
-"""Solvers whose grids for the spectrum are starts, whatever the solver is."""
+SPECTRAL = (IPNDM(3), UniPC(3), DPMSolverPP(2))
+"""Solvers whose grids for the spectrum are starts: fitted rows depend on the grid, hardly on whose rows they were."""
 LAST = (0.7, 1.4, 2.1, 2.8)
 """Distances in λ from the family's last finite time to the reference's."""
 BENDS = (-1.5, -0.75, 0.0)
