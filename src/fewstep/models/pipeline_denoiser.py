@@ -129,6 +129,10 @@ class PipelineDenoiser(DataPredictor):
             InputError: if there are several conditions and none is chosen.
         """
         numbers = self._numbers(cond, len(x_t))
+        with self.scheduler.lock:  # A pipeline is called by one thread at a time.
+            return self._predicted(x_t, t, numbers)
+
+    def _predicted(self, x_t: Tensor, t: Tensor, numbers: list[int]) -> Tensor:
         self.scheduler.at, x0 = t.to("cpu"), None
         if len(x_t) > 1 and not self._alone:
             x0 = self._tried(x_t, numbers)
@@ -152,12 +156,13 @@ class PipelineDenoiser(DataPredictor):
         if tuple(x0.shape[1:]) != self.shape:
             raise InputError(f"x0 has shape {tuple(x0.shape)}: the pipeline's samples are [batch, {self.shape}].")
         numbers = [0] * len(x0) if cond is None else self._numbers(cond, len(x0))
-        self.scheduler.at = torch.zeros((), dtype=torch.float64)
         made = []
-        for i in range(len(x0)):
-            kwargs = {} if output_type is None else {"output_type": output_type}
-            latents = self.layout.latents_of(x0[i : i + 1].to(self._dtype))
-            made.append(self._called(latents, numbers[i : i + 1], **kwargs)[0])
+        with self.scheduler.lock:
+            self.scheduler.at = torch.zeros((), dtype=torch.float64)
+            for i in range(len(x0)):
+                kwargs = {} if output_type is None else {"output_type": output_type}
+                latents = self.layout.latents_of(x0[i : i + 1].to(self._dtype))
+                made.append(self._called(latents, numbers[i : i + 1], **kwargs)[0])
         if isinstance(made[0], list):
             return [one for part in made for one in part]
         return torch.cat(made) if isinstance(made[0], Tensor) else np.concatenate(made)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from fewstep.denoiser import network_device
 from fewstep.errors import InputError
@@ -30,14 +32,16 @@ class _ScaleSkips:
 
     The factors are tensors that live here (0-dimensional, on the host: kernels take them by value), or, where
     they change from call to call, in an attribute of the module. A replica of the network on another
-    device thus has its own.
+    device thus has its own, and so has each thread that calls the network.
     """
 
     def __init__(self, sites: Sequence[tuple[Site, Argument]], factors: list[Tensor], attribute: str | None) -> None:
         self.sites, self.factors, self.attribute = sites, factors, attribute
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-        factors = self.factors if self.attribute is None else getattr(module, self.attribute)
+        factors: Sequence[Tensor] = self.factors if self.attribute is None else getattr(module, self.attribute)
+        if isinstance(factors, dict):
+            factors = factors[threading.get_ident()]
         for (site, argument), rho in zip(self.sites, factors, strict=True):
             args, kwargs = argument.put(args, kwargs, site.scaled(argument.get(args, kwargs), rho))
         return args, kwargs
@@ -63,7 +67,18 @@ class _SetFactors:
             module = network
             for name in path:
                 module = getattr(module, name)
-            setattr(module, self.attribute, tuple(columns[i] for i in indices))
+            chosen = tuple(columns[i] for i in indices)
+            if torch.compiler.is_compiling():  # The graph has them in itself, whatever thread runs it.
+                setattr(module, self.attribute, chosen)
+            else:
+                self._of_threads(module)[threading.get_ident()] = chosen
+
+    def _of_threads(self, module: nn.Module) -> dict[int, tuple[Tensor, ...]]:
+        """Return what the module's attribute holds: the factors of each thread's call."""
+        held = vars(module).setdefault(self.attribute, {})
+        if not isinstance(held, dict):  # A compiled graph wrote it.
+            held = vars(module)[self.attribute] = {}
+        return held
 
 
 class Scaling:
@@ -104,7 +119,13 @@ class Scaling:
             if place.type != "meta":
                 table.on(place)
             hooks.append((network, _SetFactors(_time_of(network), table, self._attribute, self._by_module)))
-        self._handles = [module.register_forward_pre_hook(hook, with_kwargs=True) for module, hook in hooks]
+        self._handles: list[RemovableHandle] = []
+        try:
+            for module, hook in hooks:
+                self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+        except BaseException:  # An interrupt too: nobody has a handle yet.
+            self.remove()
+            raise
 
     def put(self, factors: Sequence[float], table: FactorTable | None) -> None:
         """Change the factors in place."""

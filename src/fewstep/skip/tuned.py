@@ -40,8 +40,7 @@ def tuned(
 
     ``with tuned(network, 0.7): …`` and ``handle = tuned(network, 0.7); …; handle.remove()`` do the same. Nested
     calls multiply their factors. The weights are not touched, and with the last handle removed the network
-    is what it was. A skip with ρ = 1 gets no hook and costs nothing. Where ρ depends on σ, calls of the same network
-    from several threads at once would mix their factors: serialise them.
+    is what it was. A skip with ρ = 1 gets no hook and costs nothing. Several threads may call the network at once.
 
     Under ``torch.compile``: tune first, compile after, and change ρ with ``handle.set``; nothing is compiled
     again. A network that is compiled already is recompiled, with all others, at its next call

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -48,6 +50,17 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
     _stepper: Stepper | None = None
     _lead: int = 0
     _led: bool = False
+    _thread: int | None = None
+    """The thread that began the run; None for a run that was copied or unpickled, which any may go on with."""
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """The lock of what changes in a run."""
+        return vars(self).setdefault("_lock", threading.RLock())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is copied and pickled: a lock and a thread belong to this object alone."""
+        return {name: value for name, value in vars(self).items() if name not in ("_lock", "_thread")}
 
     def __len__(self) -> int:
         return self.config.num_train_timesteps
@@ -139,12 +152,14 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
         table = timetable_of(formulation, self._settings, self._solver, num_inference_steps, timesteps, sigmas)
         plan = self._solver.plan(table.grid)
         lead = _lead(folded(plan))  # A plan that cannot be stepped is refused here, not in the first step.
-        self._timetable, self._formulation, self._plan, self._lead = table, formulation, plan, lead
         scale = formulation.input_scale(table.grid.times[lead:-1])
-        self._input_scale = None if scale is None else scale.to(torch.float32).to(device)
-        self.timesteps, self.sigmas = table.timesteps[lead:].to(device), table.sigmas[lead:]
-        self.num_inference_steps = len(self.timesteps)
-        self._restart()
+        with self.lock:
+            self._timetable, self._formulation, self._plan, self._lead = table, formulation, plan, lead
+            self._input_scale = None if scale is None else scale.to(torch.float32).to(device)
+            self.timesteps, self.sigmas = table.timesteps[lead:].to(device), table.sigmas[lead:]
+            self.num_inference_steps = len(self.timesteps)
+            self._restart()
+            self._thread = threading.get_ident()
 
     def _current(self) -> dict[str, Any]:
         """Return the settings as attributes of ``config`` have them, where people change them."""
@@ -208,8 +223,8 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
             per_token_timesteps: what LTX's pipeline for conditions passes; only None.
 
         Raises:
-            InputError: before ``set_timesteps``, after the last step, if the shape changes during a run, or for what is
-                not understood.
+            InputError: before ``set_timesteps``, after the last step, if the shape changes during a run, if another
+                thread has called ``set_timesteps`` meanwhile, or for what is not understood.
         """
         if eta not in (0.0, self.config.eta):
             message = f"eta={eta!r} is not used: write FewStepScheduler(solver='ddim', eta={eta!r})."
@@ -239,8 +254,19 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
         self, model_output: Tensor, timestep: float | Tensor, sample: Tensor, generator: Generators | None
     ) -> Tensor:
         """Return the next sample: a few prepared kernels, with nothing in them for a compiler to gain."""
+        with self.lock:
+            return self._next(model_output, timestep, sample, generator)
+
+    def _next(
+        self, model_output: Tensor, timestep: float | Tensor, sample: Tensor, generator: Generators | None
+    ) -> Tensor:
         if self._plan is None or self._timetable is None:
             raise InputError("there is no plan yet: call set_timesteps(num_inference_steps) before step.")
+        if self._thread not in (None, threading.get_ident()):
+            raise InputError(
+                "this run was begun by another thread, which called set_timesteps: two threads need a pipeline each, "
+                "or a scheduler each; one that goes on with another's run calls set_timesteps first."
+            )
         index = self._upcoming(timestep)
         if index >= len(self.timesteps):
             raise InputError(

@@ -248,7 +248,7 @@ def _tuned(pipe: DiffusionPipeline, skip: float | str | Path | Profile, schedule
                         network_time=formulation.network_time,
                     )
                 )
-    except InputError:
+    except BaseException:  # An interrupt too.
         for handle in handles:
             handle.remove()
         raise
