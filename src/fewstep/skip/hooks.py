@@ -39,9 +39,8 @@ class _ScaleSkips:
         self.sites, self.factors, self.attribute = sites, factors, attribute
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-        factors: Sequence[Tensor] = self.factors if self.attribute is None else getattr(module, self.attribute)
-        if isinstance(factors, dict):
-            factors = factors[threading.get_ident()]
+        held: Any = self.factors if self.attribute is None else getattr(module, self.attribute)
+        factors: Sequence[Tensor] = held[threading.get_ident()] if isinstance(held, dict) else held
         for (site, argument), rho in zip(self.sites, factors, strict=True):
             args, kwargs = argument.put(args, kwargs, site.scaled(argument.get(args, kwargs), rho))
         return args, kwargs

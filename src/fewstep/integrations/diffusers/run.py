@@ -56,7 +56,7 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
     @property
     def lock(self) -> AbstractContextManager[Any]:
         """The lock of what changes in a run."""
-        return vars(self).setdefault("_lock", threading.RLock())
+        return self.__dict__.setdefault("_lock", threading.RLock())
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is copied and pickled: a lock and a thread belong to this object alone."""
