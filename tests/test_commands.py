@@ -24,6 +24,7 @@ SMALL = {
     "generate": {"--num": "8", "--steps": "2"},
     "sample": {"--num": "3"},
     "skip diagnose": {"--num": "3", "--levels": "2", "--inversion-steps": "4"},
+    "tune": {"--calls": "2", "--budget": "80", "--pictures": "1"},
     "skip search": {"--num": "3", "--steps": "2", "--points": "2"},
 }
 """What takes each command the least time; calibration takes 8 noises or more, and some metrics 6 samples."""

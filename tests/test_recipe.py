@@ -74,6 +74,20 @@ def test_another_schema_version_is_refused(recipe):
         fs.Recipe.from_json(json.dumps(data))
 
 
+def test_guidance_and_skips_are_kept_and_versioned(recipe):
+    """Earlier readers, which would leave them out, refuse them by the version; without them nothing is different."""
+    held = recipe.to_dict()["calibration"]
+    assert held["schema"] == 1 and set(held) == {"schema", "model", "report", "versions"}
+    skip = json.loads(fs.skip.Profile(0.8).to_json())
+    assert replace(recipe, guidance=2.0).to_dict()["calibration"]["schema"] == 2
+    more = replace(recipe, guidance="4:interval=0.2:3", skip=skip, tuning={"budget": 100})
+    again = fs.Recipe.from_json(more.to_json())
+    assert again.to_json() == more.to_json() and more.to_dict()["calibration"]["schema"] == 2
+    assert again.guidance == "4:interval=0.2:3"
+    assert fs.skip.Profile.from_json(json.dumps(again.skip)) == fs.skip.Profile(0.8)
+    assert again.tuning == {"budget": 100} and recipe.guidance is None
+
+
 def test_a_plain_plan_is_no_recipe():
     with pytest.raises(InputError, match="not a recipe"):
         fs.Recipe.from_json(fs.UniPC(2).plan(GRID).to_json())

@@ -37,6 +37,7 @@ _HOMES = {
     "sample": "sampling",
     "summary": "integrations.diffusers",
     "tau": "solvers",
+    "tune": "tuning",
     "zoo": "models",
 }
 _MODULES = (
@@ -51,6 +52,7 @@ _MODULES = (
     "skip_analysis",
     "solvers",
     "spectra",
+    "tuning",
 )
 
 __all__ = [*_HOMES, *_MODULES]
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     from fewstep import skip_analysis as skip_analysis
     from fewstep import solvers as solvers
     from fewstep import spectra as spectra
+    from fewstep import tuning as tuning
     from fewstep.calibration.calibrate import calibrate as calibrate
     from fewstep.denoiser import DataPredictor as DataPredictor
     from fewstep.denoiser import Denoiser as Denoiser
@@ -94,6 +97,7 @@ if TYPE_CHECKING:
     from fewstep.solvers import UniPC as UniPC
     from fewstep.solvers import tau as tau
     from fewstep.time_grid import TimeGrid as TimeGrid
+    from fewstep.tuning.tune import tune as tune
 
 
 def __getattr__(name: str) -> Any:

@@ -22,6 +22,8 @@ __all__ = ["SCHEMA", "Recipe", "RecipeBook", "Report", "RowFit", "interpolated",
 BOOK_FORMAT = "fewstep-recipe-book/1"
 SCHEMA = 1
 """The version of a recipe's entries besides the plan."""
+WITH_SETTINGS = 2
+"""The version of those with settings of guidance and skips, which earlier readers would leave out."""
 GAINS = ("gain", "gain_low", "gain_high")
 """Infinite where no error is left, which the JSON writes as null."""
 
@@ -146,14 +148,17 @@ class _StoredCalibration(Schema):
     model: _StoredModel
     report: _StoredReport | None
     versions: Plain = {}
+    guidance: float | str | None = None
+    skip: Plain | None = None
+    tuning: Plain | None = None
 
     @field_validator("schema_version")
     @classmethod
     def _known(cls, version: Any) -> Any:
-        if version != SCHEMA:
+        if version not in (SCHEMA, WITH_SETTINGS):
             raise InputError(
-                f"the recipe has schema version {version!r}, this version of fewstep reads {SCHEMA}: "
-                "calibrate anew, or use the version that wrote it."
+                f"the recipe has schema version {version!r}, this version of fewstep reads {SCHEMA} and "
+                f"{WITH_SETTINGS}: calibrate anew, or use the version that wrote it."
             )
         return version
 
@@ -188,12 +193,19 @@ class Recipe(Stored):
         model: what the plan was fitted to, JSON-able: the network's class and fingerprint, its prediction, the guidance
             scale.
         versions: of Python, torch and fewstep when it was made.
+        guidance: the guidance that it runs with, as ``--guidance`` takes it: 3.0 or "3:interval=0.2:2"; None: as the
+            model is guided.
+        skip: the skip profile that it runs with, as its JSON object; None: the skips are left alone.
+        tuning: how ``fs.tune`` found it, and its verdict, JSON-able.
     """
 
     plan: Plan
     report: Report | None = None
     model: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, Any] = field(default_factory=lambda: versions("fewstep", "torch"))
+    guidance: float | str | None = None
+    skip: Mapping[str, Any] | None = None
+    tuning: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``to_json`` writes."""
@@ -201,13 +213,15 @@ class Recipe(Stored):
         if self.report is not None:
             gains = {name: value if math.isfinite(value := getattr(self.report, name)) else None for name in GAINS}
             report = {**asdict(self.report), **gains}
+        more = {"guidance": self.guidance, "skip": self.skip, "tuning": self.tuning}
         return {
             **self.plan.to_dict(),
             "calibration": {
-                "schema": SCHEMA,
+                "schema": SCHEMA if self.guidance is None and self.skip is None else WITH_SETTINGS,
                 "model": dict(self.model),
                 "report": report,
                 "versions": dict(self.versions),
+                **{name: value for name, value in more.items() if value is not None},
             },
         }
 
@@ -243,12 +257,14 @@ class Recipe(Stored):
             report=None if calibration.report is None else calibration.report.report(),
             model=calibration.model.model_dump(exclude_unset=True),
             versions=calibration.versions,
+            guidance=calibration.guidance,
+            skip=calibration.skip,
+            tuning=calibration.tuning,
         )
 
     def __str__(self) -> str:
-        return (
-            f"recipe of {self.plan.solver or 'a plan'}, {self.plan.steps} steps, {self.plan.nfe} calls: {self.report}"
-        )
+        found = "" if self.report is None else f": {self.report}"
+        return f"recipe of {self.plan.solver or 'a plan'}, {self.plan.steps} steps, {self.plan.nfe} calls{found}"
 
 
 def interpolated(recipes: Sequence[Recipe], guidance_scale: float) -> Recipe:

@@ -44,12 +44,13 @@ BASES: dict[str, dict[str, str]] = {
                 "metrics": "error", "reference_steps": "10", "out": "out"},
     "calibrate": {"model": "support.generating:tiny", "num": "8", "steps": "2", "reference_steps": "8",
                   "objective": "local", "out": "out.json"},
+    "tune": {"model": "support.generating:tiny", "calls": "2", "budget": "60", "pictures": "0", "out": "out.json"},
     "doctor": {"model": "folder", "steps": "2"},
     "skip diagnose": {"model": "support.generating:tiny", "data": "images.npz", "num": "2", "out": "out"},
     "skip search": {"model": "support.generating:tiny", "num": "2", "points": "2", "out": "out.json"},
 }  # fmt: skip
 """A short call of each command."""
-POSITIONAL = {"evaluate": "images", "doctor": "model"}
+POSITIONAL = {"evaluate": "images", "doctor": "model", "tune": "model"}
 NAMES = ("out", "model", "grid", "recipe", "skip", "seeds")
 """Options that are read in many ways: they get more of the words."""
 WORDS = ["", " ", "x", "²", "1e400", "9" * 5000, "-1", "0", "nan", "inf", "1e10", "a\x1b[2Jb", "[/b]", "$x_{$", "a" * 5000, "/dev/null", "/dev/zero", "pipe", "folder", "/root/no", "no/such", "a,b", ":", "os.path:join", "karras:rho=", "None", "\udcff", "--", "images.npz", "damaged.json"]  # fmt: skip  # noqa: E501
@@ -149,7 +150,8 @@ def test_every_option_may_be_anything(name, place):
 def recipe() -> str:
     process = fs.processes.VPLinear()
     plan = fs.UniPC(2).plan(fs.grids.karras(process, 2, end="zero"))
-    return fs.Recipe(plan, model={"network": "x", "prediction": "x0", "guidance_scale": 1.0}).to_json()
+    model = {"network": "x", "prediction": "x0", "guidance_scale": 1.0}
+    return fs.Recipe(plan, model=model, guidance=1.0, tuning={"verdict": {}}).to_json()
 
 
 FILES = {

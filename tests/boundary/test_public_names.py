@@ -104,10 +104,10 @@ QUICK = {"num": 8, "reference_steps": 6, "objective": "local"}
 """What keeps a call short, where it is an argument."""
 HEAVY = ("calibrate", "optimized", "invert", "sample", "execute")
 """Calls whose arguments each get a part of the bad values, which all of them together cover."""
-ELSEWHERE = ("fewstep.integrations", "fewstep.metrics", "fewstep.models", "fewstep.zoo", "fewstep.skip_analysis", "fewstep.errors")  # fmt: skip  # noqa: E501
+ELSEWHERE = ("fewstep.integrations", "fewstep.metrics", "fewstep.models", "fewstep.zoo", "fewstep.skip_analysis", "fewstep.tuning", "fewstep.errors")  # fmt: skip  # noqa: E501
 """Modules with boundaries of their own: files, pipelines and images, tested beside this file."""
-LEFT_OUT = {"fewstep.grids.registered", "fewstep.disable", "fewstep.enable", "fewstep.summary", "fewstep.doctor"}
-"""A decorator, and what takes a diffusers pipeline."""
+LEFT_OUT = {"fewstep.grids.registered", "fewstep.disable", "fewstep.enable", "fewstep.summary", "fewstep.doctor", "fewstep.tune"}  # fmt: skip  # noqa: E501
+"""A decorator, what takes a diffusers pipeline, and what runs for seconds: tests/tuning has its mistakes."""
 HANDED_OUT = {"fewstep.tau.GridPoint", "fewstep.skip.Skip", "fewstep.skip.Tuned", "fewstep.solvers.Schedule"}
 """Classes whose objects fewstep makes."""
 HOOKS = {"correct", "of", "predict", "schedule", "table", "save", "load", "mro"}

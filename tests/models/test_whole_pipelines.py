@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import string
-
 import diffusers
 import numpy as np
 import pytest
 import torch
+from support import text_folder
 from support import tiny_pipelines as tiny
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from typer.testing import CliRunner
 
 import fewstep as fs
@@ -18,42 +16,9 @@ from fewstep.errors import InputError
 from fewstep.models.pipelines import load_pipeline
 
 
-def tokenizer():
-    pieces = [*string.ascii_lowercase, *(f"{letter}</w>" for letter in string.ascii_lowercase)]
-    vocabulary = {piece: i for i, piece in enumerate([*pieces, "<|startoftext|>", "<|endoftext|>"])}
-    return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=12)
-
-
-def text_encoder(kind):
-    torch.manual_seed(4)
-    return kind(
-        CLIPTextConfig(
-            vocab_size=54,
-            hidden_size=8,
-            intermediate_size=8,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=12,
-            bos_token_id=52,
-            eos_token_id=53,
-            projection_dim=8,
-        )
-    ).eval()
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    pipe, _ = tiny.stable_diffusion_xl()
-    parts = {
-        **pipe.components,
-        "tokenizer": tokenizer(),
-        "tokenizer_2": tokenizer(),
-        "text_encoder": text_encoder(CLIPTextModel),
-        "text_encoder_2": text_encoder(CLIPTextModelWithProjection),
-    }
-    path = tmp_path_factory.mktemp("xl")
-    diffusers.StableDiffusionXLPipeline(**parts, add_watermarker=False).save_pretrained(path)
-    return path
+    return text_folder.stable_diffusion_xl(tmp_path_factory.mktemp("xl"))
 
 
 def test_it_draws_what_the_pipeline_does(folder):

@@ -6,8 +6,9 @@ import shutil
 
 import numpy as np
 import pytest
+from support.searched import PICTURES, search
 
-from fewstep.report import comparison_page
+from fewstep.report import comparison_page, tuning_page
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install 'fewstep[dev]'")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -176,3 +177,19 @@ def test_names_run_no_script(browser, comparison, tmp_path):
     assert browser.execute_script("return document.querySelectorAll('script, [onerror], [onload]').length") == 0
     text = browser.execute_script("return document.body.textContent")
     assert HOSTILE[0] in text and "{{ 7*7 }}" in text and "49" not in HOSTILE[4]
+
+
+@pytest.mark.parametrize("name", ["unipc:order=2 on karras", HOSTILE[0], "sa:predictor_order=3," + "x" * 200])
+def test_the_page_of_a_search(screen, name, tmp_path):
+    path = tmp_path / "search.html"
+    path.write_text(tuning_page(search(name), PICTURES), "utf-8")
+    screen.get(path.as_uri())
+    screen.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
+    screen.execute_async_script(
+        "const [done] = arguments; Promise.all([...document.images].map(i => i.decode())).then(done, done)"
+    )
+    assert screen.get_log("browser") == [] and screen.execute_script("return window.ran") is None
+    inner, scroll = screen.execute_script("return [window.innerWidth, document.documentElement.scrollWidth]")
+    assert inner in WIDTHS and scroll <= inner
+    sizes = screen.execute_script("return [...document.images].map(i => [i.naturalWidth, i.clientWidth])")
+    assert len(sizes) == 6 and all(natural > 0 and shown > 100 for natural, shown in sizes)

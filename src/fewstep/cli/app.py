@@ -28,6 +28,7 @@ from fewstep.cli.settings.generate import GenerateSettings
 from fewstep.cli.settings.grid import GridSettings
 from fewstep.cli.settings.sample import SampleSettings
 from fewstep.cli.settings.skip import DiagnoseSettings, SearchSettings
+from fewstep.cli.settings.tune import TuneSettings
 
 __all__ = ["COMMANDS", "app", "run"]
 
@@ -38,6 +39,7 @@ COMMANDS: dict[str, tuple[type, str]] = {
     "evaluate": (EvaluateSettings, "fewstep.cli.evaluate:evaluate"),
     "compare": (CompareSettings, "fewstep.cli.compare.command:compare"),
     "calibrate": (CalibrateSettings, "fewstep.cli.calibrate:calibrate"),
+    "tune": (TuneSettings, "fewstep.cli.tune.command:tune"),
     "doctor": (DoctorSettings, "fewstep.cli.doctor:doctor"),
     "skip diagnose": (DiagnoseSettings, "fewstep.cli.skip.diagnose:diagnose"),
     "skip search": (SearchSettings, "fewstep.cli.skip.search:search"),

@@ -31,7 +31,7 @@ def sample(settings: SampleSettings) -> None:
         return
     check_writable(settings.out)
     asked, texts = Asked.of(settings), read_prompts(settings.prompt, settings.prompts)
-    model = load_model(settings, settings.guidance)
+    model = asked.guided(load_model(settings, settings.guidance), settings.guidance)
     if settings.out.suffix != ".npz":
         check_pictures(model, "--out samples.npz")
     sampler = asked.on(model)

@@ -34,6 +34,8 @@ class Model:
         parts: the networks besides the denoiser's own that the images depend on.
         encode: images to samples of the process, the inverse of ``decode``; None if they are the same or it is unknown.
         null_cond: the condition that means "none", for guidance; None if there is none that is known.
+        default: a number of steps to the name of the sampler that comes with the model, and its plan; None if none is
+            known.
     """
 
     denoiser: DataPredictor
@@ -42,18 +44,22 @@ class Model:
     parts: tuple[nn.Module, ...] = ()
     encode: Callable[[Tensor], Tensor] | None = None
     null_cond: Condition | int = None
+    default: Callable[[int], tuple[str, Plan]] | None = None
 
     def guided(self, guidance_scale: float | str | None) -> Model:
         """Return the model under classifier-free guidance (``fs.guidance.ClassifierFree``); a scale of 1 is none.
 
         The scale may have settings, as "3:interval=0.2:2,rule=apg" (see ``fs.guidance.guidance_named``). A pipeline
-        that is called as a whole is guided by itself, all along or in an interval. None leaves the model as it is.
+        that is called as a whole is guided by itself, all along or in an interval. It takes the place of guidance that
+        there is; None leaves the model as it is.
 
         Raises:
             InputError: if the scale is not finite, or the model has no null condition that is known.
         """
         if guidance_scale is None:
             return self
+        if isinstance(self.denoiser, ClassifierFree):
+            return replace(self, denoiser=self.denoiser.inner).guided(guidance_scale)
         asked = guidance_named(guidance_scale)
         if isinstance(self.denoiser, PipelineDenoiser):
             if asked.rule is not None or asked.rescale:

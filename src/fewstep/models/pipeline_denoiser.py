@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 from fewstep.denoiser import Condition, DataPredictor, network_device
 from fewstep.errors import InputError, MissingPackageError
 from fewstep.models.pipeline_layout import Drawn, Layout, layout_of
+from fewstep.plan import Plan
 from fewstep.processes import Process
+from fewstep.time_grid import TimeGrid
 
 __all__ = ["PipelineDenoiser", "from_pipeline"]
 
@@ -76,6 +79,7 @@ class PipelineDenoiser(DataPredictor):
 
     Attributes:
         pipe: a copy of the pipeline that shares its networks and has a scheduler of its own.
+        original: the pipeline.
         network: the pipeline's (first) denoising network.
         prediction: what it predicts, one of ``fewstep.denoiser.PREDICTIONS``.
         process, shape: of the state that the pipeline hands to its scheduler.
@@ -88,7 +92,7 @@ class PipelineDenoiser(DataPredictor):
         from fewstep.integrations.diffusers.one_call import OneCall
         from fewstep.integrations.diffusers.origin import config_of
 
-        self.pipe = copy.copy(pipe)
+        self.original, self.pipe = pipe, copy.copy(pipe)
         self.scheduler = OneCall.from_config(config_of(pipe.scheduler))
         vars(self.pipe)["scheduler"] = self.scheduler  # Beside the pipeline's bookkeeping, which the copy shares.
         vars(self.pipe)["_progress_bar_config"] = {"disable": True}
@@ -115,6 +119,16 @@ class PipelineDenoiser(DataPredictor):
     def num_classes(self) -> int | None:  # type: ignore[override]
         """The number of conditions; None for a pipeline that takes none."""
         return len(next(iter(self._rows.values()))) if self._rows else None
+
+    @property
+    def takes_guidance(self) -> bool:
+        """Whether the pipeline takes a guidance scale."""
+        return "guidance_scale" in self._parameters
+
+    @property
+    def call(self) -> dict[str, Any]:
+        """What the pipeline is called with, the conditions in rows."""
+        return {**self._call_settings, **self._rows}
 
     @property
     def device(self) -> torch.device:
@@ -191,7 +205,7 @@ class PipelineDenoiser(DataPredictor):
         Raises:
             InputError: if the pipeline takes no ``guidance_scale``, or its network is given the scale.
         """
-        if "guidance_scale" not in self._parameters:
+        if not self.takes_guidance:
             raise InputError(f"{self._name} takes no guidance_scale: leave it out.")
         guided = copy.copy(self)
         guided._call_settings = {**self._call_settings, "guidance_scale": guidance_scale}
@@ -229,6 +243,17 @@ class PipelineDenoiser(DataPredictor):
         if self.interval is None:
             return True
         return self.interval[0] < float(torch.exp(-self.process.half_logsnr(t))) <= self.interval[1]
+
+    def default(self, steps: int) -> tuple[str, Plan]:
+        """Return the name of the pipeline's scheduler, and what it runs in ``steps`` steps as a plan.
+
+        Raises:
+            InputError: if the scheduler is none of fewstep's solvers.
+        """
+        from fewstep.integrations.diffusers.counterpart import default_plan
+
+        name, plan = default_plan(self.original, steps, {**self._call_settings, **_chosen(self._rows, [0])})
+        return name, replace(plan, grid=TimeGrid(self.process, plan.times))
 
     def check_cond(self, cond: Any, batch: int) -> Condition:
         """Return the numbers of the conditions, int64 [batch], or None for the only one."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,12 @@ from fewstep.errors import InputError, MissingPackageError, reason_of
 from fewstep.guidance import DynamicThreshold, StaticThreshold
 from fewstep.models.folder import check_folder
 from fewstep.models.model import Model
-from fewstep.models.pipeline_denoiser import from_pipeline
+from fewstep.models.pipeline_denoiser import PipelineDenoiser, from_pipeline
+from fewstep.plan import Plan
+from fewstep.processes import Process
+from fewstep.time_grid import TimeGrid
 
-__all__ = ["is_pipeline", "load_pipeline", "read_pipeline"]
+__all__ = ["is_pipeline", "load_pipeline", "read_pipeline", "whole_model"]
 
 OF_NETWORKS = (
     "DDIMPipeline",
@@ -71,7 +76,17 @@ def load_pipeline(path: Path, *, device: str = "cpu", dtype: torch.dtype = torch
         null = embed([""])
     parts = [getattr(pipeline, name, None) for name in ("vae", "vqvae", "text_encoder")]
     decode, encode = _coder(pipeline)
-    return Model(denoiser, decode, embed, tuple(part for part in parts if part is not None), encode, null)
+    found = tuple(part for part in parts if part is not None)
+    return Model(denoiser, decode, embed, found, encode, null, partial(_default, pipeline, denoiser.process))
+
+
+def _default(pipeline: Any, process: Process, steps: int) -> tuple[str, Plan]:
+    """Return the name of the pipeline's scheduler, and what it runs in ``steps`` steps as a plan."""
+    from fewstep.integrations.diffusers.counterpart import default_plan
+
+    classes = {"class_labels": [0]} if "class_labels" in inspect.signature(pipeline.__call__).parameters else {}
+    name, plan = default_plan(pipeline, steps, classes)
+    return name, replace(plan, grid=TimeGrid(process, plan.times))
 
 
 def read_pipeline(path: Path, dtype: torch.dtype = torch.float32) -> Any:
@@ -116,15 +131,21 @@ def read_pipeline(path: Path, dtype: torch.dtype = torch.float32) -> Any:
 def _whole(pipeline: Any) -> Model:
     """Return a pipeline that is called for one step at a time as a model."""
     takes_prompts = "prompt" in inspect.signature(pipeline.__call__).parameters
-    denoiser = from_pipeline(pipeline, **({"prompt": ""} if takes_prompts else {}))
+    model = whole_model(from_pipeline(pipeline, **({"prompt": ""} if takes_prompts else {})))
+    assert isinstance(model.denoiser, PipelineDenoiser)
+    return replace(model, embed=model.denoiser.add_prompts) if takes_prompts else model
+
+
+def whole_model(denoiser: PipelineDenoiser) -> Model:
+    """Return a pipeline that is called for one step at a time with its decoder and what it runs by itself."""
 
     def decode(samples: Tensor) -> Tensor:
         made = torch.as_tensor(denoiser.decode(samples, output_type="pt"))
         return made.float() * 2.0 - 1.0 if made.ndim in (4, 5) else made.float()
 
-    networks = [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
+    networks = [part for part in denoiser.original.components.values() if isinstance(part, nn.Module)]
     parts = tuple(part for part in networks if part is not denoiser.network)
-    return Model(denoiser, decode, denoiser.add_prompts if takes_prompts else None, parts)
+    return Model(denoiser, decode, parts=parts, default=denoiser.default)
 
 
 def _denoiser(pipeline: Any, network: Any) -> tuple[DataPredictor, Condition | int]:

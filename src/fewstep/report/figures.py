@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from fewstep.errors import MissingPackageError
 from fewstep.report.entries import Entry
-from fewstep.report.style import COLOURS, INK, PALE, RULE, SETTINGS, Style
+from fewstep.report.style import ACCENT, COLOURS, INK, PALE, RULE, SETTINGS, Style, plain_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["curves", "grid_axis"]
+__all__ = ["candidates", "curves", "grid_axis", "predictions"]
 
 LETTERS: Any = {**SETTINGS, "font.size": 12}
 WIDTH = 5.6
@@ -68,6 +68,50 @@ def curves(
     found = [v for e in everything for end in ("", "_low", "_high") for v in e.values(f"{metric}{end}").values()]
     _axes_of_curves(axes, found, sorted({nfe for entry in everything for nfe in entry.values(metric)}))
     axes.set(xlabel="network calls (NFE)", ylabel=label)
+    return _uri(figure)
+
+
+def candidates(
+    curve: Mapping[int, float],
+    calls: int,
+    values: Sequence[float],
+    winner: float,
+    label: str,
+    interval: Sequence[float],
+) -> str:
+    """Return a figure of candidates as points over the number of network calls, beside a curve, as a data URI.
+
+    Args:
+        curve: what they are compared with: a value by number of calls.
+        calls: of the candidates.
+        values: one for each.
+        winner: the value of the best on unseen noises, with its ``interval``, (low, high).
+        label: of the vertical axis.
+        interval: of the winner.
+    """
+    figure, axes = _empty(3.7)
+    numbers = sorted(curve)
+    axes.plot(numbers, [curve[n] for n in numbers], "o-", color=COLOURS[0], markersize=5.5, linewidth=1.7, zorder=3)
+    axes.plot([calls] * len(values), list(values), "_", color="#8b97a3", markersize=11, alpha=0.75, zorder=2)
+    axes.axhline(winner, color=ACCENT, linewidth=1, linestyle=":", zorder=1)
+    axes.plot([calls, calls], list(interval), color=ACCENT, linewidth=2.2, zorder=4)
+    axes.plot([calls], [winner], "D", color=ACCENT, markersize=7, markeredgecolor="white", zorder=5)
+    _axes_of_curves(axes, [*curve.values(), *values, winner, *interval], sorted({calls, *curve}))
+    axes.set(xlabel="network calls (NFE)", ylabel=label)
+    return _uri(figure)
+
+
+def predictions(pairs: Sequence[tuple[float, float]], label: str) -> str:
+    """Return a figure of measured values over predicted ones, a point for each candidate, as a data URI."""
+    figure, axes = _empty(3.7)
+    axes.plot([x for x, _ in pairs], [y for _, y in pairs], "o", color=COLOURS[0], markersize=5, alpha=0.8)
+    positive = all(value > 0 for pair in pairs for value in pair)
+    if positive:
+        axes.set(xscale="log", yscale="log")
+        plain_ticks(axes.xaxis, axes.yaxis)
+    axes.grid(True, color=RULE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.set(xlabel="error predicted on Gaussian data", ylabel=label)
     return _uri(figure)
 
 
@@ -143,6 +187,7 @@ def grid_axis(grids: Mapping[str, Sequence[float | None]]) -> str:
             color=INK,
         )
     axes.set(xscale="log", xlabel="σ/α, from noise to data", xlim=(left, right), ylim=(len(grids) - 0.6, -0.8))
+    plain_ticks(axes.xaxis)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     return _uri(figure)

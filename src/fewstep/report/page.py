@@ -15,7 +15,7 @@ from fewstep.report.figures import curves, grid_axis
 from fewstep.report.mosaics import Mosaic, mosaic
 from fewstep.report.style import styles
 
-__all__ = ["comparison_page"]
+__all__ = ["comparison_page", "page_environment"]
 
 FEW = 8
 """The most lines that share one panel; more are drawn in a panel for each grid."""
@@ -34,16 +34,7 @@ def comparison_page(
     Raises:
         MissingPackageError: if jinja2, matplotlib or pillow is not installed.
     """
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError as error:
-        raise MissingPackageError("reports need jinja2: pip install 'fewstep[cli]'.") from error
-
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["digits"] = digits
+    environment = page_environment()
     rows, entries = table["rows"], entries_of(table["rows"])
     calls = sorted({row["nfe"] for row in rows})
     days = sorted({row["measured"] for row in rows})
@@ -66,6 +57,27 @@ def comparison_page(
         peers=any(entry.solver.startswith("diffusers:") for entry in entries),
         stochastic=any("error" not in row for row in rows) and any("error" in row for row in rows),
     )
+
+
+def page_environment() -> Any:
+    """Return the environment of the templates beside this file: what comes from outside is escaped.
+
+    Raises:
+        MissingPackageError: if jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ImportError as error:
+        raise MissingPackageError("reports need jinja2: pip install 'fewstep[cli]'.") from error
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["digits"] = digits
+    return environment
 
 
 def _metric(name: str, entries: list[Entry], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def generate(settings: GenerateSettings) -> None:
 
 def _generate(settings: GenerateSettings, asked: Asked, wanted: Sequence[int], worker: Workers) -> None:
     out, class_, texts = settings.out, settings.class_, read_prompts(settings.prompt, settings.prompts)
-    model = load_model(settings, settings.guidance, worker.device)
+    model = asked.guided(load_model(settings, settings.guidance, worker.device), settings.guidance)
     if settings.format_ == "png":
         check_pictures(model, "--format npz")
     sampler = asked.on(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,23 @@ class Asked:
         if isinstance(settings, RecipeSamplerSettings):
             recipe = None if settings.recipe is None else (load_recipe(settings.recipe, asked), settings.recipe)
             skip = None if settings.skip is None else named_skip(settings.skip)
+            if skip is None and recipe is not None and recipe[0].skip is not None:
+                skip = Profile.from_json(json.dumps(recipe[0].skip))
         return cls(settings.solver, settings.grid, steps, recipe, skip)
+
+    def guided(self, model: Model, guidance: float | str | None) -> Model:
+        """Return the model guided as the recipe says, unless another scale is given.
+
+        Args:
+            model: as it is loaded, with ``guidance`` if that is given.
+            guidance: the one that is asked for, or None.
+
+        Raises:
+            InputError: if the model cannot be guided so.
+        """
+        if self.recipe is None or guidance is not None:
+            return model
+        return model.guided(self.recipe[0].guidance)
 
     def on(self, model: Model) -> ChosenSampler:
         """Return the plan for a model.

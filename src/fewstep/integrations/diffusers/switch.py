@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -18,7 +19,8 @@ from fewstep import grids
 from fewstep.errors import InputError
 from fewstep.fingerprint import network_fingerprint, warn_if_other_fingerprint
 from fewstep.grids.spectral import check_spectrum
-from fewstep.guidance import checked_interval
+from fewstep.guidance import checked_interval, guidance_named
+from fewstep.guidance.words import GuidanceWords
 from fewstep.integrations.diffusers.formulation import EDMFormulation
 from fewstep.integrations.diffusers.guidance_interval import IntervalGuard
 from fewstep.integrations.diffusers.known_pipelines import branches_of, check_replaceable, needed_settings
@@ -41,7 +43,7 @@ PIPELINES = tuple(
     getattr(diffusers, name) for name in ("DiffusionPipeline", "ModularPipeline") if hasattr(diffusers, name)
 )
 NETWORKS = ("unet", "transformer", "transformer_2", "controlnet", "prior", "decoder")
-COUNT = "num_inference_steps"
+COUNT, GUIDANCE = "num_inference_steps", "guidance_scale"
 
 
 @dataclass
@@ -56,6 +58,7 @@ class _Enabled:
     interval: tuple[float, float] | None = None
     watch: Stopwatch | None = None
     guard: IntervalGuard | None = None
+    guidance_scale: float | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is pickled; what the last call did is not."""
@@ -89,7 +92,8 @@ def enable(
         skip: Skip-Tuning of the network: ρ of its deepest skip, settings, "bottom=0.7,top=0.95", a ``.json`` file, or
             a profile.
         recipe: a recipe of ``fs.calibrate`` or ``fewstep calibrate``, or its file, in place of ``solver`` and
-            ``grid``; of a book of recipes the one of ``steps``. Warns if it was calibrated on another network.
+            ``grid``; of a book of recipes the one of ``steps``. Warns if it was calibrated on another network. Its
+            guidance is that of calls that give none, its skip profile that of the network unless ``skip`` is given.
         guidance_interval: (low, high): the pipeline guides where low < σ/α ≤ high, and elsewhere evaluates the
             condition's branch alone: half of a batch, or one call instead of two (Kynkäänniemi et al.,
             arXiv 2404.07724). Not together with caches of the network's features.
@@ -113,9 +117,16 @@ def enable(
         if (solver, grid) != (None, None):
             raise InputError("a recipe decides solver and grid: leave them out.")
         recipe = _chosen(recipe, steps)
+        guidance = _guidance_of(recipe, base)
+        if guidance is not None and guidance.interval is not None and interval is None:
+            interval = guidance.interval
+            branches_of(pipe)
         scheduler = FewStepScheduler.from_recipe(recipe, config, **settings)
         _warn_if_other_model(pipe, scheduler, recipe)
-        return _put(pipe, scheduler, recipe.plan.nfe, skip, interval)
+        if skip is None and recipe.skip is not None:
+            skip = Profile.from_json(json.dumps(recipe.skip))
+        scale = None if guidance is None else guidance.scale
+        return _put(pipe, scheduler, recipe.plan.nfe, skip, interval, scale)
     given = None
     if grid is not None:
         given = None if isinstance(grid, str) and grid in PLACEMENTS else grids.read(grid, steps)
@@ -159,12 +170,30 @@ def _chosen(recipe: Recipe | RecipeBook | Path | str, steps: Any) -> Recipe:
     return found
 
 
+def _guidance_of(recipe: Recipe, base: type) -> GuidanceWords | None:
+    """Return the guidance that a recipe runs with; None: the pipeline's.
+
+    Raises:
+        InputError: if it has a rule, which pipelines do not.
+    """
+    if recipe.guidance is None or GUIDANCE not in inspect.signature(base.__call__).parameters:
+        return None
+    guidance = guidance_named(recipe.guidance)
+    if guidance.rule is not None or guidance.rescale:
+        raise InputError(
+            f"the recipe's guidance is {recipe.guidance!r}, and {base.__name__} guides itself: sample it by fewstep "
+            "generate --recipe."
+        )
+    return guidance
+
+
 def _put(
     pipe: DiffusionPipeline,
     scheduler: FewStepScheduler,
     steps: int | None,
     skip: float | str | Path | Profile | None,
     interval: tuple[float, float] | None,
+    guidance_scale: float | None = None,
 ) -> DiffusionPipeline:
     """Return ``pipe`` with the scheduler in it, its network tuned, and its calls watched."""
     skips = [] if skip is None else _tuned(pipe, skip, scheduler)
@@ -172,7 +201,7 @@ def _put(
     base: type = type(pipe)
     parts = [part for part in vars(pipe).values() if isinstance(part, DiffusionPipeline)]
     parts = [part for part in parts if getattr(part, "scheduler", None) is pipe.scheduler]
-    pipe._fewstep = _Enabled(pipe.scheduler, base, steps, skips, parts, interval)
+    pipe._fewstep = _Enabled(pipe.scheduler, base, steps, skips, parts, interval, guidance_scale=guidance_scale)
     for owner in (pipe, *parts):  # A combined pipeline's parts share its scheduler.
         owner.scheduler = scheduler
     pipe.__class__ = _watched(base)
@@ -277,6 +306,8 @@ def _watched(base: type) -> type:
         given = {*kwargs, *signature.bind_partial(self, *args, **kwargs).arguments}
         if state.steps is not None and COUNT not in given:
             kwargs[COUNT] = state.steps
+        if state.guidance_scale is not None and GUIDANCE not in given:
+            kwargs[GUIDANCE] = state.guidance_scale
         networks = _networks(self)
         with Stopwatch(networks) as state.watch, _guard(self, state, networks):
             return base.__call__(self, *args, **kwargs)

@@ -1,0 +1,206 @@
+"""``fs.tune`` against the full table of solvers and grids, on two real networks.
+
+    python -W ignore benchmarks/tune.py [--cache FOLDER] [--model NAME] [--report]
+
+The table is what ``fewstep compare`` measures: every deterministic solver on every grid at 6 network calls, each on
+the same 24 noises, with their solutions in 100 calls. The recipe of ``fs.tune(model, 6, budget=2000)`` is measured on
+these noises too, which its search has not seen. Network calls are one a sample; of the table those for the solutions
+are counted too, of the search all: its solutions, candidates, calibration and verdict.
+
+What was computed is kept, cell by cell, in --cache, and a run goes on where the last one stopped. --report writes the
+figures of all that is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import time
+from pathlib import Path
+
+import figures
+import numpy as np
+import time_steps
+import torch
+from torch import Tensor
+
+import fewstep as fs
+from fewstep.errors import InputError
+from fewstep.metrics.bootstrap import bootstrap_interval
+
+CALLS, BUDGET, NOISES, BATCH, EXACT = 6, 2000, 24, 24, 100
+FIRST = 7_000_000_000
+"""The first seed of the table's noises: none of the search."""
+SOLVERS = (
+    "ddim",
+    "heun",
+    "dpmpp:order=2",
+    "dpmpp:order=3",
+    "deis:order=2",
+    "deis:order=3",
+    "ipndm:order=2",
+    "ipndm:order=3",
+    "ipndm:order=4",
+    "unipc:order=2",
+    "unipc:order=3",
+    "unipc:order=2,variant=bh1",
+    "sa:predictor_order=2,corrector_order=2,few_step=true,tau=0.0",
+    "sa:predictor_order=3,corrector_order=3,few_step=true,tau=0.0",
+)
+GRIDS = (
+    "uniform_logsnr:end=zero",
+    "uniform_time:end=zero",
+    "quadratic_time:end=zero",
+    "karras:end=zero",
+    "early_end",
+    "optimized:end=zero",
+    "optimized:spectrum=latents,end=zero",
+    "optimized:error_power=1,end=zero",
+    "optimized:error_power=2,end=zero",
+)
+
+
+class Subject:
+    """A network, the noises of the table and their solutions."""
+
+    def __init__(self, name: str, cache: Path) -> None:
+        self.name, self.cache = name, cache / name
+        self.cache.mkdir(parents=True, exist_ok=True)
+        self.model = time_steps.MODELS[name]()
+        self.seeds = range(FIRST, FIRST + NOISES)
+        self.cond = None if self.model.num_classes is None else torch.arange(NOISES) % self.model.num_classes
+        self.opening: dict[int, Tensor] = {}
+        self.exact = self._solutions()
+
+    def drawn(self, plan: fs.Plan) -> Tensor:
+        """Return the samples of the table's noises; the call on x_T, which many cells share, is made once."""
+        made = []
+        for place in torch.arange(NOISES).split(BATCH):
+            first = int(place[0])
+            x_T = fs.initial_state(plan.grid, self.model.shape, self.seeds[first : first + len(place)])
+            cond = None if self.cond is None else self.cond[place]
+
+            def denoiser(x: Tensor, t: Tensor, *rest: Tensor, x_T: Tensor = x_T, first: int = first) -> Tensor:
+                if float(t) != self.model.process.t_max or not torch.equal(x, x_T):
+                    return self.model(x, t, *rest)
+                if first not in self.opening:
+                    self.opening[first] = self.model(x, t, *rest)
+                return self.opening[first]
+
+            made.append(fs.execute(plan, denoiser, x_T, cond=cond))
+        return torch.cat(made)
+
+    def errors(self, plan: fs.Plan) -> np.ndarray:
+        """Return the mean squared error of each noise, kept from run to run."""
+        file = self.cache / f"{hashlib.sha256(plan.to_json().encode()).hexdigest()[:24]}.npy"
+        if not file.exists():
+            np.save(file, (self.drawn(plan) - self.exact).double().square().flatten(1).mean(1).numpy())
+        return np.load(file)
+
+    def _solutions(self) -> Tensor:
+        file = self.cache / "exact.pt"
+        if not file.exists():
+            grid = fs.grids.uniform_logsnr(self.model.process, EXACT, end="zero")
+            torch.save(self.drawn(fs.UniPC(3, variant="exact").plan(grid)), file)
+        return torch.load(file)
+
+
+def cells(process: fs.processes.Process) -> dict[tuple[str, str], fs.Plan]:
+    """Return the plans of the table: those of 6 calls."""
+    found = {}
+    for word in SOLVERS:
+        solver = fs.solvers.named(word)
+        for grid in GRIDS:
+            for steps in range(CALLS, 0, -1):
+                try:
+                    plan = solver.plan(fs.grids.named(grid, process, steps, solver=solver))
+                except InputError:
+                    break
+                if plan.nfe <= CALLS:
+                    if plan.nfe == CALLS:
+                        found[word, grid] = plan
+                    break
+    return found
+
+
+def rmse(squared: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Return the root of the mean."""
+    return np.sqrt(squared.mean(axis))
+
+
+def measured(subject: Subject) -> dict[str, object]:
+    """Return the figures of one network."""
+    began = time.perf_counter()
+    found = fs.tune(subject.model, CALLS, budget=BUDGET, folder=subject.cache / "search")
+    print(subject.name, found, f"{time.perf_counter() - began:.0f} s", flush=True)
+    tuned = subject.errors(found.recipe.plan)
+    print(subject.name, "tuned", float(rmse(tuned)), flush=True)
+    table = {}
+    for key, plan in cells(subject.model.process).items():
+        table[key] = subject.errors(plan)
+        print(subject.name, *key, float(rmse(table[key])), flush=True)
+    order = sorted(table, key=lambda key: float(rmse(table[key])))
+    best = table[order[0]]
+
+    def ratio(one: np.ndarray, other: np.ndarray, axis: int) -> np.ndarray:
+        return rmse(one, axis) / rmse(other, axis)
+
+    low, high = bootstrap_interval(ratio, best, tuned, draws=2000)
+    verdict = found.verdict
+    return {
+        "recipe": found.winner.name if verdict.better else found.default.name,
+        "tuned": float(rmse(tuned)),
+        "best": [[*key, float(rmse(table[key]))] for key in order[:3]],
+        "median": float(np.median([rmse(errors) for errors in table.values()])),
+        "gain": [float(rmse(best) / rmse(tuned)), low, high],
+        "cells": len(table),
+        "table_calls": NOISES * (EXACT + CALLS * len(table)),
+        "calls": found.calls,
+        "verdict": [verdict.default, verdict.gain.value, verdict.gain.low, verdict.gain.high],
+        "equal_calls": [verdict.equal_calls, verdict.equal_low, verdict.equal_high, verdict.most],
+    }
+
+
+def report() -> str:
+    """Return the table of the figures."""
+    rows = figures.read("tune")
+    lines = ["| model | | error | network calls |", "|---|---|---:|---:|"]
+    for name, row in rows.items():
+        solver, grid, error = row["best"][0]
+        lines.append(
+            f"| {name} | best of {row['cells']} cells: {solver} on {grid} | {error:.4f} | {row['table_calls']} |"
+        )
+        lines.append(f"| | **tuned**: {row['recipe']} | **{row['tuned']:.4f}** | **{row['calls']}** |")
+    lines.append("")
+    for name, row in rows.items():
+        gain, low, high = row["gain"]
+        default, better, better_low, better_high = row["verdict"]
+        calls = row["equal_calls"][0]
+        worth = f"more than {row['equal_calls'][3]}" if calls is None else f"{calls:.1f}"
+        lines.append(
+            f"- {name}: the error is {gain:.2f} times lower than the best cell's (95 %: {low:.2f} to {high:.2f}), in "
+            f"{100 * row['calls'] / row['table_calls']:.1f} % of the table's calls. The search's own verdict: "
+            f"{better:.2f} times lower (95 %: {better_low:.2f} to {better_high:.2f}) than {default} in 6 calls, which "
+            f"needs {worth} calls to be as good."
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, and write the figures down."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cache", type=Path, default=Path("build/tune"))
+    parser.add_argument("--model", choices=list(time_steps.MODELS))
+    parser.add_argument("--report", action="store_true")
+    chosen = parser.parse_args()
+    rows = figures.read("tune")
+    for name in time_steps.available() if chosen.model is None else [chosen.model]:
+        rows[name] = measured(Subject(name, chosen.cache))
+        if chosen.report:
+            figures.write("tune", {key: rows[key] for key in time_steps.MODELS if key in rows})
+    if chosen.report:
+        print(report())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,252 @@
+"""The journal of a search in an optuna study: what was measured, by which of several processes, and what is in work."""
+
+from __future__ import annotations
+
+import base64
+import os
+import socket
+import threading
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fewstep.errors import InputError, MissingPackageError
+
+__all__ = ["Journal", "Measured", "Task"]
+
+BEAT, GRACE = 5, 30
+"""Seconds between signs of life of a measurement, and seconds of silence after which it is taken over."""
+PAUSE = 0.2
+"""Seconds between looks at what other processes are at."""
+PIECE = 30_000
+"""Characters of a text in one attribute: some databases hold no more than 65535 bytes."""
+WAIT = 60
+"""Seconds that a write waits for a SQLite file in use."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a task found.
+
+    Attributes:
+        rows: of the noises, float32 [n, d].
+        calls: the network calls that it cost.
+        text: what else there is, such as a recipe.
+        value: what the journal shows of it.
+    """
+
+    rows: np.ndarray = field(default_factory=lambda: np.zeros((0, 1), np.float32))
+    calls: int = 0
+    text: str = ""
+    value: float = 0.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """Something to measure once.
+
+    Attributes:
+        key: what it is: tasks of one key are one task.
+        words: the same for readers of the journal.
+        measure: what finds it out.
+    """
+
+    key: str
+    words: Mapping[str, str]
+    measure: Callable[[], Measured]
+
+
+class Journal:
+    """Tasks and their results in an optuna study, each measured once, however many processes share the storage.
+
+    A process writes that it is at a task, and then looks whether another one wrote so before it: writes are in an
+    order that all see. Signs of life let the others take over what a killed process leaves.
+
+    Args:
+        url: of the database, as SQLAlchemy writes it: "sqlite:///file", "postgresql://…"; None: in memory alone.
+        name: of the study: what belongs to another search has another name.
+
+    Raises:
+        InputError: if the storage cannot be reached.
+        MissingPackageError: if optuna is not installed.
+    """
+
+    def __init__(self, url: str | None, name: str) -> None:
+        try:
+            import optuna
+        except ImportError as error:
+            raise MissingPackageError("tuning needs optuna: pip install 'fewstep[tune]'.") from error
+        self._optuna = optuna
+        self.process = f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex}"
+        connect = {"connect_args": {"timeout": WAIT}} if url and url.startswith("sqlite") else {}
+        level = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # That signs of life may change one day.
+                self._storage: Any = (
+                    optuna.storages.InMemoryStorage()
+                    if url is None
+                    else optuna.storages.RDBStorage(
+                        url, engine_kwargs=connect, heartbeat_interval=BEAT, grace_period=GRACE
+                    )
+                )
+            self._study = optuna.create_study(storage=self._storage, study_name=name, load_if_exists=True)
+        except Exception as error:  # Drivers and databases refuse by exceptions of their own.
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(f"the storage {_without_password(url or '')!r} cannot be used: {reason[:300]}") from error
+        finally:
+            optuna.logging.set_verbosity(level)
+        self._read: dict[int, Measured] = {}
+
+    @property
+    def measured(self) -> dict[str, Measured]:
+        """All results by the keys of their tasks."""
+        return {
+            trial.user_attrs["key"]: self._result(trial)
+            for trial in self._trials()
+            if trial.state == self._optuna.trial.TrialState.COMPLETE
+        }
+
+    def run(self, tasks: Sequence[Task], done: Callable[[int], None] = lambda count: None) -> list[Measured]:
+        """Return the results of ``tasks``: those that are there, those made here, and those that others make meanwhile.
+
+        Args:
+            tasks: in the order in which they are begun.
+            done: told how many there are results of.
+        """
+        while True:
+            there = self.measured
+            done(sum(task.key in there for task in tasks))
+            missing = [task for task in tasks if task.key not in there]
+            if not missing:
+                return [there[task.key] for task in tasks]
+            taken = self._in_work()
+            free = next((task for task in missing if task.key not in taken), None)
+            if free is None:
+                time.sleep(PAUSE)
+            else:
+                self._try(free)
+
+    def _try(self, task: Task) -> None:
+        """Measure a task, unless another process is found to have begun it before."""
+        state = self._optuna.trial.TrialState
+        claim = uuid.uuid4().hex
+        attributes = {"key": task.key, "claim": claim, "process": self.process, **task.words}
+        self._study.add_trial(self._optuna.trial.create_trial(state=state.RUNNING, user_attrs=attributes))
+        mine = next(trial for trial in self._trials() if trial.user_attrs.get("claim") == claim)
+        self._beat(mine._trial_id)
+        before = [trial for trial in self._trials() if trial._trial_id < mine._trial_id]
+        if any(
+            trial.user_attrs.get("key") == task.key and trial.state in (state.RUNNING, state.COMPLETE)
+            for trial in before
+        ):
+            self._study.tell(mine.number, state=state.FAIL)
+            return
+        try:
+            with self._alive(mine._trial_id):
+                found = task.measure()
+        except BaseException:
+            self._study.tell(mine.number, state=state.FAIL)
+            raise
+        kept = {"rows": _written(found.rows), "text": found.text}
+        for name, text in kept.items():
+            for place in range(0, len(text), PIECE):
+                self._storage.set_trial_user_attr(
+                    mine._trial_id, f"{name} {place // PIECE}", text[place : place + PIECE]
+                )
+        self._storage.set_trial_user_attr(mine._trial_id, "calls", found.calls)
+        self._study.tell(mine.number, found.value, skip_if_finished=True)
+
+    def _beat(self, trial_id: int) -> None:
+        if hasattr(self._storage, "record_heartbeat"):
+            self._storage.record_heartbeat(trial_id)
+
+    @contextmanager
+    def _alive(self, trial_id: int) -> Iterator[None]:
+        """Give signs of life from a thread."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(BEAT):
+                self._beat(trial_id)
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _in_work(self) -> set[str]:
+        """Return the keys of tasks that live processes are at; those of dead ones are given up."""
+        state = self._optuna.trial.TrialState
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # That it may change one day.
+            self._optuna.storages.fail_stale_trials(self._study)
+        found = set()
+        for trial in self._trials():
+            if trial.state != state.RUNNING:
+                continue
+            if self._is_dead(trial.user_attrs.get("process", "")):
+                self._study.tell(trial.number, state=state.FAIL, skip_if_finished=True)
+            else:
+                found.add(trial.user_attrs.get("key", ""))
+        return found
+
+    def _is_dead(self, process: str) -> bool:
+        """Whether a process of this machine is gone; of others signs of life tell."""
+        host, _, rest = process.partition(" ")
+        number = rest.partition(" ")[0]
+        if host != socket.gethostname() or not number.isdigit() or os.name != "posix":
+            return False
+        if int(number) == os.getpid():
+            return process != self.process
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def _trials(self) -> list[Any]:
+        return self._study.get_trials(deepcopy=False)
+
+    def _result(self, trial: Any) -> Measured:
+        if trial._trial_id not in self._read:
+            held = trial.user_attrs
+            self._read[trial._trial_id] = Measured(
+                _array(_joined(held, "rows")), int(held["calls"]), _joined(held, "text"), trial.value
+            )
+        return self._read[trial._trial_id]
+
+
+def _written(rows: np.ndarray) -> str:
+    rows = np.ascontiguousarray(rows, "<f4")
+    return f"{rows.shape[1]} {base64.b64encode(rows.tobytes()).decode('ascii')}"
+
+
+def _array(text: str) -> np.ndarray:
+    width, _, data = text.partition(" ")
+    return np.frombuffer(base64.b64decode(data), "<f4").astype(np.float32).reshape(-1, int(width))
+
+
+def _joined(attributes: Mapping[str, Any], name: str) -> str:
+    pieces, place = [], 0
+    while f"{name} {place}" in attributes:
+        pieces.append(attributes[f"{name} {place}"])
+        place += 1
+    return "".join(pieces)
+
+
+def _without_password(url: str) -> str:
+    scheme, there, rest = url.partition("://")
+    return f"{scheme}{there}{rest.rpartition('@')[2]}" if there else url
