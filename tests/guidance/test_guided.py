@@ -33,30 +33,6 @@ def test_guidance_is_its_formula(scale, batched):
     assert torch.equal(guided(x, T), null)
 
 
-@pytest.mark.parametrize("batched", [True, False])
-def test_outside_of_its_interval_the_scale_is_one(batched):
-    inner = conditional()
-    x, labels = torch.zeros(2, 2), torch.tensor([0, 1])
-    guided = ClassifierFree(inner, 2.5, NULL, batched=batched)
-    for t in (0.05, 0.5, 0.95):
-        ratio = float(inner.process.sigma(t) / inner.process.alpha(t))
-        time = torch.tensor(t)
-        for interval, inside in (
-            ((0.0, ratio - 0.01), False),
-            ((ratio - 0.01, 1e9), True),
-            ((ratio + 0.01, 1e9), False),
-        ):
-            within = ClassifierFree(inner, 2.5, NULL, batched=batched, interval=interval)
-            expected = guided(x, time, labels) if inside else inner(x, time, labels)
-            torch.testing.assert_close(within(x, time, labels), expected)
-
-
-@pytest.mark.parametrize("interval", [(1.0, 0.5), (-1.0, 2.0), (1.0,), "all", (float("nan"), 1.0)])
-def test_an_interval_that_is_none(interval):
-    with pytest.raises(InputError, match="interval is .*: give \\(low, high\\) in σ/α"):
-        ClassifierFree(conditional(), 2.0, NULL, interval=interval)
-
-
 def test_one_batched_call_or_two():
     labels = torch.tensor([0, 1])
     for batched, wanted in ((True, [4]), (False, [2, 2])):
