@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fewstep.processes import Process, RectifiedFlow
+from fewstep.processes.spec import parse
 
-__all__ = ["STEPS", "Recommendation", "optimized_for", "recommended"]
+__all__ = ["STEPS", "Recommendation", "bound_for", "optimized_for", "recommended"]
 
 STEPS = 8
 """The default number of steps."""
@@ -51,3 +52,17 @@ def recommended(
 def optimized_for(*, latent: bool, video: bool = False) -> str:
     """Return the words of the grid that is optimised for the spectrum of a model's data."""
     return f"optimized:spectrum={'video' if video else 'latents'},floor=0.0045" if latent else "optimized"
+
+
+def bound_for(grid: str, *, latent: bool) -> str:
+    """Return the words of a grid, those of the published bound with p by the space that the model works in.
+
+    "optimized:objective=bound" has p = 2 for latents and 1 for pixels (Xue et al., arXiv 2402.17376, section 4), where
+    it does not say one. All else is returned as it is. Its search starts at both of that paper's grids, uniform in λ
+    and in t, for either space.
+    """
+    name, settings = parse(grid)
+    by_bound = settings.get("objective") == "bound" or "method" in settings
+    if name != "optimized" or not by_bound or "error_power" in settings:
+        return grid
+    return f"{grid},error_power={2 if latent else 1}"

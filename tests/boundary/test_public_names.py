@@ -71,6 +71,7 @@ GOOD: dict[str, Callable[[], Any]] = {
     "make": lambda: fs.grids.karras,
     "message": lambda: "x",
     "module": lambda: "conv",
+    "orders": lambda: [1] * GRID.steps,
     "path": lambda: "no-such-file.json",
     "name": lambda: "x",
     "network": Net,

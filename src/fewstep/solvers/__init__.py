@@ -9,6 +9,7 @@ from fewstep.solvers.deis import DEIS
 from fewstep.solvers.dpmpp import DPMSolverPP
 from fewstep.solvers.ipndm import IPNDM
 from fewstep.solvers.multistep import MultistepSolver, Schedule
+from fewstep.solvers.ordered import Ordered, optimized_orders
 from fewstep.solvers.registry import named, spelled
 from fewstep.solvers.sa import SASolver
 from fewstep.solvers.single import DDIM, Euler, Heun
@@ -23,11 +24,13 @@ __all__ = [
     "IPNDM",
     "MultistepSolver",
     "NAMES",
+    "Ordered",
     "SASolver",
     "Schedule",
     "Solver",
     "UniPC",
     "named",
+    "optimized_orders",
     "spelled",
     "tau",
 ]

@@ -15,7 +15,7 @@ from fewstep.guidance import evaluations
 from fewstep.models.model import Model
 from fewstep.plan import Plan
 from fewstep.recipe import Recipe, load_recipe
-from fewstep.recommended import STEPS, recommended
+from fewstep.recommended import STEPS, bound_for, recommended
 from fewstep.skip import Profile
 from fewstep.skip import named as named_skip
 from fewstep.solvers import Solver
@@ -129,5 +129,7 @@ class Asked:
 
     def words(self, model: Model) -> dict[str, Any]:
         """Return solver, grid and steps: those asked for, else those recommended for the model."""
-        rule = recommended(model.denoiser.process, self.steps, latent=model.decode is not None)
-        return {"solver": self.solver or rule.solver, "grid": self.grid or rule.grid, "steps": self.steps}
+        latent = model.decode is not None
+        rule = recommended(model.denoiser.process, self.steps, latent=latent)
+        grid = bound_for(self.grid or rule.grid, latent=latent)
+        return {"solver": self.solver or rule.solver, "grid": grid, "steps": self.steps}

@@ -14,10 +14,15 @@ from fewstep.integrations.diffusers.origin import config_of
 from fewstep.integrations.diffusers.scheduler import FewStepScheduler
 from fewstep.processes.spec import parse
 
-__all__ = ["recommended"]
+__all__ = ["is_latent", "recommended"]
 
 DECODERS = ("vae", "vqvae", "movq", "vqgan")
 """The names of decoders, one of which a pipeline over latents has."""
+
+
+def is_latent(pipe: DiffusionPipeline) -> bool:
+    """Return whether a pipeline works on latents of an autoencoder."""
+    return any(getattr(pipe, name, None) is not None for name in DECODERS)
 
 
 def recommended(scheduler: SchedulerMixin, pipe: DiffusionPipeline, steps: int | None = None) -> dict[str, Any]:
@@ -31,7 +36,7 @@ def recommended(scheduler: SchedulerMixin, pipe: DiffusionPipeline, steps: int |
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         formulation = FewStepScheduler.from_config(config_of(scheduler)).formulation
-    latent = any(getattr(pipe, name, None) is not None for name in DECODERS)
+    latent = is_latent(pipe)
     video = "num_frames" in inspect.signature(type(pipe).__call__).parameters
     choice = rule.recommended(formulation.process, steps, latent=latent, video=video)
     solver, of_solver = parse(choice.solver)

@@ -28,10 +28,11 @@ from fewstep.integrations.diffusers.last_call import Summary
 from fewstep.integrations.diffusers.origin import config_of
 from fewstep.integrations.diffusers.placement import PLACEMENTS
 from fewstep.integrations.diffusers.recipe import agree
-from fewstep.integrations.diffusers.recommended import recommended
+from fewstep.integrations.diffusers.recommended import is_latent, recommended
 from fewstep.integrations.diffusers.scheduler import FewStepScheduler
 from fewstep.integrations.diffusers.stopwatch import Stopwatch
 from fewstep.recipe import Recipe, RecipeBook, load_recipe
+from fewstep.recommended import bound_for
 from fewstep.skip import Profile, Tuned, tuned
 from fewstep.skip import named as named_profile
 from fewstep.solvers import Solver, spelled
@@ -131,7 +132,8 @@ def enable(
     if grid is not None:
         given = None if isinstance(grid, str) and grid in PLACEMENTS else grids.read(grid, steps)
         check_spectrum(grid, _channels(pipe))
-        settings["grid"] = grid if given is None else given.times.tolist()
+        named = bound_for(grid, latent=is_latent(pipe)) if isinstance(grid, str) else grid
+        settings["grid"] = named if given is None else given.times.tolist()
         steps = steps if given is None else given.steps
     if solver is not None:
         settings["solver"] = spelled(solver)
