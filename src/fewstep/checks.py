@@ -11,9 +11,10 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from fewstep.errors import InputError, unknown_name
+from fewstep.errors import InputError, reason_of, unknown_name
 
 __all__ = [
     "as_integer",
@@ -22,7 +23,12 @@ __all__ = [
     "as_word",
     "check_callback",
     "checked_shape",
+    "device",
+    "floating",
     "flag",
+    "function",
+    "instance",
+    "levels",
     "real",
     "shown",
     "tensor",
@@ -136,15 +142,82 @@ def flag(name: str, value: Any) -> bool:
 
 
 def tensor(name: str, value: Any, hint: str) -> Tensor:
-    """Return ``value`` if it is a tensor of floating-point numbers with a batch.
+    """Return ``value`` if it is a tensor of floating-point numbers with a batch, and not on the meta device.
 
     Raises:
         InputError: if it is not; ``hint`` says what to give.
     """
-    if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim < 1:
+    if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim < 1 or value.is_meta:
         what = f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else shown(value)
         raise InputError(f"{name} is {what}: {hint}.")
     return value
+
+
+def instance(kind: type, name: str, value: Any, hint: str) -> Any:
+    """Return ``value`` if it is an object of ``kind``.
+
+    Raises:
+        InputError: if it is not; ``hint`` says what to give.
+    """
+    if not isinstance(value, kind):
+        raise InputError(f"{name} is {shown(value)}: {hint}.")
+    return value
+
+
+def function(name: str, value: Any, hint: str) -> Any:
+    """Return ``value`` if it can be called.
+
+    Raises:
+        InputError: if it cannot; ``hint`` says what to give.
+    """
+    if not callable(value):
+        raise InputError(f"{name} is {shown(value)}: {hint}.")
+    return value
+
+
+def device(name: str, value: Any, *, meta: bool = False) -> torch.device:
+    """Return ``value`` as a device that is here and holds numbers; ``meta`` lets the one through that holds none.
+
+    Raises:
+        InputError: if it is none; it says what torch says.
+    """
+    if not isinstance(value, (str, torch.device)):
+        raise InputError(f"{name} is {shown(value)}: write cpu, or cuda on a GPU.")
+    try:
+        made = torch.device(value)
+        torch.empty(0, device=made)
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
+        reason = reason_of(error).rstrip(".")
+        raise InputError(f"{name} is {shown(str(value))}: {reason}; write cpu, or cuda on a GPU.") from error
+    if made.type == "meta" and not meta:
+        raise InputError(f"{name} is 'meta', which holds no numbers: write cpu, or cuda on a GPU.")
+    return made
+
+
+def floating(name: str, value: Any) -> torch.dtype:
+    """Return ``value`` if it is a type of real floating-point numbers.
+
+    Raises:
+        InputError: if it is not.
+    """
+    if not isinstance(value, torch.dtype) or not value.is_floating_point:
+        raise InputError(f"{name} is {shown(value)}: give torch.float32, or another type of real numbers.")
+    return value
+
+
+def levels(name: str, values: Any) -> tuple[float, ...]:
+    """Return noise levels σ/α as finite floats above 0.
+
+    Raises:
+        InputError: if they are no sequence of such numbers.
+    """
+    if isinstance(values, (str, bytes, dict)):
+        raise InputError(f"{name} is {shown(values)}: give noise levels σ/α, such as (0.5, 1.0).")
+    try:
+        each = list(values)
+    except (TypeError, RuntimeError, NotImplementedError) as error:
+        raise InputError(f"{name} is {shown(values)}: give noise levels σ/α, such as (0.5, 1.0).") from error
+    return tuple(real("a noise level σ/α", one, 0.0, above=True) for one in each)
 
 
 def check_callback(name: str, value: Any) -> None:

@@ -6,6 +6,7 @@ otherwise is read off its name in ``GOOD``.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import signal
 import types
@@ -14,12 +15,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
 
 import fewstep as fs
 from fewstep.errors import FewstepError
+from fewstep.integrations.diffusers import FewStepScheduler
+from fewstep.models.model import Model
 
 LIMIT = 10
 """Seconds that a call may take."""
@@ -36,6 +40,33 @@ class Net(torch.nn.Module):
 
 
 MODEL = fs.Denoiser(Net(), PROCESS, shape=(1, 8, 8), num_classes=3)
+
+
+class Constant(fs.skip_analysis.Objective):
+    """The same for every setting."""
+
+    def rows(self, seeds):
+        return torch.ones(len(seeds))
+
+    def value(self, rows):
+        return float(rows.mean())
+
+
+def real_data():
+    return fs.skip_analysis.RealData(fs.Denoiser(skips(), PROCESS, "x0", shape=(1, 8, 8)), X)
+
+
+def skips():
+    """A network with skip connections."""
+    kinds = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    return diffusers.UNet2DModel(
+        8, 1, 1, layers_per_block=1, block_out_channels=(8, 8), norm_num_groups=4, add_attention=False, **kinds
+    ).eval()
+
+
+def pipeline():
+    return diffusers.DDPMPipeline(skips(), diffusers.DDPMScheduler())
+
 
 LISTS = [[], [1], [float("nan")], ["x"], [None], [[1], [2, 3]], [10**400], range(3), iter([1, 2]), np.array([1.5]), {1}]
 TENSORS = [torch.tensor(float("nan")), torch.empty(0), torch.empty(2, device="meta"), torch.tensor([1 + 1j]), torch.ones(3, 2)]  # fmt: skip  # noqa: E501
@@ -101,15 +132,78 @@ GOOD: dict[str, Callable[[], Any]] = {
     "x_t": lambda: X.clone(),
 }
 """A good value of each required argument, by name."""
+OTHERWISE: dict[str, Callable[[], Any]] = {
+    "Extractor.name": lambda: "x",
+    "Extractor.network": lambda: lambda images: images.flatten(1),
+    "Frechet.features": lambda: lambda images: images.flatten(1),
+    "Frechet.model": lambda: Model(MODEL),
+    "FeatureLoss.data": lambda: real_data(),
+    "FeatureLoss.features": lambda: lambda images: images.flatten(1),
+    "denoising_losses.data": lambda: real_data(),
+    "diagnose.data": lambda: real_data(),
+    "diagnose.profile": lambda: fs.skip.Profile(0.8),
+    "features.name": lambda: "fashion-mnist",
+    "frechet_distance.one": lambda: X[:, 0, 0],
+    "frechet_distance.other": lambda: X[:, 0, 0],
+    "from_uint8.images": lambda: np.zeros((2, 4, 4, 3), np.uint8),
+    "get_sigmas.n": lambda: 4,
+    "golden_section.function": lambda: lambda x: x**2,
+    "golden_section.points": lambda: 4,
+    "golden_section.within": lambda: (0.0, 1.0),
+    "invert.data": lambda: real_data(),
+    "levels": lambda: (0.5, 1.0),
+    "load.name": lambda: "fashion-mnist",
+    "model.name": lambda: "fashion-mnist",
+    "moments_of.features": lambda: X[:, 0, 0],
+    "noise_statistics.noise": lambda: X,
+    "norm_ratios.data": lambda: real_data(),
+    "reference": lambda: fs.metrics.moments_of(torch.randn(300, 64, generator=torch.Generator().manual_seed(0))),
+    "run.model": lambda: lambda x, sigma: 0.3 * x,
+    "run.plan": lambda: fs.UniPC(2).plan(fs.grids.karras(fs.processes.EDM(), 3)),
+    "in_sigma.plan": lambda: PLAN,
+    "sample.model": lambda: lambda x, sigma: 0.3 * x,
+    "sample.sigmas": lambda: torch.tensor([10.0, 1.0, 0.1, 0.0]),
+    "planned.sigmas": lambda: torch.tensor([10.0, 1.0, 0.1, 0.0]),
+    "planned.process": lambda: fs.processes.EDM(),
+    "search.denoiser": lambda: fs.Denoiser(skips(), PROCESS, "x0", shape=(1, 8, 8)),
+    "search.objective": lambda: Constant(),
+    "to_uint8.images": lambda: X,
+    "RealData.x_0": lambda: X,
+    "update.batch": lambda: X[:, 0, 0],
+    "__call__.images": lambda: X,
+    "set_timesteps.num_inference_steps": lambda: 4,
+    "model_output": lambda: X.clone(),
+    "timestep": lambda: 999.0,
+    "timesteps": lambda: torch.tensor([500]),
+    "original_samples": lambda: X,
+    "noise": lambda: X,
+    "begin_index": lambda: 1,
+    "step.sample": lambda: X.clone(),
+    "scale_model_input.sample": lambda: X.clone(),
+    "hash": lambda: "0",
+    "pipe": lambda: pipeline(),
+}
+"""Good values by function and argument, where ``GOOD`` has another one of that name or none."""
 QUICK = {"num": 8, "reference_steps": 6, "objective": "local"}
 """What keeps a call short, where it is an argument."""
-HEAVY = ("calibrate", "optimized", "invert", "sample", "execute")
+HEAVY = ("calibrate", "optimized", "invert", "sample", "execute", "denoising_losses", "diagnose", "search")
 """Calls whose arguments each get a part of the bad values, which all of them together cover."""
-ELSEWHERE = ("fewstep.integrations", "fewstep.metrics", "fewstep.models", "fewstep.zoo", "fewstep.skip_analysis", "fewstep.tuning", "fewstep.errors")  # fmt: skip  # noqa: E501
-"""Modules with boundaries of their own: files, pipelines and images, tested beside this file."""
-LEFT_OUT = {"fewstep.grids.registered", "fewstep.disable", "fewstep.enable", "fewstep.summary", "fewstep.doctor", "fewstep.tune"}  # fmt: skip  # noqa: E501
-"""A decorator, what takes a diffusers pipeline, and what runs for seconds: tests/tuning has its mistakes."""
-HANDED_OUT = {"fewstep.tau.GridPoint", "fewstep.skip.Skip", "fewstep.skip.Tuned", "fewstep.solvers.Schedule"}
+ELSEWHERE = ("fewstep.integrations.comfyui", "fewstep.tuning", "fewstep.errors")
+"""What needs ComfyUI, what runs for seconds (tests/tuning has its mistakes), and exceptions."""
+THEIRS = ("callback", "extra_args", "function", "model", "progress")
+"""Functions of other people, and what is handed to them: what they raise is theirs."""
+LEFT_OUT = {"fewstep.grids.registered", "fewstep.tune"}
+"""A decorator, and what runs for seconds."""
+HANDED_OUT = {
+    "fewstep.tau.GridPoint",
+    "fewstep.skip.Skip",
+    "fewstep.skip.Tuned",
+    "fewstep.solvers.Schedule",
+    *(f"fewstep.skip_analysis.{name}" for name in ("Change", "Check", "Diagnosis", "Losses", "NoiseStatistics",
+      "NormRatios", "SearchPoint", "SearchResult")),
+    "fewstep.models.PipelineDenoiser",
+    *(f"fewstep.integrations.diffusers.{name}" for name in ("Diagnosis", "SchedulerMixin", "Summary")),
+}  # fmt: skip
 """Classes whose objects fewstep makes."""
 HOOKS = {"correct", "of", "predict", "schedule", "table", "save", "load", "mro"}
 """What a subclass fills in and fewstep calls, and what files are tested for elsewhere."""
@@ -153,15 +247,42 @@ def arguments(function: Any) -> dict[str, inspect.Parameter]:
 def good_call(name: str, function: Any) -> dict[str, Any]:
     """Return keywords with which the function does what it should."""
     needed = [p.name for p in arguments(function).values() if p.default is inspect.Parameter.empty]
-    missing = [one for one in needed if one not in GOOD]
+    known = {**GOOD, **{key: value for key, value in OTHERWISE.items() if "." not in key}}
+    leaf = name.rpartition(".")[2]
+    known |= {key.partition(".")[2]: value for key, value in OTHERWISE.items() if key.startswith(f"{leaf}.")}
+    missing = [one for one in needed if one not in known]
     assert not missing, f"{name} is new: give a good value of {missing} in GOOD"
-    made = {one: GOOD[one]() for one in needed}
+    made = {one: known[one]() for one in needed}
     return made | {one: value for one, value in QUICK.items() if one in arguments(function) and one not in made}
+
+
+KINDS = (
+    fs.Solver, fs.DataPredictor, fs.processes.Process, fs.TimeGrid, fs.Plan, fs.metrics.Moments, fs.metrics.Extractor,
+    FewStepScheduler,
+)  # fmt: skip
+
+
+def fresh_scheduler(key: str) -> Callable[..., Any]:
+    """Return a method of a scheduler that has not been used."""
+
+    @functools.wraps(getattr(FewStepScheduler, key))
+    def method(**keywords: Any) -> Any:
+        scheduler = FewStepScheduler()
+        scheduler.set_timesteps(4)
+        return getattr(scheduler, key)(**keywords)
+
+    signature = inspect.signature(getattr(FewStepScheduler, key))
+    method.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])
+    return method
 
 
 def methods(name: str, kind: type) -> Iterator[tuple[str, Any]]:
     """Yield the public methods of an object of a public class."""
-    if inspect.isabstract(kind) or not issubclass(kind, (fs.Solver, fs.DataPredictor, fs.processes.Process, fs.TimeGrid, fs.Plan)):  # fmt: skip  # noqa: E501
+    if inspect.isabstract(kind) or not issubclass(kind, KINDS):
+        return
+    if kind is FewStepScheduler:
+        for key in ("set_timesteps", "step", "add_noise", "scale_model_input", "set_begin_index"):
+            yield f"{name}().{key}", fresh_scheduler(key)
         return
     made = kind(**good_call(name, kind))
     if isinstance(made, torch.nn.Module):
@@ -177,7 +298,9 @@ def attempt(name: str, function: Any, keywords: dict[str, Any], what: str) -> st
     try:
         with soon(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            function(**keywords)
+            made = function(**keywords)
+            if hasattr(made, "set_timesteps"):
+                made.set_timesteps(4)  # What a scheduler makes of its settings.
     except FewstepError as error:
         if "\n" in str(error) or len(str(error)) > 1000 or not str(error):
             return f"{what}: the message is {str(error)[:200]!r}"
@@ -201,6 +324,8 @@ def contract(name: str, function: Any) -> list[str]:
         if name.rpartition(".")[2] in HEAVY:
             values = values[place % 4 :: 4]
         for value in values:
+            if argument in THEIRS and (callable(value) or isinstance(value, dict)):
+                continue
             keywords = good_call(name, function) | {argument: value}
             wrong.append(attempt(name, function, keywords, f"{name}({argument}={shown(value)})"))
     return [one for one in wrong if one is not None]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep import grids, solvers
+from fewstep import checks, grids, solvers
 from fewstep.errors import InputError, MissingPackageError
 from fewstep.executor import Generators, NoiseSampler, execute
 from fewstep.inversion import NoisePredictor, TowardsNoise, inversion_plan
@@ -68,7 +68,9 @@ def sample(
             sigmas or a process that has no such coordinates.
         NonFiniteStateError: if a state stops being finite.
     """
-    levels = torch.as_tensor(sigmas)
+    levels = _levels(sigmas)
+    checks.function("model", model, "give one of k-diffusion's wrappers, called as model(x, sigma)")
+    checks.tensor("x", x, "give the state at the first sigma as a tensor [n, …]")
     if levels.numel() < 2:
         return x
     if isinstance(solver, Plan):
@@ -118,15 +120,20 @@ def get_sigmas(
     Raises:
         InputError: for a name or setting that is not known, or a process without an end at 0.
     """
+    place, kind = checks.device("device", device), checks.floating("dtype", dtype)
     if process is None:
-        process = EDM(float(sigma_min), float(sigma_max))
+        process = EDM(
+            checks.real("sigma_min", sigma_min, 0.0, above=True), checks.real("sigma_max", sigma_max, 0.0, above=True)
+        )
     chosen = solvers.named(solver) if isinstance(solver, str) else solver
     made = grids.named(grid, process, n, "zero", solver=chosen)
-    return sigmas_of(made).to(device=device, dtype=dtype)
+    return sigmas_of(made).to(device=place, dtype=kind)
 
 
 def sigmas_of(grid: TimeGrid | Plan) -> Tensor:
     """Return the sigmas of a grid's or plan's times, float64 [N + 1]: σ/α, but t for a flow."""
+    if not isinstance(grid, (TimeGrid, Plan)):
+        raise InputError(f"grid is {checks.shown(grid)}: give an fs.TimeGrid or a Plan.")
     process, times = grid.process, grid.times
     if isinstance(process, RectifiedFlow):
         return times.clone()
@@ -144,7 +151,7 @@ def in_sigma(plan: Plan) -> Plan:
     Raises:
         InputError: if the plan starts at α = 0, where x/α is not defined.
     """
-    process = plan.process
+    process = checks.instance(Plan, "plan", plan, "give a Plan, as solver.plan(grid) returns").process
     if isinstance(process, (EDM, RectifiedFlow)):
         return plan
     if bool((process.alpha(plan.times) == 0).any()):
@@ -173,8 +180,10 @@ def in_sigma(plan: Plan) -> Plan:
 
 def planned(solver: Solver, process: Process, sigmas: Tensor) -> Plan:
     """Return the solver's plan on the sigmas, which are times of ``process``; towards noise where they rise."""
-    levels = sigmas.detach().to("cpu", torch.float64)
-    if float(levels[0]) < float(levels[-1]):
+    checks.instance(Solver, "solver", solver, "give one such as fs.UniPC()")
+    checks.instance(Process, "process", process, "give one such as fs.processes.EDM()")
+    levels = _levels(sigmas).detach().to("cpu", torch.float64)
+    if len(levels) > 1 and float(levels[0]) < float(levels[-1]):
         return inversion_plan(solver, TimeGrid(process, levels.flip(0)))
     return solver.plan(TimeGrid(process, levels))
 
@@ -196,6 +205,14 @@ def run(
     Raises:
         InputError: as ``sample``.
     """
+    checks.instance(Plan, "plan", plan, "give a Plan, as solver.plan(grid) returns")
+    checks.function("model", model, "give one of k-diffusion's wrappers, called as model(x, sigma)")
+    checks.tensor("x", x, "give the state at the first sigma as a tensor [n, …]")
+    checks.check_callback("callback", callback)
+    if extra_args is not None and not isinstance(extra_args, Mapping):
+        raise InputError(f"extra_args is {checks.shown(extra_args)}: give keywords for the model, or leave it out.")
+    if disable is not None:
+        checks.flag("disable", disable)
     called = _Called(model, plan, x, dict(extra_args or {}), callback)
     turned = isinstance(plan.process, TowardsNoise)
     with progress(plan.steps, disable) as advance:
@@ -276,6 +293,21 @@ def _checked(plan: Plan, sigmas: Tensor) -> Plan:
             "kdiffusion.sigmas_of(plan)."
         )
     return moved
+
+
+def _levels(sigmas: Any) -> Tensor:
+    """Return sigmas as a tensor [N + 1] of real numbers.
+
+    Raises:
+        InputError: if they are nothing of the kind.
+    """
+    try:
+        levels = torch.as_tensor(sigmas)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"sigmas are {checks.shown(sigmas)}: give numbers that fall to 0.") from error
+    if levels.ndim != 1 or levels.is_complex() or levels.dtype == torch.bool or levels.is_meta:
+        raise InputError(f"sigmas are {tuple(levels.shape)} {levels.dtype}: give [N + 1] real numbers that fall to 0.")
+    return levels
 
 
 def _levels_of(model: Model) -> EDM:

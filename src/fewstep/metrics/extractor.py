@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fewstep import checks
 from fewstep.errors import InputError, reason_of, unknown_name
 from fewstep.metrics import foreign
 from fewstep.metrics.classifier import load_classifier
@@ -43,6 +44,13 @@ class Extractor:
     hash: str
     network: Callable[[Tensor], Tensor]
     device: torch.device = torch.device("cpu")
+
+    def __post_init__(self) -> None:
+        """Check the attributes."""
+        for name in ("name", "hash"):
+            checks.instance(str, name, getattr(self, name), "give a word")
+        checks.function("network", self.network, "give a function of images [n, C, H, W]")
+        object.__setattr__(self, "device", checks.device("device", self.device, meta=True))
 
     @property
     def tag(self) -> str:
@@ -108,8 +116,8 @@ def features(name: str, device: torch.device | str = "cpu") -> Extractor:
         InputError: if there are no such features, or the file is missing or damaged.
         MissingPackageError: if the features need a package that is not installed.
     """
-    kind, _, path = name.partition(":")
-    place = torch.device(device)
+    kind, _, path = checks.instance(str, "name", name, f"give one of {', '.join(NAMES)}").partition(":")
+    place = checks.device("device", device, meta=True)
     if name == EMBEDDED:
         with resources.as_file(resources.files("fewstep.metrics") / "fashion_mnist") as folder:
             return embedded(folder, place)
@@ -124,8 +132,7 @@ def reference(name: str = EMBEDDED) -> Moments:
     Raises:
         InputError: if there are none of that name.
     """
-    if name != EMBEDDED:
-        raise unknown_name("reference", name, (EMBEDDED,))
+    checks.as_word("reference", name, (EMBEDDED,))
     with resources.as_file(resources.files("fewstep.metrics") / "fashion_mnist" / "statistics.npz") as path:
         return Moments.load(path)
 

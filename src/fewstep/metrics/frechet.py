@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from fewstep.checks import shown
 from fewstep.errors import InputError
 from fewstep.metrics.moments import Moments
 
@@ -23,11 +25,16 @@ def moments_of(features: FeatureSet, name: str = "") -> Moments:
     Args:
         features: moments, a tensor [n, d], or any iterable of such tensors, which need not fit in memory.
         name: what made the features, such as ``extractor.tag``.
+
+    Raises:
+        InputError: if they are nothing of the kind.
     """
     if isinstance(features, Moments):
         return features
+    if isinstance(features, (Mapping, str, bytes)) or not isinstance(features, Iterable):
+        raise InputError(f"features are {shown(features)}: give moments, a tensor [n, d], or batches of such.")
     gathered = Moments(name)
-    for batch in (features,) if isinstance(features, Tensor) else features:
+    for batch in (features,) if isinstance(features, (Tensor, np.ndarray)) else features:
         gathered.update(batch)
     return gathered
 

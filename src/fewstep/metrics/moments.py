@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewstep.checks import instance, shown
 from fewstep.errors import InputError
 from fewstep.metrics.images import DAMAGE
 from fewstep.processes.base import on_host
@@ -29,19 +30,25 @@ class Moments:
 
     @on_host
     def __init__(self, features: str = "") -> None:
-        self.features = features
+        self.features = instance(str, "features", features, "give the name of what made the features")
         self.count = 0
         self._mean = torch.zeros(0, dtype=torch.float64)
         self._scatter = torch.zeros(0, 0, dtype=torch.float64)
 
     @on_host
-    def update(self, batch: Tensor) -> Moments:
+    def update(self, batch: Tensor | np.ndarray) -> Moments:
         """Add features [n, d] and return self.
 
         Raises:
             InputError: if the shape does not fit, or a feature is not finite.
         """
-        rows = torch.as_tensor(batch).detach().to("cpu", torch.float64)
+        try:
+            given = torch.as_tensor(batch)
+            rows = given.real.detach().to("cpu", torch.float64)
+        except (TypeError, ValueError, RuntimeError, OverflowError, NotImplementedError) as error:
+            raise InputError(f"features are {shown(batch)}: give a tensor [n, d].") from error
+        if given.is_complex():
+            raise InputError("features are complex: give real numbers.")
         if rows.ndim != 2 or (self.count and rows.shape[1] != len(self._mean)):
             wanted = f"[n, {len(self._mean)}]" if self.count else "[n, d]"
             raise InputError(f"features have shape {tuple(rows.shape)}: give {wanted}.")

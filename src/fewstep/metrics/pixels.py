@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewstep.checks import shown, tensor
 from fewstep.errors import InputError
 
 __all__ = ["are_pictures", "from_uint8", "kept", "rounded", "to_uint8"]
@@ -29,7 +30,13 @@ def rounded(images: Tensor) -> Tensor:
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
-    """Return images [n, C, H, W] in [−1, 1] as uint8 [n, H, W, C] on the host."""
+    """Return images [n, C, H, W] in [−1, 1] as uint8 [n, H, W, C] on the host.
+
+    Raises:
+        InputError: if they are no tensor of real numbers with at least two axes.
+    """
+    if tensor("images", images, "give real images [n, C, H, W] in [−1, 1]").ndim < 2 or images.is_meta:
+        raise InputError(f"images are {tuple(images.shape)}: give [n, C, H, W].")
     return rounded(images).movedim(1, -1).cpu().numpy()
 
 
@@ -39,7 +46,10 @@ def from_uint8(images: object) -> Tensor:
     Raises:
         InputError: for another type or shape.
     """
-    pixels = torch.as_tensor(images)
+    try:
+        pixels = torch.as_tensor(images)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"images are {shown(images)}: give uint8 [n, H, W, C].") from error
     if pixels.dtype != torch.uint8 or pixels.ndim != 4:
         raise InputError(f"images are {pixels.dtype} {tuple(pixels.shape)}: give uint8 [n, H, W, C].")
     return pixels.movedim(-1, 1).float().div(127.5).sub(1.0)

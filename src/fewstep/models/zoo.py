@@ -8,8 +8,10 @@ from importlib.util import find_spec
 import torch
 from safetensors.torch import load_file
 
+from fewstep import checks
+from fewstep.checks import as_word
 from fewstep.denoiser import DataPredictor, Denoiser
-from fewstep.errors import MissingPackageError, unknown_name
+from fewstep.errors import MissingPackageError
 from fewstep.models.model import Model
 from fewstep.processes import VPDiscrete
 
@@ -38,7 +40,7 @@ def load(
         dtype: the type of the network's parameters; the state stays float32.
 
     Raises:
-        InputError: if there is no such model.
+        InputError: if there is no such model or device, or the type is not one of real numbers.
         MissingPackageError: if diffusers, whose ``UNet2DModel`` the network is, is not installed.
     """
     return model(name, device=device, dtype=dtype).guided(guidance_scale).denoiser
@@ -46,8 +48,8 @@ def load(
 
 def model(name: str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Model:
     """Return an embedded model with its null class; arguments and errors are those of ``load``."""
-    if name not in MODELS:
-        raise unknown_name("model", name, MODELS)
+    as_word("model", name, MODELS)
+    place, kind = checks.device("device", device), checks.floating("dtype", dtype)
     if find_spec("diffusers") is None:
         raise MissingPackageError(f"the model {name!r} is a diffusers network: pip install 'fewstep[diffusers]'.")
     from diffusers import UNet2DModel
@@ -57,8 +59,8 @@ def model(name: str, *, device: torch.device | str = "cpu", dtype: torch.dtype =
         with torch.device("meta"):  # draws no random weights from the global generator
             network = UNet2DModel.from_config(UNet2DModel.load_config(path))
         weights = load_file(path / "diffusion_pytorch_model.safetensors")
-    network.load_state_dict({key: value.to(dtype) for key, value in weights.items()}, assign=True)
-    network = network.to(device).eval().requires_grad_(False)
+    network.load_state_dict({key: value.to(kind) for key, value in weights.items()}, assign=True)
+    network = network.to(place).eval().requires_grad_(False)
     process, shape = VPDiscrete.from_betas(), (1, 32, 32)
     denoiser = Denoiser(network, process, "v", shape=shape, num_classes=10, default_cond=NULL_CLASS)
     return Model(denoiser, null_cond=NULL_CLASS)

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from fewstep.errors import InputError, unknown_name
+from fewstep import checks
+from fewstep.errors import InputError
 from fewstep.journal import within
 from fewstep.skip import Profile, tuned
 from fewstep.skip_analysis.inversion import NoiseStatistics, invert, noise_statistics
@@ -87,7 +88,12 @@ def diagnose(
         InputError: if a part is unknown, or as the three do.
     """
     wanted = checked_parts(parts)
-    levels = tuple(noise_levels(data.denoiser.process) if levels is None else levels)
+    checks.instance(RealData, "data", data, "give an fs.skip_analysis.RealData")
+    checks.instance(Profile, "profile", profile, "give an fs.skip.Profile")
+    checks.check_callback("features", features)
+    checks.check_callback("decode", decode)
+    inversion_steps = checks.whole("inversion_steps", inversion_steps)
+    levels = noise_levels(data.denoiser.process) if levels is None else checks.levels("levels", levels)
     untuned_data, tuned_data = (replace(data, keep=within(data.keep, name)) for name in ("untuned", "tuned"))
     ratios = norm_ratios(untuned_data, levels) if "ratios" in wanted else None
     pixel = feature = inversion = None
@@ -117,9 +123,10 @@ def checked_parts(parts: Sequence[str]) -> tuple[str, ...]:
     Raises:
         InputError: with the nearest match.
     """
+    if isinstance(parts, str) or not isinstance(parts, Sequence):
+        raise InputError(f"parts is {checks.shown(parts)}: give a list of {', '.join(PARTS)}.")
     for name in parts:
-        if name not in PARTS:
-            raise unknown_name("diagnostic", name, PARTS)
+        checks.as_word("diagnostic", name, PARTS)
     if not parts:
         raise InputError(f"no diagnostic is given: choose among {', '.join(PARTS)}.")
     return tuple(dict.fromkeys(parts))

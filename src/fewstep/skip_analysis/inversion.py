@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep import checks
 from fewstep.errors import InputError
 from fewstep.executor import NoiseSource, execute
 from fewstep.grids.heuristic import checked_steps
@@ -56,6 +57,7 @@ def invert(data: RealData, steps: int = 40) -> Tensor:
         InputError: if ``steps`` is below 1.
         NonFiniteStateError: if a state stops being finite.
     """
+    checks.instance(RealData, "data", data, "give an fs.skip_analysis.RealData")
     process, predictor = data.denoiser.process, NoisePredictor(data.denoiser)
     grid = _grid(predictor.process, steps)
     plan = UniPC(order=3, variant="exact", lower_order_final=False).plan(grid)
@@ -87,6 +89,10 @@ def noise_statistics(noise: Tensor, seed: int = 0) -> NoiseStatistics:
     Raises:
         InputError: if there are fewer than two noises.
     """
+    noise = checks.tensor("noise", noise, "give real noises [n, …]")
+    seed = checks.whole("seed", seed, 0, 2**62)
+    if noise.is_meta or noise.ndim < 2 or not noise.numel() or not bool(torch.isfinite(noise).all()):
+        raise InputError(f"noise is {tuple(noise.shape)}: give finite noises [n, …].")
     if len(noise) < 2:
         raise InputError(f"there are {len(noise)} noises: at least 2 are needed.")
     rows = noise.double().cpu()

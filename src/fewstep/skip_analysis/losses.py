@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from fewstep import checks
 from fewstep.denoiser import network_device
-from fewstep.errors import InputError
+from fewstep.errors import InputError, one_line
 from fewstep.skip_analysis.real_data import RealData
 
 __all__ = ["Change", "FeatureMap", "Losses", "denoising_losses", "features_of"]
@@ -77,6 +79,7 @@ def denoising_losses(
     Raises:
         InputError: if the features do not take the images.
     """
+    levels = _checked(data, levels, features, decode)
     pixel = torch.zeros(len(levels), len(data), dtype=torch.float64)
     feature = None if features is None else torch.zeros_like(pixel)
     for i, level in enumerate(levels):
@@ -84,7 +87,15 @@ def denoising_losses(
         pixel[i] = found[0]
         if feature is not None:
             feature[i] = found[1]
-    return Losses(tuple(levels), pixel, feature)
+    return Losses(levels, pixel, feature)
+
+
+def _checked(data: Any, levels: Any, features: Any, decode: Any) -> tuple[float, ...]:
+    """Refuse what are no samples and functions; return the levels."""
+    checks.instance(RealData, "data", data, "give an fs.skip_analysis.RealData")
+    checks.check_callback("features", features)
+    checks.check_callback("decode", decode)
+    return checks.levels("levels", levels)
 
 
 def _losses(
@@ -106,8 +117,13 @@ def features_of(images: Tensor, features: FeatureMap) -> Tensor:
     Raises:
         InputError: if they are of another shape.
     """
-    with torch.no_grad():
-        made = features(images.to(network_device(features, None), torch.float32))
+    try:
+        with torch.no_grad():
+            made = features(images.to(network_device(features, None), torch.float32))
+    except (InputError, torch.cuda.OutOfMemoryError):
+        raise
+    except Exception as error:  # Of a function from outside.
+        raise InputError(f"the features fail on images {tuple(images.shape)}: {one_line(str(error))}") from error
     if not isinstance(made, Tensor) or made.ndim < 2 or len(made) != len(images):
         shape = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
         raise InputError(f"the features of {len(images)} images are {shape}: they must be a tensor [n, d].")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewstep import checks
 from fewstep.errors import InputError
 from fewstep.skip import Site, Skip, find
 from fewstep.skip.find import module_in
@@ -51,6 +52,8 @@ def norm_ratios(data: RealData, levels: Sequence[float], sites: Sequence[Site] |
     Raises:
         InputError: if the network has no skips that are known, or the hidden features beside one are not.
     """
+    checks.instance(RealData, "data", data, "give an fs.skip_analysis.RealData")
+    levels = checks.levels("levels", levels)
     network = module_in(data.denoiser)
     skips = tuple(find(network, sites))
     taps = [_Tap(network, skip) for skip in skips]

@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from fewstep import checks
 from fewstep.errors import InputError
 from fewstep.journal import Keep, anew, resumed, within
 from fewstep.metrics import Moments, frechet_distance
@@ -56,6 +57,16 @@ class Frechet(Objective):
     batch_size: int = 64
     progress: Callable[[], None] = field(default=lambda: None, repr=False)
 
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        checks.instance(Model, "model", self.model, "give what fs.models loads, with its way to images")
+        checks.instance(Plan, "plan", self.plan, "give a Plan, as solver.plan(grid) returns")
+        checks.function("features", self.features, "give a function of images [n, C, H, W]")
+        checks.instance(Moments, "reference", self.reference, "give moments, as fs.metrics.moments_of returns")
+        checks.check_callback("conditions", self.conditions)
+        checks.function("progress", self.progress, "give a function without arguments")
+        object.__setattr__(self, "batch_size", checks.whole("batch_size", self.batch_size))
+
     def rows(self, seeds: Sequence[int], keep: Keep = anew) -> Tensor:
         """Return the features of one sample a seed, float32 [n, d].
 
@@ -99,6 +110,13 @@ class FeatureLoss(Objective):
     levels: tuple[float, ...]
     features: FeatureMap
     decode: Callable[[Tensor], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        checks.instance(RealData, "data", self.data, "give an fs.skip_analysis.RealData")
+        checks.function("features", self.features, "give a function of images [n, C, H, W]")
+        checks.check_callback("decode", self.decode)
+        object.__setattr__(self, "levels", checks.levels("levels", self.levels))
 
     def rows(self, seeds: Sequence[int], keep: Keep = anew) -> Tensor:
         """Return the loss of each sample, averaged over the levels, float64 [n]."""

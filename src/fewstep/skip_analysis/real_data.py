@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep import checks
 from fewstep.denoiser import DataPredictor, network_device
 from fewstep.errors import InputError
 from fewstep.executor import NoiseSource, checked_seeds
@@ -20,6 +21,8 @@ from fewstep.processes import Process
 __all__ = ["RealData", "noise_levels", "plan_levels"]
 
 LOWEST, HIGHEST = 0.01, 80.0
+MOST = 10_000
+"""The most noise levels."""
 
 
 def noise_levels(process: Process, count: int = 12) -> tuple[float, ...]:
@@ -28,8 +31,10 @@ def noise_levels(process: Process, count: int = 12) -> tuple[float, ...]:
     Raises:
         InputError: if there are fewer than two.
     """
-    if count < 2:
-        raise InputError(f"{count} noise levels: at least 2 are needed.")
+    checks.instance(Process, "process", process, "give one such as fs.processes.EDM()")
+    count = checks.whole("count", count, 2)
+    if count > MOST:
+        raise InputError(f"count is {count}: give at most {MOST} noise levels.")
     ends = process.half_logsnr(torch.tensor([process.t_min, process.t_max], dtype=torch.float64)).neg().exp()
     low, high = max(float(ends[0]), LOWEST), min(float(ends[1]), HIGHEST)
     return tuple(low * (high / low) ** (i / (count - 1)) for i in range(count))
@@ -37,6 +42,7 @@ def noise_levels(process: Process, count: int = 12) -> tuple[float, ...]:
 
 def plan_levels(plan: Plan) -> tuple[float, ...]:
     """Return the noise levels σ/α at which a plan calls the network, but for pure noise; falling, each once."""
+    checks.instance(Plan, "plan", plan, "give a Plan, as solver.plan(grid) returns")
     levels = plan.process.half_logsnr(plan.call_times).neg().exp()
     return tuple(dict.fromkeys(level for level in levels.tolist() if 0 < level < math.inf))
 
@@ -71,15 +77,16 @@ class RealData:
 
     def __post_init__(self) -> None:
         """Check the samples, and draw nothing."""
-        shape, x_0 = self.denoiser.shape, self.x_0
-        if x_0.ndim < 2 or not len(x_0) or not x_0.is_floating_point():
+        checks.instance(DataPredictor, "denoiser", self.denoiser, "give an fs.Denoiser")
+        shape, x_0 = self.denoiser.shape, checks.tensor("x_0", self.x_0, "give real samples as floats [n, …]")
+        if x_0.ndim < 2 or not len(x_0) or x_0.is_meta:
             raise InputError(f"x_0 is {tuple(x_0.shape)} {x_0.dtype}: give real samples as floats [n, …].")
         if shape is not None and tuple(x_0.shape[1:]) != shape:
             raise InputError(f"the samples are {tuple(x_0.shape[1:])}, the model takes {shape}.")
         if not bool(torch.isfinite(x_0).all()):
             raise InputError("a sample holds NaN or infinity: leave it out.")
-        if self.batch_size < 1:
-            raise InputError(f"batch_size is {self.batch_size}: it must be at least 1.")
+        object.__setattr__(self, "batch_size", checks.whole("batch_size", self.batch_size))
+        checks.function("progress", self.progress, "give a function without arguments")
         seeds = checked_seeds(range(len(x_0)) if self.seeds is None else self.seeds, len(x_0))
         object.__setattr__(self, "seeds", seeds)
         object.__setattr__(self, "cond", self.denoiser.check_cond(self.cond, len(x_0)))

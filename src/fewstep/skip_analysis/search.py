@@ -7,13 +7,16 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from scipy.optimize import golden
 from torch import Tensor
 
+from fewstep import checks
 from fewstep.denoiser import DataPredictor
-from fewstep.errors import InputError, unknown_name
+from fewstep.errors import InputError
+from fewstep.executor import checked_seeds
 from fewstep.journal import Keep, anew, within
 from fewstep.metrics.bootstrap import bootstrap_interval
 from fewstep.skip import Profile, tuned
@@ -24,6 +27,8 @@ __all__ = ["METHODS", "Check", "SearchPoint", "Range", "SearchResult", "evaluati
 METHODS = ("golden", "grid")
 GOLDEN = (3.0 - math.sqrt(5.0)) / 2.0
 RESAMPLES = 200
+MOST = 10_000
+"""The most points of a search."""
 Range = tuple[float, float]
 """(low, high) of a ρ; both the same for a fixed one."""
 
@@ -105,6 +110,11 @@ def search(
     Raises:
         InputError: if a range, the method or the number of points is wrong, or the network has no skips.
     """
+    checks.instance(DataPredictor, "denoiser", denoiser, "give an fs.Denoiser")
+    checks.instance(Objective, "objective", objective, "give fs.skip_analysis.Frechet, FeatureLoss, or one like them")
+    checks.function("progress", progress, "give a function of a SearchPoint")
+    seeds = checked_seeds(seeds)
+    bottom, top, points = _range("bottom", bottom), _range("top", top), checks.whole("points", points, 2, MOST)
     evaluations(bottom, top, method, points)
     done: list[SearchPoint] = []
     with tuned(denoiser, profile=Profile(rho=1.0)) as handle:
@@ -146,17 +156,27 @@ def evaluations(bottom: Range, top: Range, method: str, points: int) -> int:
     Raises:
         InputError: if a range, the method or the number of points is wrong.
     """
-    for name, (low, high) in (("bottom", bottom), ("top", top)):
-        if not (math.isfinite(high) and 0 <= low <= high):
-            raise InputError(f"{name} is {low:g}:{high:g}: give low:high with 0 ≤ low ≤ high.")
-    if method not in METHODS:
-        raise unknown_name("method", method, METHODS)
-    if points < 2:
-        raise InputError(f"points is {points}: at least 2 are needed.")
+    bottom, top, points = _range("bottom", bottom), _range("top", top), checks.whole("points", points, 2, MOST)
+    checks.as_word("method", method, METHODS)
     counts = [1 if low == high else points for low, high in (bottom, top)]
     if method == "grid":
         return 3 + counts[0] * counts[1]
     return 3 + counts[0] + (counts[1] if counts[1] > 1 else 0)
+
+
+def _range(name: str, value: Any) -> Range:
+    """Return a range as two floats.
+
+    Raises:
+        InputError: if it is none.
+    """
+    ends = list(value) if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) else []
+    numbers = [checks.as_real(end) for end in ends]
+    low, high = numbers if len(numbers) == 2 else (None, None)
+    if low is None or high is None or not (math.isfinite(high) and 0 <= low <= high):
+        shown = f"{low:g}:{high:g}" if low is not None and high is not None else checks.shown(value)
+        raise InputError(f"{name} is {shown}: give low:high with 0 ≤ low ≤ high.")
+    return low, high
 
 
 def golden_section(function: Callable[[float], float], within: Range, points: int) -> float:
@@ -165,7 +185,9 @@ def golden_section(function: Callable[[float], float], within: Range, points: in
     Each evaluation after the second leaves 0.618 of the interval. With a fixed range that value is the answer.
     Source: Kiefer, Sequential Minimax Search for a Maximum (1953).
     """
-    low, high = within
+    checks.function("function", function, "give a function of a number")
+    points = checks.whole("points", points, 2, MOST)
+    low, high = _range("within", within)
     if low == high:
         return low
     values = {low: math.inf, high: math.inf}  # The ends are where SciPy's bracket needs them, and not evaluated.

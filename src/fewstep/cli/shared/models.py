@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
+from fewstep import checks
 from fewstep.cli.settings.options import ModelSettings
-from fewstep.errors import InputError, reason_of, unknown_name
+from fewstep.errors import InputError, unknown_name
 from fewstep.guidance import guidance_named
 from fewstep.models import zoo
 from fewstep.models.loading import load_edm_pickle, load_entry
@@ -103,8 +104,4 @@ def check_device(device: str) -> None:
     Raises:
         InputError: with what torch says of it.
     """
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = reason_of(error).rstrip(".")
-        raise InputError(f"--device is {device!r}: {reason}; write cpu, or cuda on a GPU.") from error
+    checks.device("--device", device)

@@ -14,6 +14,7 @@ from diffusers.configuration_utils import ConfigMixin
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from torch import Tensor
 
+from fewstep import checks
 from fewstep.errors import InputError
 from fewstep.executor import Generators, folded
 from fewstep.integrations.diffusers.formulation import Formulation, formulation_of
@@ -27,6 +28,9 @@ from fewstep.solvers import Solver
 from fewstep.time_grid import TimeGrid
 
 __all__ = ["ScheduledRun", "without_variance"]
+
+MOST = 1_000_000
+"""The most steps of a run."""
 
 
 class ScheduledRun(SchedulerMixin, ConfigMixin):
@@ -110,7 +114,7 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
 
     def set_begin_index(self, begin_index: int = 0) -> None:
         """Begin with this step: image-to-image pipelines leave the first ones out."""
-        self._begin_index = begin_index
+        self._begin_index = checks.whole("begin_index", begin_index, 0)
 
     @property
     def model_outputs(self) -> list[Tensor | None]:
@@ -147,6 +151,10 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
             InputError: if nothing is given, lists repeat a level or do not agree, ``mu`` is missing, or the solver's
                 plan does not call the network once a step.
         """
+        if num_inference_steps is not None:
+            num_inference_steps = checks.whole("num_inference_steps", num_inference_steps, 1, MOST)
+        place = None if device is None else checks.device("device", device, meta=True)
+        mu = None if mu is None else checks.real("mu", mu)
         self._follow_config()
         formulation = formulation_of(self._settings, self._alphas_cumprod, mu)
         table = timetable_of(formulation, self._settings, self._solver, num_inference_steps, timesteps, sigmas)
@@ -155,8 +163,8 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
         scale = formulation.input_scale(table.grid.times[lead:-1])
         with self.lock:
             self._timetable, self._formulation, self._plan, self._lead = table, formulation, plan, lead
-            self._input_scale = None if scale is None else scale.to(torch.float32).to(device)
-            self.timesteps, self.sigmas = table.timesteps[lead:].to(device), table.sigmas[lead:]
+            self._input_scale = None if scale is None else scale.to(torch.float32).to(place)
+            self.timesteps, self.sigmas = table.timesteps[lead:].to(place), table.sigmas[lead:]
             self.num_inference_steps = len(self.timesteps)
             self._restart()
             self._thread = threading.get_ident()
@@ -183,13 +191,17 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
     def index_for_timestep(self, timestep: float | Tensor, schedule_timesteps: Tensor | None = None) -> int:
         """Return the number of the step whose timestep is nearest."""
         schedule = self.timesteps if schedule_timesteps is None else schedule_timesteps
-        value = torch.as_tensor(timestep, device=schedule.device).flatten()[0]
+        given = _as_timesteps(timestep)
+        if given.is_meta and not schedule.is_meta:
+            raise InputError("the timestep lies on the meta device: give one of scheduler.timesteps.")
+        value = given.to(schedule.device)[0]
         return int((schedule.to(torch.float32) - value.to(torch.float32)).abs().argmin())
 
     def scale_model_input(
         self, sample: Tensor, timestep: float | Tensor | None = None, *args: Any, **kwargs: Any
     ) -> Tensor:
         """Return what the network is to be given for ``sample``: a copy of it, for EDM networks c_in·sample."""
+        _check_samples(sample=sample)
         index = self._upcoming(timestep) if self._lead or self._input_scale is not None else 0
         if self._lead and index == 0:
             sample, self._led = self._stepper_from(0, sample).lead(sample), True
@@ -226,6 +238,11 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
             InputError: before ``set_timesteps``, after the last step, if the shape changes during a run, if another
                 thread has called ``set_timesteps`` meanwhile, or for what is not understood.
         """
+        _check_samples(model_output=model_output, sample=sample)
+        eta = checks.real("eta", eta)
+        checks.flag("return_dict", return_dict)
+        if use_clipped_model_output is not None:
+            checks.flag("use_clipped_model_output", use_clipped_model_output)
         if eta not in (0.0, self.config.eta):
             message = f"eta={eta!r} is not used: write FewStepScheduler(solver='ddim', eta={eta!r})."
             warnings.warn(message, UserWarning, stacklevel=2)
@@ -333,8 +350,18 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
         Raises:
             InputError: if a timestep lies beyond those that the network was trained on.
         """
-        timesteps = timesteps if isinstance(timesteps, Tensor) else torch.as_tensor(timesteps, device="cpu")
-        timesteps = timesteps.reshape(-1)
+        _check_samples(original_samples=original_samples, noise=noise)
+        timesteps = _as_timesteps(timesteps)
+        try:
+            torch.broadcast_shapes(noise.shape, original_samples.shape)
+        except RuntimeError as error:
+            raise InputError(
+                f"noise is {tuple(noise.shape)}, the samples are {tuple(original_samples.shape)}: give noise like them."
+            ) from error
+        if len(timesteps) not in (1, len(noise), len(original_samples)):
+            raise InputError(
+                f"there are {len(timesteps)} timesteps for {len(noise)} noises: give one for each or for all."
+            )
         if timesteps.device.type == "mps":
             timesteps = timesteps.cpu()
         if self._timetable is None:
@@ -366,6 +393,33 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
         return self.add_noise(sample, noise, torch.as_tensor(timestep))
 
 
+def _check_samples(**given: Any) -> None:
+    """Refuse what are no tensors of numbers; nothing is read from a device."""
+    for name, value in given.items():
+        if not isinstance(value, Tensor) or not value.is_floating_point() or not value.ndim:
+            what = (
+                f"{tuple(value.shape)} {value.dtype} on {value.device}"
+                if isinstance(value, Tensor)
+                else checks.shown(value)
+            )
+            raise InputError(f"{name} is {what}: give a tensor [n, …] of real numbers.")
+
+
+def _as_timesteps(value: Any) -> Tensor:
+    """Return a timestep or several as a tensor [n], on the host if they are not on a device.
+
+    Raises:
+        InputError: if they are no numbers.
+    """
+    try:
+        made = value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"the timestep is {checks.shown(value)}: give one of scheduler.timesteps.") from error
+    if not made.numel() or made.is_complex() or made.dtype == torch.bool:
+        raise InputError(f"the timestep is {checks.shown(value)}: give one of scheduler.timesteps.")
+    return made.reshape(-1)
+
+
 def _lead(plan: Plan) -> int:
     """Return how many steps come before the first network call of a folded plan."""
     lead = int(plan.evaluate.to(torch.int64).argmax())
@@ -378,6 +432,6 @@ def _lead(plan: Plan) -> int:
 
 def without_variance(model_output: Tensor, sample: Tensor) -> Tensor:
     """Return the half of the output that is not the learned variance."""
-    if model_output.ndim < 2 or model_output.shape[1] != 2 * sample.shape[1]:
+    if sample.ndim < 2 or model_output.shape != (len(sample), 2 * sample.shape[1], *sample.shape[2:]):
         raise InputError(f"the network's output is {tuple(model_output.shape)}, the sample {tuple(sample.shape)}.")
     return model_output[:, : sample.shape[1]]

@@ -13,6 +13,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from diffusers.utils import DummyObject
 
+from fewstep.checks import real, whole
 from fewstep.errors import InputError, unknown_name
 from fewstep.executor import checked_seeds
 from fewstep.integrations.diffusers.config import adopted
@@ -21,7 +22,7 @@ from fewstep.integrations.diffusers.limit import limit_of
 from fewstep.integrations.diffusers.placement import check_placement
 from fewstep.integrations.diffusers.recipe import DECIDED, RecipeSolver, process_settings
 from fewstep.integrations.diffusers.run import ScheduledRun
-from fewstep.integrations.diffusers.settings import check_kinds
+from fewstep.integrations.diffusers.settings import as_kinds, several
 from fewstep.integrations.diffusers.solver import solver_of
 from fewstep.integrations.diffusers.timetable import training_timesteps
 from fewstep.processes.base import on_host
@@ -29,6 +30,9 @@ from fewstep.recipe import Recipe, load_recipe
 from fewstep.time_grid import TimeGrid
 
 __all__ = ["FewStepScheduler"]
+
+LONGEST = 1_000_000
+"""The most training steps."""
 
 
 class FewStepScheduler(ScheduledRun):
@@ -142,7 +146,8 @@ class FewStepScheduler(ScheduledRun):
         recipe: Recipe | Mapping[str, Any] | None = None,
     ) -> None:
         held = recipe if recipe is None or isinstance(recipe, Recipe) else Recipe.from_dict(recipe)
-        check_kinds(self.config, FewStepScheduler.__init__)
+        self.register_to_config(**as_kinds(self.config, FewStepScheduler.__init__))
+        whole("num_train_timesteps", self.config.num_train_timesteps, 2, LONGEST)
         self._settle(held)
         checked_seeds([seed])
         self._held = held
@@ -168,15 +173,15 @@ class FewStepScheduler(ScheduledRun):
     def _settle(self, recipe: Recipe | None) -> None:
         """Bring settings that may be written in several ways into one that JSON knows."""
         config = self.config
-        settled: dict[str, Any] = {"disable_corrector": list(config.disable_corrector)}
-        if config.trained_betas is not None:
-            settled["trained_betas"] = np.asarray(config.trained_betas).tolist()
-        if config.tau_window is not None:
-            settled["tau_window"] = [float(x) for x in config.tau_window]
+        settled: dict[str, Any] = {}
+        settled["disable_corrector"] = [whole("disable_corrector", n, 0) for n in several(config, "disable_corrector")]
+        for name in ("trained_betas", "tau_window"):
+            if config[name] is not None:
+                settled[name] = [real(name, value) for value in several(config, name)]
         if recipe is not None:
             settled |= {"recipe": recipe.to_dict(), "grid": recipe.plan.times.tolist()}
         elif not isinstance(config.grid, (str, int, float)):
-            settled["grid"] = [float(t) for t in config.grid]
+            settled["grid"] = [real("a time of the grid", t) for t in several(config, "grid")]
         if config.solver_type in ("midpoint", "heun", "logrho"):
             settled["solver_type"] = "bh2"
         self.register_to_config(**settled)

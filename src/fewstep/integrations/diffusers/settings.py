@@ -9,7 +9,7 @@ from typing import Any
 from fewstep.checks import as_integer, as_real, shown
 from fewstep.errors import InputError
 
-__all__ = ["check_kinds"]
+__all__ = ["as_kinds", "several"]
 
 KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "int": (lambda value: as_integer(value) is not None, "a whole number"),
@@ -19,12 +19,33 @@ KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def check_kinds(config: Mapping[str, Any], made: Callable[..., Any]) -> None:
-    """Check settings against the annotations of the constructor ``made``; what is no plain kind is left to others.
+CONVERTED: dict[str, Callable[[Any], Any]] = {"int": as_integer, "float": as_real}
+
+
+def several(config: Mapping[str, Any], name: str) -> list[Any]:
+    """Return the values of a setting that is a sequence.
+
+    Raises:
+        InputError: if it is none.
+    """
+    value = config[name]
+    try:
+        if isinstance(value, (str, bytes, Mapping)):
+            raise TypeError
+        return list(value.tolist() if hasattr(value, "tolist") else value)
+    except (TypeError, RuntimeError, NotImplementedError) as error:
+        raise InputError(f"{name} is {shown(value)}: give a list of numbers.") from error
+
+
+def as_kinds(config: Mapping[str, Any], made: Callable[..., Any]) -> dict[str, Any]:
+    """Return the numbers among settings as Python's, by the annotations of the constructor ``made``.
+
+    What is no plain kind is left to others.
 
     Raises:
         InputError: if one is of another kind, as where a configuration's file has null for a number.
     """
+    found: dict[str, Any] = {}
     for name, parameter in inspect.signature(made).parameters.items():
         kinds = str(parameter.annotation).split(" | ")
         kind = "str" if kinds[0].startswith("Literal") else kinds[0]
@@ -34,3 +55,6 @@ def check_kinds(config: Mapping[str, Any], made: Callable[..., Any]) -> None:
         fits, words = KINDS[kind]
         if not fits(value):
             raise InputError(f"{name} is {shown(value)}: give {words}.")
+        if kind in CONVERTED:
+            found[name] = CONVERTED[kind](value)
+    return found

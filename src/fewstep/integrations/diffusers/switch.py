@@ -16,6 +16,7 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from fewstep import grids
+from fewstep.checks import whole
 from fewstep.errors import InputError
 from fewstep.fingerprint import network_fingerprint, warn_if_other_fingerprint
 from fewstep.grids.spectral import check_spectrum
@@ -141,14 +142,14 @@ def enable(
         raise InputError(f"{base.__name__} takes no {COUNT}: leave steps out.")
     if isinstance(steps, str):
         raise InputError(f"steps is {steps!r}: here it is the number of steps; write grid={steps!r}.")
-    if steps is not None and (isinstance(steps, bool) or int(steps) != steps or steps < 1):
-        raise InputError(f"steps is {steps!r}: give a whole number of at least 1.")
+    if steps is not None:
+        steps = whole("steps", steps)
     scheduler = FewStepScheduler.from_config(
         config, **{**recommended(original, pipe, steps), **needed_settings(pipe), **settings}
     )
     if given is not None and not agree(scheduler.formulation.process, given.process, given.times):
         raise InputError(f"the grid is of {given.process!r}, the pipeline of {scheduler.formulation.process!r}.")
-    return _put(pipe, scheduler, None if steps is None else int(steps), skip, interval)
+    return _put(pipe, scheduler, steps, skip, interval)
 
 
 def _takes_count(pipe: Any, base: type) -> bool:
@@ -219,7 +220,13 @@ def _warn_if_other_model(pipe: DiffusionPipeline, scheduler: FewStepScheduler, r
 
 
 def disable(pipe: DiffusionPipeline) -> DiffusionPipeline:
-    """Restore ``pipe`` to what it was before ``enable``; a pipeline that is not enabled is left as it is."""
+    """Restore ``pipe`` to what it was before ``enable``; a pipeline that is not enabled is left as it is.
+
+    Raises:
+        InputError: if ``pipe`` is no pipeline.
+    """
+    if not isinstance(pipe, PIPELINES):
+        raise InputError(f"pipe is {type(pipe).__name__}: give a diffusers pipeline.")
     state = _state(pipe)
     if state is not None:
         for handle in state.skips:
@@ -246,7 +253,7 @@ def summary(pipe: DiffusionPipeline) -> Summary:
 
 
 def _state(pipe: Any) -> _Enabled | None:
-    return vars(pipe).get("_fewstep")
+    return getattr(pipe, "__dict__", {}).get("_fewstep")
 
 
 def _channels(pipe: DiffusionPipeline) -> tuple[int] | None:

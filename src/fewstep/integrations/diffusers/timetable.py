@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fewstep import grids
+from fewstep.checks import shown
 from fewstep.errors import InputError
 from fewstep.integrations.diffusers.formulation import FlowFormulation, Formulation, VPFormulation
 from fewstep.integrations.diffusers.levels import times_of
@@ -127,7 +128,13 @@ def as_fed(formulation: Formulation, config: Mapping[str, Any], fed: Tensor) -> 
 
 
 def _checked(name: str, values: Values) -> Tensor:
-    tensor = torch.as_tensor(values).detach().to("cpu", torch.float64).flatten()
+    try:
+        given = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"{name} are {shown(values)}: give numbers.") from error
+    if given.is_complex() or given.dtype == torch.bool or given.is_meta:
+        raise InputError(f"{name} are {shown(values)}: give numbers.")
+    tensor = given.detach().to("cpu", torch.float64).flatten()
     if tensor.numel() == 0 or not bool(torch.isfinite(tensor).all()):
         raise InputError(f"{name} are {tensor.tolist()}: give at least one, all finite.")
     return tensor
