@@ -45,7 +45,7 @@ MODEL = fs.Denoiser(Net(), PROCESS, shape=(1, 8, 8), num_classes=3)
 class Constant(fs.skip_analysis.Objective):
     """The same for every setting."""
 
-    def rows(self, seeds):
+    def rows(self, seeds, keep=None):
         return torch.ones(len(seeds))
 
     def value(self, rows):
@@ -190,7 +190,7 @@ HEAVY = ("calibrate", "optimized", "invert", "sample", "execute", "denoising_los
 """Calls whose arguments each get a part of the bad values, which all of them together cover."""
 ELSEWHERE = ("fewstep.integrations.comfyui", "fewstep.tuning", "fewstep.errors")
 """What needs ComfyUI, what runs for seconds (tests/tuning has its mistakes), and exceptions."""
-THEIRS = ("callback", "extra_args", "function", "model", "progress")
+THEIRS = ("callback", "extra_args", "function", "keep", "model", "progress")
 """Functions of other people, and what is handed to them: what they raise is theirs."""
 LEFT_OUT = {"fewstep.grids.registered", "fewstep.tune"}
 """A decorator, and what runs for seconds."""

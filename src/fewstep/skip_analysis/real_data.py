@@ -86,6 +86,7 @@ class RealData:
         if not bool(torch.isfinite(x_0).all()):
             raise InputError("a sample holds NaN or infinity: leave it out.")
         object.__setattr__(self, "batch_size", checks.whole("batch_size", self.batch_size))
+        checks.function("keep", self.keep, "give a journal's, or leave it out")
         checks.function("progress", self.progress, "give a function without arguments")
         seeds = checked_seeds(range(len(x_0)) if self.seeds is None else self.seeds, len(x_0))
         object.__setattr__(self, "seeds", seeds)

@@ -112,6 +112,7 @@ def search(
     """
     checks.instance(DataPredictor, "denoiser", denoiser, "give an fs.Denoiser")
     checks.instance(Objective, "objective", objective, "give fs.skip_analysis.Frechet, FeatureLoss, or one like them")
+    checks.function("keep", keep, "give a journal's, or leave it out")
     checks.function("progress", progress, "give a function of a SearchPoint")
     seeds = checked_seeds(seeds)
     bottom, top, points = _range("bottom", bottom), _range("top", top), checks.whole("points", points, 2, MOST)
