@@ -2,10 +2,11 @@
 
     python -W ignore benchmarks/tune.py [--cache FOLDER] [--model NAME] [--report]
 
-The table is what ``fewstep compare`` measures: every deterministic solver on every grid at 6 network calls, each on
-the same 24 noises, with their solutions in 100 calls. The recipe of ``fs.tune(model, 6, budget=2000)`` is measured on
-these noises too, which its search has not seen. Network calls are one a sample; of the table those for the solutions
-are counted too, of the search all: its solutions, candidates, calibration and verdict.
+The table is what ``fewstep compare`` measures: every deterministic solver on every grid at 6 network calls, and the
+solutions in 100 calls. Its calls are counted for the 256 noises that ``compare`` takes by default; the errors here are
+of 24 noises, the same for all cells. The recipe of ``fs.tune(model, 6)``, with the default budget, is measured on them
+too, and its search has not seen them. Network calls are one a sample, and of the search all are counted: its solutions,
+candidates, calibration and verdict.
 
 What was computed is kept, cell by cell, in --cache, and a run goes on where the last one stopped. --report writes the
 figures of all that is there.
@@ -28,7 +29,7 @@ import fewstep as fs
 from fewstep.errors import InputError
 from fewstep.metrics.bootstrap import bootstrap_interval
 
-CALLS, BUDGET, NOISES, BATCH, EXACT = 6, 2000, 24, 24, 100
+CALLS, NOISES, BATCH, EXACT, COMPARED = 6, 24, 24, 100, 256
 FIRST = 7_000_000_000
 """The first seed of the table's noises: none of the search."""
 SOLVERS = (
@@ -131,7 +132,7 @@ def rmse(squared: np.ndarray, axis: int = -1) -> np.ndarray:
 def measured(subject: Subject) -> dict[str, object]:
     """Return the figures of one network."""
     began = time.perf_counter()
-    found = fs.tune(subject.model, CALLS, budget=BUDGET, folder=subject.cache / "search")
+    found = fs.tune(subject.model, CALLS, folder=subject.cache / "search")
     print(subject.name, found, f"{time.perf_counter() - began:.0f} s", flush=True)
     tuned = subject.errors(found.recipe.plan)
     print(subject.name, "tuned", float(rmse(tuned)), flush=True)
@@ -154,7 +155,7 @@ def measured(subject: Subject) -> dict[str, object]:
         "median": float(np.median([rmse(errors) for errors in table.values()])),
         "gain": [float(rmse(best) / rmse(tuned)), low, high],
         "cells": len(table),
-        "table_calls": NOISES * (EXACT + CALLS * len(table)),
+        "table_calls": COMPARED * (EXACT + CALLS * len(table)),
         "calls": found.calls,
         "verdict": [verdict.default, verdict.gain.value, verdict.gain.low, verdict.gain.high],
         "equal_calls": [verdict.equal_calls, verdict.equal_low, verdict.equal_high, verdict.most],

@@ -402,12 +402,13 @@ class _Search:
 
     def _intervals(self, best: Settings, scale: float | str) -> list[Settings]:
         """Return the settings with guidance in an interval, where the model is guided and can be so."""
-        words = [f"{scale}:interval={low:g}:{high:g}" for low, high in INTERVALS]
+        number = guidance_named(scale).scale
+        words = [f"{number:g}:interval={low:g}:{high:g}" for low, high in INTERVALS]
         try:
             self.subject.model.guided(words[0])
         except InputError:
             return []
-        return [replace(best, guidance=word) for word in words] if guidance_named(scale).scale > 1 else []
+        return [replace(best, guidance=word) for word in words] if number > 1 else []
 
     def _verdict(self, winner: Settings, name: str, default: Settings, count: int, rungs: Sequence[int]) -> Verdict:
         """Return the verdict on ``count`` fresh noises; what was measured of the first of them is taken over."""
