@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import pytest
 from support import killing, text_folder
@@ -15,6 +16,8 @@ from typer.testing import CliRunner
 
 import fewstep as fs
 from fewstep.cli.app import app
+from fewstep.cli.shared.conditions import read_prompts
+from fewstep.errors import InputError
 
 TESTS = Path(__file__).parents[2]
 SMALL = ["tune", "support.compared:smooth", "--calls", "4", "--budget", "300", "--pictures", "2"]
@@ -110,6 +113,24 @@ def test_prompts_of_a_folder(tmp_path):
         "sample", "--model", folder, "--prompt", "a cat", "--recipe", out, "--num", 1, "--out", tmp_path / "s.png"
     )
     assert done.exit_code == 0, done.output
+
+
+def test_empty_lines_among_prompts_are_told_of(tmp_path):
+    (tmp_path / "prompts.txt").write_text("a cat\n\na dog\n \n")
+    with pytest.warns(UserWarning, match="of whose 4 lines 2 are empty: they are left out"):
+        assert read_prompts(None, tmp_path / "prompts.txt") == ["a cat", "a dog"]
+
+
+def test_a_pipeline_without_latents(tmp_path):
+    network = diffusers.UNet2DModel(
+        sample_size=16, block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1,
+        down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+    )  # fmt: skip
+    pipe = diffusers.ConsistencyModelPipeline(network, diffusers.CMStochasticIterativeScheduler())
+    pipe.save_pretrained(tmp_path / "folder")
+    done = fewstep("tune", tmp_path / "folder", "--out", tmp_path / "recipe.json")
+    assert isinstance(done.exception, InputError) and done.exit_code == 1
+    assert not (tmp_path / "recipe.json").exists()
 
 
 def test_scores_and_images(tmp_path, monkeypatch):

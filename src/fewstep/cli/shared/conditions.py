@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def class_numbers(text: str, seeds: Sequence[int], num_classes: int | None) -> l
 
 
 def read_prompts(prompt: str | None, file: Path | None) -> list[str]:
-    """Return the prompts of ``--prompt`` or of the lines of ``--prompts``.
+    """Return the prompts of ``--prompt`` or of the lines of ``--prompts``; a warning tells of lines that are empty.
 
     Raises:
         InputError: if both are given, or the file is missing or empty.
@@ -78,9 +79,17 @@ def read_prompts(prompt: str | None, file: Path | None) -> list[str]:
         raise InputError("--prompt and --prompts are both given: leave one of them out.")
     if file is None:
         return [] if prompt is None else [prompt]
-    lines = [line.strip() for line in read_text(file, "the file of --prompts").splitlines() if line.strip()]
+    every = read_text(file, "the file of --prompts").splitlines()
+    lines = [line.strip() for line in every if line.strip()]
     if not lines:
         raise InputError(f"--prompts is {str(file)!r}, which is empty: write a prompt a line.")
+    if len(lines) < len(every):
+        warnings.warn(
+            f"--prompts is {str(file)!r}, of whose {len(every)} lines {len(every) - len(lines)} are empty: they are "
+            "left out.",
+            UserWarning,
+            stacklevel=3,
+        )
     return lines
 
 
