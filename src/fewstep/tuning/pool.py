@@ -72,7 +72,7 @@ def plan_of_calls(solver: Solver, make: Make, calls: int) -> Plan | None:
 def ranked(
     process: Process, calls: int, spectrum: Spectrum, rule: str, *, stochastic: bool, on_steps: bool = False
 ) -> tuple[tuple[Settings, float], ...]:
-    """Return all candidates of ``calls`` network calls with their predicted errors on Gaussian data of a spectrum.
+    """Return all candidates of ``calls`` network calls with their likely errors, by Gaussian data of a spectrum.
 
     The best of each solver come first, in the order of their errors, then the second of each, and so on: a solver that
     suits a network better than Gaussian data gets its trial.
@@ -98,7 +98,7 @@ def ranked(
                     plan = solver.plan(plan.grid.on_training_steps())
                 places = (float(solver.analytic_first), *(round(t, 9) for t in plan.times.tolist()))
                 if places not in found:
-                    predicted = float(error(plan.times[None])[0])
+                    predicted = float(error.likely(plan.times[None])[0])
                     if math.isfinite(predicted):
                         found[places] = Settings(spelled, name, plan), predicted
         by_solver.append(sorted(found.values(), key=lambda entry: (entry[1], entry[0].name)))
