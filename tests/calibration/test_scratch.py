@@ -59,3 +59,21 @@ def test_a_folder_that_is_not_there(monkeypatch):
     with pytest.raises(InputError, match="MiB are needed.*/no/such/folder"):
         scratch((4,), torch.float32)
     assert fs.calibrate is not None
+
+
+FEW_FILES = """
+import resource, torch
+import fewstep as fs
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+grid = fs.grids.karras(fs.processes.VPLinear(), 20, end="zero")
+x_T = torch.randn(8, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+model = lambda x, t: 0.5 * torch.tanh(x)
+settings = {"num": 8, "reference_steps": 40, "search": True, "budget": 0, "analytic": 0}
+print(fs.calibrate(model, fs.UniPC(2), grid, x_T, **settings).plan.nfe)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of open files is a system's")
+def test_a_search_at_twenty_steps_needs_few_files():
+    made = subprocess.run([sys.executable, "-c", FEW_FILES], capture_output=True, text=True)
+    assert made.stdout.strip() == "20", made.stderr

@@ -202,6 +202,21 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
     ) -> Tensor:
         """Return what the network is to be given for ``sample``: a copy of it, for EDM networks c_in·sample."""
         _check_samples(sample=sample)
+        if torch.compiler.is_compiling():
+            return self._scaled(sample, timestep)
+        with self.lock:
+            self._check_thread()
+            return self._scaled(sample, timestep)
+
+    def _check_thread(self) -> None:
+        """Refuse a thread whose run another one has replaced."""
+        if self._thread not in (None, threading.get_ident()):
+            raise InputError(
+                "this run was begun by another thread, which called set_timesteps: two threads need a pipeline each, "
+                "or a scheduler each; one that goes on with another's run calls set_timesteps first."
+            )
+
+    def _scaled(self, sample: Tensor, timestep: float | Tensor | None) -> Tensor:
         index = self._upcoming(timestep) if self._lead or self._input_scale is not None else 0
         if self._lead and index == 0:
             sample, self._led = self._stepper_from(0, sample).lead(sample), True
@@ -279,11 +294,7 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
     ) -> Tensor:
         if self._plan is None or self._timetable is None:
             raise InputError("there is no plan yet: call set_timesteps(num_inference_steps) before step.")
-        if self._thread not in (None, threading.get_ident()):
-            raise InputError(
-                "this run was begun by another thread, which called set_timesteps: two threads need a pipeline each, "
-                "or a scheduler each; one that goes on with another's run calls set_timesteps first."
-            )
+        self._check_thread()
         index = self._upcoming(timestep)
         if index >= len(self.timesteps):
             raise InputError(
