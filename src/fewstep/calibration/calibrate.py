@@ -91,8 +91,8 @@ def calibrate(  # type: ignore[misc]  # The overloads tell what is returned, thi
         history: predictions whose coefficients are fitted in a row; older ones keep the solver's.
         analytic: how many first predictions are formulas fitted to the model; "auto" tries 0 to 3.
         loss: "square", the mean square of the noises' errors; "root", the square of the mean of their roots, in which a
-            few noises that end in another picture count for little; "auto" fits rows with both and goes on with the
-            one whose mean and median on the held-out noises are lower; without a fit to final samples it is "square".
+            few noises that end in another picture count for little; "auto" fits with both and keeps the one
+            whose mean and median on the held-out noises are lower; without a fit to final samples it is "square".
         reference_steps: calls of the reference solution, well above the grid's.
         search: whether the times between the ends are searched.
         objective: "final"; "features", the same in a space of features, by which the fit is then chosen and judged too;

@@ -59,8 +59,8 @@ class HeldOut:
     _errors: dict[Plan, Tensor] = field(default_factory=dict, init=False)
 
     def score(self, plan: Plan) -> float:
-        """Return the product of a plan's mean square and median square error: both count."""
-        errors = self._of(plan)
+        """Return the product of the mean and the median of the noises' errors: both count, and no noise for much."""
+        errors = self._of(plan).sqrt()
         return float(errors.mean() * errors.median())
 
     def gain(self, before: Plan, after: Plan) -> tuple[Gain, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -120,7 +120,7 @@ class Calibration:
     def recipe(self, grid: TimeGrid) -> Recipe:
         """Return the recipe for as many network calls as ``grid`` has steps."""
         start = self.start(grid)
-        chosen = self.choice(start, self.candidates(start))
+        chosen = self.choice(self.candidates(start))
         self._recipes += 1
         return self.report(grid, start, chosen)
 
@@ -132,20 +132,19 @@ class Calibration:
         return Start(tables, place, tuple(tried))
 
     def candidates(self, start: Start) -> list[Candidate]:
-        """Return the plans whose rows are fitted one by one from there, one for each loss."""
+        """Return the plans fitted from there: for each loss the rows one by one, and all together if that is wanted."""
         found = []
         for loss in self.settings.losses:
             rows = self.fitting.rows(start.tables, start.grid, loss)
             found.append(Candidate(rows.table.finished(), loss, rows))
+            if self.settings.objective != "local":
+                plan = self.fitting.final(start.tables, rows, loss, self.settings.search)
+                found.append(Candidate(plan, loss, rows))
         return found
 
-    def choice(self, start: Start, candidates: list[Candidate]) -> Candidate:
-        """Return the candidate that is best on the held-out noises, fitted to the final samples if that is wanted."""
-        best = min(candidates, key=lambda candidate: self.held.score(candidate.plan))
-        if self.settings.objective == "local":
-            return best
-        plan = self.fitting.final(start.tables, best.rows, best.loss, self.settings.search)
-        return replace(best, plan=plan)
+    def choice(self, candidates: list[Candidate]) -> Candidate:
+        """Return the candidate that is best on the held-out noises."""
+        return min(candidates, key=lambda candidate: self.held.score(candidate.plan))
 
     def report(self, grid: TimeGrid, start: Start, chosen: Candidate) -> Recipe:
         """Return the recipe: the fitted plan where it is better on the held-out noises beyond doubt, else the base."""
