@@ -14,8 +14,11 @@ from functools import partial
 from pathlib import Path
 
 import baseline
+import bound_trust
 import calibration_report
 import grid_speed
+import guidance
+import orders
 import scheduler_step
 import skip_overhead
 import skip_tuning
@@ -32,8 +35,11 @@ README, TEMPLATE = FOLDER / "README.md", FOLDER / "README.template.md"
 TABLE = re.compile(r"^<!-- table: (\S+) -->$", re.MULTILINE)
 REPORTS: dict[str, Callable[[], str]] = {
     "baseline-cuda": partial(baseline.report, "cuda"),
+    "bound_trust": bound_trust.report,
     "calibration": calibration_report.report,
     "grid_speed": grid_speed.report,
+    "guidance": guidance.report,
+    "orders": orders.report,
     "scheduler_step": scheduler_step.report,
     "scheduler_step-cuda": partial(scheduler_step.report, "cuda"),
     "skip_overhead": skip_overhead.report,

@@ -66,6 +66,15 @@ def test_arrays_do_not_depend_on_the_batch(tmp_path):
     assert np.abs(one["images"].astype(int) - two["images"].astype(int)).max() <= 1
 
 
+def test_guidance_with_settings_says_what_it_costs(tmp_path):
+    words = ["sample", "--steps", 3, "--num", 1, "--grid", "uniform_logsnr", "--class", 7]
+    words += ["--out", tmp_path / "one.npz"]
+    printed = fewstep(*words, "--guidance", "3:interval=0.2:2,rule=apg")
+    assert "3 network calls, 4 evaluations with guidance: 1 images" in printed
+    assert "3 network calls, 6 evaluations with guidance" in fewstep(*words, "--guidance", 3)
+    assert "3 network calls: 1 images" in fewstep(*words)
+
+
 def test_a_folder_of_pictures(tmp_path):
     fewstep("sample", "--steps", 2, "--num", 3, "--class", "none", "--out", tmp_path / "many")
     assert sorted(path.name for path in (tmp_path / "many").iterdir()) == ["000000.png", "000001.png", "000002.png"]
@@ -90,6 +99,8 @@ def test_the_catalogue_names_everything():
         (["--class", 12], "classes 0 to 9"),
         (["--class", "boot"], "'each' or 'none'"),
         (["--guidance", "nan"], "guidance_scale is"),
+        (["--guidance", "3:interval=2:0.2"], "the guidance interval is"),
+        (["--guidance", "3:rule=agp"], "did you mean 'apg'"),
         (["--seed", -5], "at least 0"),
         (["--solver", "sa:tau=1@1:0.05"], "lower end first"),
         (["--grid", "missing.json"], "cannot be read"),

@@ -16,8 +16,8 @@ import fewstep as fs
 from fewstep.cli.app import app, run
 from fewstep.cli.compare import bench
 from fewstep.cli.compare.bench import _share
-from fewstep.cli.compare.cells import Cell
-from fewstep.cli.compare.command import split_specs
+from fewstep.cli.compare.cells import Cell, planned_cells
+from fewstep.cli.compare.command import _count_evaluations, split_specs
 from fewstep.cli.shared.progress import bar
 from fewstep.cli.shared.workers import Workers
 from fewstep.errors import InputError
@@ -387,3 +387,16 @@ def test_cells_are_shared_out_by_their_calls():
         parts = [_share(cells, Workers(index, count)) for index in range(count)]
         assert sum(parts, []) == cells  # neighbours, each once
         assert max(sum(cell.steps for cell in part) for part in parts) <= 100 / count + 40
+
+
+def test_evaluations_under_guidance_are_counted():
+    model = fs.zoo.model("fashion-mnist").guided("3:interval=0.2:2")
+    cells = planned_cells(model.denoiser, ["ddim"], ["karras"], [4, 8])
+    rows = [{"nfe": 4}, {"nfe": 8}]
+    _count_evaluations(rows, cells, model, False)
+    assert rows == [{"nfe": 4}, {"nfe": 8}]  # Without a condition there is nothing to guide.
+    _count_evaluations(rows, cells, model, True)
+    for row, cell in zip(rows, cells, strict=True):
+        ratio = torch.tensor(cell.sampler.levels)[:-1]
+        assert row["evaluations"] == row["nfe"] + int(((ratio > 0.2) & (ratio <= 2.0)).sum())
+        assert row["nfe"] < row["evaluations"] < 2 * row["nfe"]
