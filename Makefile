@@ -13,14 +13,18 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist work
 # What computes, as on a processor without AVX: bounds that were read off one machine fail there.
 NUMERICAL := $(addprefix tests/,processes grids solvers executor calibration skip integrations/test_diffusers_results.py \
 	integrations/test_diffusers_recipe.py test_plan.py test_sampling.py test_guidance.py)
+OLDEST := $(VENV)/oldest-diffusers
+WITH_OLDEST := tests/boundary/test_hostile_folders.py tests/models/test_pipelines.py \
+	$(addprefix tests/integrations/test_diffusers_,config.py contract.py doctor.py enable.py kinds.py recipe.py)
 PLAIN := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2
 
-.PHONY: help sample test test-kernels lint format docs wheel clean
+.PHONY: help sample test test-kernels test-oldest-diffusers lint format docs wheel clean
 
 help:
 	@echo "make sample  draw 16 pictures with the embedded model into samples.png"
 	@echo "make test    run the test suite, in WORKERS=2 processes"
 	@echo "make test-kernels  run the numerical tests with torch's plainest CPU kernels"
+	@echo "make test-oldest-diffusers  run the tests of folders and pipelines with the oldest diffusers that is allowed"
 	@echo "make lint    ruff, mypy and the layers' contract"
 	@echo "make format  sort imports, mend what ruff can, and format the code"
 	@echo "make docs    build the documentation into build/site"
@@ -35,6 +39,12 @@ test: $(TEST_READY)
 
 test-kernels: $(TEST_READY)
 	$(PLAIN) $(PYTEST) $(NUMERICAL)
+
+# Beside the newest one and in front of it: nothing else changes.
+test-oldest-diffusers: $(TEST_READY)
+	@test -d $(OLDEST)/diffusers || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--target $(OLDEST) 'diffusers==0.35.*'
+	PYTHONPATH=$(OLDEST) $(PYTEST) $(WITH_OLDEST)
 
 lint: $(TEST_READY)
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from packaging.version import Version
 from support import tiny_pipelines as tiny
 
 import fewstep as fs
@@ -34,7 +35,9 @@ def test_an_enabled_pipeline_is_pickled(through, settings):
     assert type(fs.disable(again)) is diffusers.StableDiffusionPipeline and type(again.scheduler) is original
 
 
-@pytest.mark.skipif(not hasattr(diffusers, "ModularPipeline"), reason="this diffusers has no modular pipelines")
+@pytest.mark.skipif(
+    Version(diffusers.__version__) < Version("0.36"), reason="modular pipelines come with diffusers 0.36"
+)
 def test_a_modular_pipeline_is_enabled_like_others():
     from diffusers.modular_pipelines import FluxAutoBlocks
 

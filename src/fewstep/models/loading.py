@@ -50,7 +50,10 @@ def load_entry(text: str) -> Model:
         inspect.signature(make).bind()
     except (TypeError, ValueError) as error:
         raise InputError(f"--model is {text!r}, which cannot be called without arguments: {error}.") from error
-    made = make()
+    try:
+        made = make()
+    except SystemExit as error:
+        raise InputError(f"--model is {text!r}, which ends the program: name a function that makes a model.") from error
     model = Model(made) if isinstance(made, DataPredictor) else made
     if not isinstance(model, Model) or model.denoiser.shape is None:
         raise InputError(
