@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, SchedulerMixin
 from torch import nn
 
 from fewstep import grids
@@ -26,6 +26,7 @@ from fewstep.integrations.diffusers.formulation import EDMFormulation
 from fewstep.integrations.diffusers.guidance_interval import IntervalGuard
 from fewstep.integrations.diffusers.known_pipelines import branches_of, check_replaceable, needed_settings
 from fewstep.integrations.diffusers.last_call import Summary
+from fewstep.integrations.diffusers.network_times import NetworkTimes, network_times
 from fewstep.integrations.diffusers.origin import config_of
 from fewstep.integrations.diffusers.placement import PLACEMENTS
 from fewstep.integrations.diffusers.recipe import agree
@@ -80,6 +81,9 @@ def enable(
 ) -> DiffusionPipeline:
     """Put a ``FewStepScheduler`` into ``pipe``, with the settings recommended for its family, and return ``pipe``.
 
+    With ``skip`` and nothing else the pipeline keeps its own scheduler, the same object, and only its network is tuned:
+    so with distilled models (consistency models, LCM, Turbo, Lightning), which belong to their scheduler.
+
     Only the scheduler and the default number of steps change; LoRA, caches, ControlNets, offloading and
     ``torch.compile`` of the network go on as they are. Enabling again replaces the settings. The scheduler is saved
     with the pipeline by ``save_pretrained``; ``steps`` and ``skip`` are not. A call can be given a default only by its
@@ -107,6 +111,8 @@ def enable(
     """
     if not isinstance(pipe, PIPELINES) or getattr(pipe, "scheduler", None) is None:
         raise InputError(f"pipe is {type(pipe).__name__}: give a diffusers pipeline that has a scheduler.")
+    if skip is not None and not settings and (steps, solver, grid, recipe, guidance_interval) == (None,) * 5:
+        return _put(pipe, None, None, skip, None)
     check_replaceable(pipe)
     interval = checked_interval(guidance_interval)
     if interval is not None:
@@ -192,21 +198,24 @@ def _guidance_of(recipe: Recipe, base: type) -> GuidanceWords | None:
 
 def _put(
     pipe: DiffusionPipeline,
-    scheduler: FewStepScheduler,
+    scheduler: FewStepScheduler | None,
     steps: int | None,
     skip: float | str | Path | Profile | None,
     interval: tuple[float, float] | None,
     guidance_scale: float | None = None,
 ) -> DiffusionPipeline:
-    """Return ``pipe`` with the scheduler in it, its network tuned, and its calls watched."""
-    skips = [] if skip is None else _tuned(pipe, skip, scheduler)
+    """Return ``pipe`` with the scheduler in it (None: its own), its network tuned, and its calls watched."""
+    before = _state(pipe)
+    own = pipe.scheduler if before is None else before.scheduler
+    skips = [] if skip is None else _tuned(pipe, skip, own if scheduler is None else scheduler)
     disable(pipe)
     base: type = type(pipe)
     parts = [part for part in vars(pipe).values() if isinstance(part, DiffusionPipeline)]
     parts = [part for part in parts if getattr(part, "scheduler", None) is pipe.scheduler]
     pipe._fewstep = _Enabled(pipe.scheduler, base, steps, skips, parts, interval, guidance_scale=guidance_scale)
-    for owner in (pipe, *parts):  # A combined pipeline's parts share its scheduler.
-        owner.scheduler = scheduler
+    if scheduler is not None:
+        for owner in (pipe, *parts):  # A combined pipeline's parts share its scheduler.
+            owner.scheduler = scheduler
     pipe.__class__ = _watched(base)
     return pipe
 
@@ -242,9 +251,11 @@ def summary(pipe: DiffusionPipeline) -> Summary:
     """Return the settings active in ``pipe`` and a summary of its last call, for printing.
 
     Raises:
-        InputError: if the pipeline's scheduler is not a ``FewStepScheduler``.
+        InputError: if the pipeline is not enabled, and its scheduler is not a ``FewStepScheduler``.
     """
     scheduler, state = getattr(pipe, "scheduler", None), _state(pipe)
+    if state is not None and state.skips and scheduler is state.scheduler:
+        return Summary.of_own_scheduler(pipe, state.watch)
     if not isinstance(scheduler, FewStepScheduler):
         raise InputError(f"fewstep is not active in this {type(pipe).__name__}: call fs.enable(pipe, steps=8) first.")
     if state is None:
@@ -271,21 +282,15 @@ def _networks(pipe: DiffusionPipeline) -> dict[str, nn.Module]:
     return {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
 
 
-def _tuned(pipe: DiffusionPipeline, skip: float | str | Path | Profile, scheduler: FewStepScheduler) -> list[Tuned]:
+def _tuned(pipe: DiffusionPipeline, skip: float | str | Path | Profile, scheduler: SchedulerMixin) -> list[Tuned]:
     """Return the handles of the tuned networks; none stays tuned if one cannot be."""
     handles: list[Tuned] = []
-    formulation, profile = scheduler.formulation, named_profile(skip)
+    profile = named_profile(skip)
+    times = network_times(scheduler) if profile.over_sigma else NetworkTimes(None, None)
     try:
         for name, network in _networks(pipe).items():
             if name != "controlnet":
-                handles.append(
-                    tuned(
-                        network,
-                        profile=profile,
-                        process=formulation.process,
-                        network_time=formulation.network_time,
-                    )
-                )
+                handles.append(tuned(network, profile=profile, process=times.process, network_time=times.network_time))
     except BaseException:  # An interrupt too.
         for handle in handles:
             handle.remove()
