@@ -125,3 +125,23 @@ def test_an_npz_of_images_and_moments_is_read_as_images(tmp_path, monkeypatch):
     np.savez(tmp_path / "both.npz", arr_0=grey, mu=np.zeros(3), sigma=np.eye(3))
     found = reference_summary(str(tmp_path / "both.npz"), metrics.features("fashion-mnist"))
     assert len(found.sample) == 8
+
+
+@pytest.mark.parametrize("where", ["a file", "beneath a file", "no home"])
+def test_a_cache_that_cannot_be_is_none(where, tmp_path, monkeypatch):
+    from fewstep.metrics.references import reference_summary
+
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setenv("FEWSTEP_CACHE", str(tmp_path / "file" / ("x" if where == "beneath a file" else "")))
+    if where == "no home":
+
+        def homeless():
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.delenv("FEWSTEP_CACHE")
+        monkeypatch.setattr(type(tmp_path), "home", homeless)
+    grey = np.random.default_rng(0).integers(0, 255, (8, 32, 32, 1), np.uint8)
+    np.savez(tmp_path / "images.npz", images=grey)
+    for _ in range(2):
+        assert len(reference_summary(str(tmp_path / "images.npz"), metrics.features("fashion-mnist")).sample) == 8
+    assert (tmp_path / "file").read_text() == "x"

@@ -100,7 +100,12 @@ def _existing(name: str) -> Path | None:
 
 
 def _cache() -> Path:
-    return Path(os.environ.get("FEWSTEP_CACHE") or Path.home() / ".cache" / "fewstep")
+    if given := os.environ.get("FEWSTEP_CACHE"):
+        return Path(given)
+    try:
+        return Path.home() / ".cache" / "fewstep"
+    except RuntimeError:  # A user without an entry in passwd and without $HOME has no cache: nothing can be kept here.
+        return Path(os.devnull) / "fewstep"
 
 
 def _keep(summary: FeatureStatistics, path: Path) -> None:
