@@ -26,6 +26,7 @@ import spectra_further
 import spectra_report
 import step_overhead
 import time_steps
+import tune
 import undertrained
 
 __all__ = ["README", "rendered"]
@@ -50,6 +51,7 @@ REPORTS: dict[str, Callable[[], str]] = {
     "spectra-further": spectra_further.report,
     "stable-diffusion": spectra_report.stable_diffusion,
     "time_steps": time_steps.report,
+    "tune": tune.report,
     "undertrained": undertrained.report,
 }
 NOTE = "<!-- Made by benchmarks/readme.py from README.template.md and results/: change those. -->\n\n"

@@ -10,6 +10,7 @@ from support.compared import smooth
 import fewstep as fs
 from fewstep.errors import InputError
 from fewstep.guidance import Wrapped
+from fewstep.models.model import Model
 from fewstep.tuning.conditions import ConditionRows
 from fewstep.tuning.subject import FRESH
 from fewstep.tuning.tune import _budget
@@ -122,6 +123,16 @@ def test_nothing_better_gives_the_default():
     found = fs.tune(smooth(), 4, objective=fs.tuning.Score(lambda samples: np.ones(len(samples)), "one"), budget=200)
     assert not found.verdict.better and found.recipe.plan.to_json() == found.default.plan.to_json()
     assert str(found.verdict).startswith("nothing was better than the default, what fewstep recommends")
+
+
+def test_a_sampler_that_is_no_plan_is_told_of_once():
+    def default(steps):
+        raise InputError("LCMScheduler has no counterpart among fewstep's solvers.")
+
+    with pytest.warns(UserWarning, match="not compared with: LCMScheduler .* takes its place") as told:
+        found = fs.tune(Model(smooth(), default=default), 4, budget=200)
+    assert found.verdict.default == "what fewstep recommends"
+    assert sum("not compared with" in str(one.message) for one in told) == 1
 
 
 @pytest.mark.parametrize(

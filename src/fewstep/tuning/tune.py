@@ -30,11 +30,9 @@ from fewstep.guidance.words import GuidanceWords
 from fewstep.models.model import Model
 from fewstep.models.pipeline_denoiser import PipelineDenoiser
 from fewstep.models.pipelines import whole_model
-from fewstep.plan import Plan
 from fewstep.recipe import Recipe
 from fewstep.recommended import recommended
 from fewstep.skip import Profile, find
-from fewstep.solvers import Solver
 from fewstep.spectra import Spectrum
 from fewstep.spectra import named as spectrum_named
 from fewstep.tuning.conditions import ConditionRows
@@ -148,6 +146,9 @@ class _Search:
     used: dict[str, Measured] = field(default_factory=dict)
     best: float | None = None
 
+    def __post_init__(self) -> None:
+        self.default_of: Callable[[int], tuple[str, Settings]] = self._own_default
+
     def run(self, budget: int | float) -> Tuning:
         """Return the result."""
         total = budget if isinstance(budget, int) else self._calls_in(budget)
@@ -162,7 +163,7 @@ class _Search:
             reference_steps=self.reference_steps,
         )
         self.subject.reference_steps = schedule.reference_steps
-        name, default = self._default(calls)
+        name, default = self._default()
         pool = self._pool(schedule)
         tried = self._halved(pool, default, schedule)
         finalists = [one for one in tried if one.noises == schedule.noises]
@@ -231,35 +232,47 @@ class _Search:
         (found,) = self._run([Task("speed", {"what": "seconds a call"}, measure)], "speed")
         return max(1, int(seconds / float(found.text)))
 
-    def _default(self, calls: int) -> tuple[str, Settings]:
+    def _default(self) -> tuple[str, Settings]:
         """Return the name and the settings of the sampler that comes with the model.
 
         Without one, or where it is none of fewstep's solvers, the recommended one.
         """
-        model = self.subject.model
-        if model.default is not None:
+        if self.subject.model.default is not None:
             try:
-                name, plan = model.default(calls)
-                if plan.nfe == calls:
-                    return name, Settings(plan.solver, f"{name}'s levels", plan)
+                return self._own_default(self.calls)
             except InputError as error:
+                self.default_of = self._recommended
                 warnings.warn(
-                    f"the pipeline's sampler is not known as a plan ({error}) what is recommended takes its place.",
+                    f"the pipeline's own sampler is not compared with: {error} What fewstep recommends takes its "
+                    "place.",
                     UserWarning,
                     stacklevel=4,
                 )
-        rule = recommended(model.denoiser.process, calls, latent=model.decode is not None)
-        solver_named = solvers.named(rule.solver)
-        grid = grids.named(rule.grid, model.denoiser.process, calls, solver=solver_named)
-        return "what fewstep recommends", Settings(
-            rule.solver, rule.grid, self._on_steps(solver_named.plan(grid), solver_named)
-        )
+        else:
+            self.default_of = self._recommended
+        return self._recommended(self.calls)
 
-    def _on_steps(self, plan: Plan, solver: Solver | None = None) -> Plan:
-        """Return the plan with its times on training steps, for a network that looks its time up."""
-        if not self.subject.denoiser.integer_times or solver is None:
-            return plan
-        return solver.plan(plan.grid.on_training_steps())
+    def _own_default(self, calls: int) -> tuple[str, Settings]:
+        """Return the sampler that comes with the model.
+
+        Raises:
+            InputError: if it is none of fewstep's solvers, or does not run in so many calls.
+        """
+        assert self.subject.model.default is not None
+        name, plan = self.subject.model.default(calls)
+        if plan.nfe != calls:
+            raise InputError(f"{name} calls the network {plan.nfe} times in {calls} steps.")
+        return name, Settings(plan.solver, f"{name}'s levels", plan)
+
+    def _recommended(self, calls: int) -> tuple[str, Settings]:
+        """Return what is recommended for the model."""
+        model = self.subject.model
+        rule = recommended(model.denoiser.process, calls, latent=model.decode is not None)
+        solver = solvers.named(rule.solver)
+        plan = solver.plan(grids.named(rule.grid, model.denoiser.process, calls, solver=solver))
+        if model.denoiser.integer_times:
+            plan = solver.plan(plan.grid.on_training_steps())
+        return "what fewstep recommends", Settings(rule.solver, rule.grid, plan)
 
     def _pool(self, schedule: Schedule) -> tuple[tuple[Settings, float], ...]:
         """Return the ranked candidates; the spectrum is measured once in a search, on the first solutions."""
@@ -419,10 +432,8 @@ class _Search:
                 settings = winner if number is None else default
             else:
                 try:
-                    settings = self._default(number)[1]
+                    settings = self.default_of(number)[1]
                 except InputError:
-                    return None
-                if settings.plan.nfe != number:
                     return None
             (found,) = self._run([self._task(settings, fresh)], f"verdict on {len(fresh)} unseen noises")
             return found.rows
