@@ -81,6 +81,7 @@ GOOD: dict[str, Callable[[], Any]] = {
     "alphas_cumprod": lambda: torch.linspace(0.99, 0.01, 10),
     "alpha": lambda: PROCESS.alpha(0.5),
     "bottoms": lambda: [0.9, 0.8, 0.7],
+    "calls": lambda: 8,
     "cond": lambda: None,
     "conditional": lambda: True,
     "count": lambda: 3,

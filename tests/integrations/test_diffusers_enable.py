@@ -422,3 +422,34 @@ def test_it_composes_with_a_compiled_network_and_a_cache():
     pipe.transformer.disable_cache()
     assert torch.equal(tiny.run(pipe, call, steps=4), plain)
     torch.compiler.reset()
+
+
+def without_a_count(pipe):
+    class WithoutACount(type(pipe)):
+        def __call__(self):
+            return super().__call__()
+
+    pipe.__class__ = WithoutACount
+    return pipe
+
+
+def test_rho_by_the_number_of_steps():
+    pipe, call = tiny.stable_diffusion()
+    for given in ({}, {"steps": 12}):
+        fs.enable(pipe, grid="karras", skip="auto", **given)
+        for steps in (2, 10):
+            found = tiny.run(pipe, call, steps=steps)
+            rho = fs.skip.for_calls(steps).bottom
+            assert f"ρ {rho:.4g} … 1, the rule of arXiv 2402.15170 at {steps} calls" in str(fs.summary(pipe))
+            fs.disable(pipe)
+            fs.enable(pipe, grid="karras", skip=rho)
+            assert torch.equal(tiny.run(pipe, call, steps=steps), found)
+            fs.enable(pipe, grid="karras", skip="auto", **given)
+    assert "at 12 calls" in str(fs.summary(pipe))
+    with pytest.raises(InputError, match="give steps=8"):
+        fs.enable(pipe, skip="auto")
+    pixel = diffusers.DDIMPipeline(tiny.unet(), diffusers.DDIMScheduler())
+    with pytest.raises(InputError, match="give ρ itself"):
+        fs.enable(without_a_count(pixel), grid="karras", skip="auto")
+    fs.enable(pipe, skip=fs.skip.for_calls(12))
+    assert "ρ 0.78 … 1, the rule" in str(fs.summary(pipe))

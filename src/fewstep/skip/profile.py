@@ -187,6 +187,10 @@ def named(spec: float | str | os.PathLike[str] | Profile) -> Profile:
         number = float(spec) if isinstance(spec, str) else None
     except ValueError:
         number = None
+    if spec == "auto":
+        raise InputError(
+            "skip 'auto' is by the number of calls: give fs.skip.for_calls(8) or fs.enable(pipe, steps=8, …)."
+        )
     if number is None:
         raise InputError(
             f"skip is {shown(spec)}: give ρ of the deepest skip, as 0.8, settings as 'bottom=0.7,top=0.95', a .json "

@@ -87,7 +87,12 @@ def _search(settings: SearchSettings, begin: Callable[[dict[str, Any]], Journal]
         "device": settings.device.partition(":")[0],
         "dtype": settings.dtype,
     }
-    _write(settings.out, found, metric, {**origin(settings.model, model.denoiser), "settings": record})
+    _write(
+        settings.out,
+        found,
+        metric,
+        {**origin(settings.model, model.denoiser), "calls": sampler.plan.nfe, "settings": record},
+    )
     _show(found, metric, settings.out)
     few = wanted.few()
     if few is not None:

@@ -27,6 +27,7 @@ class Summary:
         process: the process, as fewstep writes it; None with the pipeline's own scheduler.
         grid: the setting ``grid``: a name, or times; None with the pipeline's own scheduler.
         skip: whether Skip-Tuning is active.
+        skip_source: ρ and where it comes from, if by the number of calls.
         steps: the number of steps of the last call; None before it. So with the next four.
         timesteps: what the network was fed.
         sigmas: the levels, in diffusers' sense; None too for a scheduler that has none.
@@ -50,6 +51,7 @@ class Summary:
     other_seconds: float | None = None
     guidance_interval: tuple[float, float] | None = None
     unguided_steps: int | None = None
+    skip_source: str | None = None
 
     @classmethod
     def of(
@@ -60,6 +62,7 @@ class Summary:
         skip: bool,
         interval: tuple[float, float] | None = None,
         guard: IntervalGuard | None = None,
+        skip_source: str | None = None,
     ) -> Summary:
         """Return the summary of a pipeline and its last call."""
         ran = scheduler.num_inference_steps is not None
@@ -78,17 +81,20 @@ class Summary:
             other_seconds=None if watch is None or network is None else max(0.0, watch.seconds - network),
             guidance_interval=interval,
             unguided_steps=None if guard is None else len(guard.saved),
+            skip_source=skip_source,
         )
 
     @classmethod
-    def of_own_scheduler(cls, pipe: DiffusionPipeline, watch: Stopwatch | None) -> Summary:
+    def of_own_scheduler(
+        cls, pipe: DiffusionPipeline, watch: Stopwatch | None, skip_source: str | None = None
+    ) -> Summary:
         """Return the summary of a tuned pipeline that keeps its scheduler."""
         pipeline, scheduler = type(pipe).__name__, pipe.scheduler
         name, steps = type(scheduler).__name__, getattr(scheduler, "num_inference_steps", None)
         if getattr(scheduler, "custom_timesteps", False):
             steps = len(scheduler.timesteps)
         if watch is None or steps is None:
-            return cls(pipeline, name, None, None, skip=True)
+            return cls(pipeline, name, None, None, skip=True, skip_source=skip_source)
         sigmas = getattr(scheduler, "sigmas", None)
         return cls(
             pipeline,
@@ -96,6 +102,7 @@ class Summary:
             None,
             None,
             skip=True,
+            skip_source=skip_source,
             steps=steps,
             timesteps=torch.as_tensor(scheduler.timesteps).tolist(),
             sigmas=None if sigmas is None else torch.as_tensor(sigmas).tolist(),
@@ -110,6 +117,7 @@ class Summary:
                 [
                     f"{self.pipeline}: Skip-Tuning is active",
                     f"  the pipeline's own scheduler, {self.solver}",
+                    *([] if self.skip_source is None else [f"  skips    {self.skip_source}"]),
                     *self._last_call(),
                 ]
             )
@@ -122,6 +130,8 @@ class Summary:
             f"  process  {self.process}",
             f"  grid     {placed}",
         ]
+        if self.skip_source is not None:
+            lines.append(f"  skips    {self.skip_source}")
         if self.guidance_interval is not None:
             low, high = self.guidance_interval
             lines.append(f"  guidance where {low:g} < σ/α ≤ {high:g}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,8 +35,9 @@ from fewstep.integrations.diffusers.scheduler import FewStepScheduler
 from fewstep.integrations.diffusers.stopwatch import Stopwatch
 from fewstep.recipe import Recipe, RecipeBook, load_recipe
 from fewstep.recommended import bound_for
-from fewstep.skip import Profile, Tuned, tuned
+from fewstep.skip import Profile, Tuned, for_calls, tuned
 from fewstep.skip import named as named_profile
+from fewstep.skip.calls import AUTO
 from fewstep.solvers import Solver, spelled
 from fewstep.time_grid import TimeGrid
 
@@ -62,6 +63,7 @@ class _Enabled:
     watch: Stopwatch | None = None
     guard: IntervalGuard | None = None
     guidance_scale: float | None = None
+    auto: bool = False
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is pickled; what the last call did is not."""
@@ -96,7 +98,8 @@ def enable(
         grid: a name, "karras", with settings, "karras:rho=5", a ``.json`` file, or a ``TimeGrid`` of the pipeline's
             process.
         skip: Skip-Tuning of the network: ρ of its deepest skip, settings, "bottom=0.7,top=0.95", a ``.json`` file, or
-            a profile.
+            a profile; or "auto", each call's ρ by its number of steps (``fs.skip.for_calls``), not with the pipeline's
+            own scheduler.
         recipe: a recipe of ``fs.calibrate`` or ``fewstep calibrate``, or its file, in place of ``solver`` and
             ``grid``; of a book of recipes the one of ``steps``. Warns if it was calibrated on another network. Its
             guidance is that of calls that give none, its skip profile that of the network unless ``skip`` is given.
@@ -111,9 +114,13 @@ def enable(
     """
     if not isinstance(pipe, PIPELINES) or getattr(pipe, "scheduler", None) is None:
         raise InputError(f"pipe is {type(pipe).__name__}: give a diffusers pipeline that has a scheduler.")
-    if skip is not None and not settings and (steps, solver, grid, recipe, guidance_interval) == (None,) * 5:
+    if skip is not None and not settings and all(x is None for x in (steps, solver, grid, recipe, guidance_interval)):
+        if skip == AUTO:
+            raise InputError("skip 'auto' is a rule for fewstep's solvers: give steps=8 or a solver too, or ρ itself.")
         return _put(pipe, None, None, skip, None)
     check_replaceable(pipe)
+    if skip == AUTO and COUNT not in inspect.signature(type(pipe).__call__).parameters:
+        raise InputError(f"skip 'auto' is by {COUNT}, which {type(pipe).__name__} does not take: give ρ itself.")
     interval = checked_interval(guidance_interval)
     if interval is not None:
         branches_of(pipe)  # Refused before anything changes.
@@ -207,12 +214,16 @@ def _put(
     """Return ``pipe`` with the scheduler in it (None: its own), its network tuned, and its calls watched."""
     before = _state(pipe)
     own = pipe.scheduler if before is None else before.scheduler
-    skips = [] if skip is None else _tuned(pipe, skip, own if scheduler is None else scheduler)
+    auto = skip == AUTO
+    first = for_calls(steps or 1) if auto else skip  # Of no call yet.
+    skips = [] if first is None else _tuned(pipe, first, own if scheduler is None else scheduler)
     disable(pipe)
     base: type = type(pipe)
     parts = [part for part in vars(pipe).values() if isinstance(part, DiffusionPipeline)]
     parts = [part for part in parts if getattr(part, "scheduler", None) is pipe.scheduler]
-    pipe._fewstep = _Enabled(pipe.scheduler, base, steps, skips, parts, interval, guidance_scale=guidance_scale)
+    pipe._fewstep = _Enabled(
+        pipe.scheduler, base, steps, skips, parts, interval, auto=auto, guidance_scale=guidance_scale
+    )
     if scheduler is not None:
         for owner in (pipe, *parts):  # A combined pipeline's parts share its scheduler.
             owner.scheduler = scheduler
@@ -255,16 +266,34 @@ def summary(pipe: DiffusionPipeline) -> Summary:
     """
     scheduler, state = getattr(pipe, "scheduler", None), _state(pipe)
     if state is not None and state.skips and scheduler is state.scheduler:
-        return Summary.of_own_scheduler(pipe, state.watch)
+        return Summary.of_own_scheduler(pipe, state.watch, _source(state))
     if not isinstance(scheduler, FewStepScheduler):
         raise InputError(f"fewstep is not active in this {type(pipe).__name__}: call fs.enable(pipe, steps=8) first.")
     if state is None:
         return Summary.of(pipe, scheduler, None, False)
-    return Summary.of(pipe, scheduler, state.watch, bool(state.skips), state.interval, state.guard)
+    return Summary.of(pipe, scheduler, state.watch, bool(state.skips), state.interval, state.guard, _source(state))
 
 
 def _state(pipe: Any) -> _Enabled | None:
     return getattr(pipe, "__dict__", {}).get("_fewstep")
+
+
+def _source(state: _Enabled) -> str | None:
+    """Return ρ of the network and where it comes from, if that is a rule or several searches."""
+    profile = state.skips[0].profile if state.skips else None
+    source = None if profile is None else profile.origin.get("source")
+    if profile is None or source is None or (state.auto and state.watch is None and state.steps is None):
+        return None
+    return f"ρ {profile.bottom:.4g} … {profile.top:.4g}, {source}"
+
+
+def _set_by_count(state: _Enabled, arguments: Mapping[str, Any]) -> None:
+    """Give the skips of an automatic ρ that of a call's number of steps."""
+    values = (arguments.get(name) for name in ("timesteps", "sigmas"))
+    given = next((value for value in values if value is not None), None)
+    profile = for_calls(arguments[COUNT] if given is None else len(given))
+    for handle in state.skips:
+        handle.set(profile)
 
 
 def _channels(pipe: DiffusionPipeline) -> tuple[int] | None:
@@ -322,6 +351,10 @@ def _watched(base: type) -> type:
             kwargs[COUNT] = state.steps
         if state.guidance_scale is not None and GUIDANCE not in given:
             kwargs[GUIDANCE] = state.guidance_scale
+        if state.auto:
+            bound = signature.bind(self, *args, **kwargs)
+            bound.apply_defaults()
+            _set_by_count(state, bound.arguments)
         networks = _networks(self)
         with Stopwatch(networks) as state.watch, _guard(self, state, networks):
             return base.__call__(self, *args, **kwargs)
