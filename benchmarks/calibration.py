@@ -104,7 +104,9 @@ class Bench:
         path = self.folder / f"recipe-{key}.json"
         if not path.exists():
             grid = self.quadratic(calls)
-            recipe = fs.calibrate(model or self.model, fs.UniPC(3), grid, **{"num": NUM, **settings})
+            recipe = fs.calibrate(
+                model or self.model, fs.UniPC(3), grid, **{"num": NUM, "analytic": 0, "loss": "square", **settings}
+            )
             recipe.save(path)
             print(self.name, key, recipe.report, flush=True)
         return fs.load_recipe(path)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import baseline
 import bound_trust
+import calibration_gain
 import calibration_report
 import grid_speed
 import guidance
@@ -38,6 +39,7 @@ REPORTS: dict[str, Callable[[], str]] = {
     "baseline-cuda": partial(baseline.report, "cuda"),
     "bound_trust": bound_trust.report,
     "calibration": calibration_report.report,
+    "calibration_gain": calibration_gain.report,
     "grid_speed": grid_speed.report,
     "guidance": guidance.report,
     "orders": orders.report,
