@@ -25,6 +25,7 @@ from fewstep.spectra import Spectrum
 from fewstep.spectra.gaussian import local_errors
 from fewstep.storage import write_whole
 from fewstep.time_grid import TimeGrid
+from fewstep.tuning.pool import plan_of_calls
 
 __all__ = ["grid"]
 
@@ -219,11 +220,5 @@ def comparison(process: Process, steps: int, end: End, spectrum: Spectrum) -> Ta
 
 def _likely(name: str, process: Process, solver: Solver, calls: int, end: End, spectrum: Spectrum) -> float | None:
     """Return the likely error on a grid in so many calls, or None where no number of steps costs just that."""
-    for steps in range(calls, 0, -1):
-        made = _made(name, process, solver, steps, end, None, spectrum)
-        cost = solver.plan(made).nfe
-        if cost == calls:
-            return float(SpectralError(process, solver, spectrum).likely(made.times[None])[0])
-        if cost < calls:
-            return None
-    return None
+    plan = plan_of_calls(solver, lambda steps: _made(name, process, solver, steps, end, None, spectrum), calls)
+    return None if plan is None else float(SpectralError(process, solver, spectrum).likely(plan.times[None])[0])

@@ -39,7 +39,7 @@ STOCHASTIC = (
     "sa:predictor_order=2,corrector_order=2,few_step=true,tau=0.2",
     "sa:predictor_order=2,corrector_order=2,few_step=true,tau=0.4",
     "sa:predictor_order=2,corrector_order=2,few_step=true,tau=1.0",
-    "sa:predictor_order=2,corrector_order=2,few_step=true,tau=1.0@0.05:1.0",
+    "sa:predictor_order=2,corrector_order=2,few_step=true,tau=1.0@0.57:5.1",
     "ddim:eta=1.0",
 )
 """Solvers that add noise."""
@@ -56,13 +56,10 @@ Make = Callable[..., TimeGrid]
 def plan_of_calls(solver: Solver, make: Make, calls: int) -> Plan | None:
     """Return the solver's plan of ``calls`` network calls on the grids that ``make(steps=…)`` makes.
 
-    None where no number of steps costs just that, or there is no such grid.
+    None where no number of steps costs just that.
     """
     for steps in range(calls + int(solver.analytic_first), 0, -1):
-        try:
-            plan = solver.plan(make(steps=steps))
-        except InputError:
-            return None
+        plan = solver.plan(make(steps=steps))
         if plan.nfe <= calls:
             return plan if plan.nfe == calls else None
     return None
@@ -91,7 +88,10 @@ def ranked(
         for solver, spelled in _variants(word, process):
             error = SpectralError(process, solver, spectrum)
             for name, make in _makers(process, solver, spectrum, rule):
-                plan = plan_of_calls(solver, make, calls)
+                try:
+                    plan = plan_of_calls(solver, make, calls)
+                except InputError:  # There is no such grid of this process.
+                    continue
                 if plan is None:
                     continue
                 if on_steps:
