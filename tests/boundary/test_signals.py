@@ -28,6 +28,7 @@ RUNS = {
         "images.npz", "--reference", "images.npz", "--features", "torchscript:counting.pt", "--batch-size", "1",
         "--out", "out.json",
     ],
+    "tune": [SLOW[1], "--calls", "4", "--budget", "5000", "--batch-size", "1", "--out", "out.json"],
     "skip search": [
         *UNET, "--steps", "4", "--num", "400", "--reference", "few.npz", "--batch-size", "2", "--out", "out.json",
     ],
@@ -94,5 +95,5 @@ def test_a_signal_ends_a_command(name, number, code, folder):
         assert left == {"out"} and inside >= KEPT[name]
         assert all(path.suffix in (".json", ".png", ".npz", ".npy") for path in (folder / "out").iterdir())
     else:  # A journal, from which the run goes on.
-        assert left <= {"out.json.partial", "out.partial"}
+        assert left <= {"out.json.partial", "out.partial", "out.tune"}
         assert all(path.suffix in ("", ".npz") for path in folder.glob("*.partial/**/*"))

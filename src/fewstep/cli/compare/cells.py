@@ -13,10 +13,12 @@ from torch import Tensor
 
 from fewstep.cli.shared.recipes import recipe_plan
 from fewstep.denoiser import DataPredictor
+from fewstep.errors import InputError
+from fewstep.fingerprint import guidance_scale
 from fewstep.grids import named as grids_named
 from fewstep.models.model import Model
 from fewstep.plan import Plan
-from fewstep.recipe import load_recipes
+from fewstep.recipe import Recipe, load_recipes
 from fewstep.solvers import named as solver_named
 
 __all__ = ["Cell", "Commands", "Planned", "Sampler", "peer_cells", "planned_cells", "recipe_cells"]
@@ -139,16 +141,31 @@ def recipe_cells(denoiser: DataPredictor, recipes: Sequence[str]) -> list[Cell]:
     """Return a cell for each recipe of ``fewstep calibrate``, of a book all of them.
 
     Raises:
-        InputError: if a file is no recipe of this model's process.
+        InputError: if a file is no recipe of this model's process, or it holds guidance or skips of its own.
     """
     found = []
     for path in recipes:
         held = load_recipes(path)
         for recipe in held:
+            _check_settings(recipe, path, denoiser)
             plan = recipe_plan(recipe, Path(path), denoiser)
             words = ("generate", "--recipe", path, *(("--steps", str(plan.nfe)) if len(held) > 1 else ()))
             found.append(Cell(path, "its own", plan.steps, Planned(plan), words))
     return found
+
+
+def _check_settings(recipe: Recipe, path: str, denoiser: DataPredictor) -> None:
+    """Refuse a recipe for another network than the table's: all cells run the same one."""
+    if recipe.skip is not None:
+        raise InputError(
+            f"{path!r} holds a skip profile, and all cells of a comparison run the same network: measure it with "
+            "fewstep generate --recipe and fewstep evaluate."
+        )
+    if recipe.guidance is not None and recipe.guidance != guidance_scale(denoiser):
+        raise InputError(
+            f"{path!r} holds the guidance {recipe.guidance}, the table has {guidance_scale(denoiser)}: compare with "
+            f"--guidance {recipe.guidance}."
+        )
 
 
 def peer_cells(denoiser: DataPredictor, peers: Sequence[str], counts: Sequence[int]) -> list[Cell]:
