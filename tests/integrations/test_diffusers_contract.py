@@ -207,6 +207,25 @@ def test_clip_sample_bounds_the_result():
     assert float(x.abs().max()) <= 0.5 + 1e-6
 
 
+def test_a_strength_that_leaves_no_step_is_named():
+    scheduler = FewStepScheduler(**TRAINED)
+    scheduler.set_timesteps(1)
+    with pytest.raises(InputError, match="strength"):
+        scheduler.add_noise(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2), scheduler.timesteps[1:])
+
+
+def test_a_flow_may_have_been_trained_on_one_index():
+    """As AceStep's, whose pipeline hands over its levels."""
+    levels = [1.0, 0.7, 0.3]
+    theirs = diffusers.FlowMatchEulerDiscreteScheduler(num_train_timesteps=1)
+    theirs.set_timesteps(sigmas=levels)
+    scheduler = FewStepScheduler.from_config(theirs.config)
+    scheduler.set_timesteps(sigmas=levels)
+    torch.testing.assert_close(scheduler.timesteps, theirs.timesteps, rtol=1e-5, atol=0.0)
+    with pytest.raises(InputError, match="only a flow may have one"):
+        FewStepScheduler(num_train_timesteps=1)
+
+
 def test_add_noise_takes_one_timestep_for_all_or_one_for_each():
     scheduler = FewStepScheduler(**TRAINED)
     x, eps = sample(), noise(4, 3, 8, 8, seed=1)

@@ -208,7 +208,8 @@ def formulation_of(config: Mapping[str, Any], alphas_cumprod: Tensor, mu: float 
         mu: the shift that the pipeline asks for, under dynamic shifting.
 
     Raises:
-        InputError: for an unknown prediction, where ``mu`` is needed and missing, or for a flow with EDM's levels.
+        InputError: for an unknown prediction, where ``mu`` is needed and missing, for a flow with EDM's levels, or for
+            a variance-preserving process of one training index.
     """
     if config["prediction_type"] not in OUTPUTS:
         raise unknown_name("prediction_type", config["prediction_type"], OUTPUTS)
@@ -225,6 +226,8 @@ def formulation_of(config: Mapping[str, Any], alphas_cumprod: Tensor, mu: float 
     if is_flow:
         flow = RectifiedFlow(_shift(config, mu))
         return FlowFormulation(flow, prediction, config["num_train_timesteps"], config["invert_sigmas"])
+    if len(alphas_cumprod) < 2:
+        raise InputError("num_train_timesteps is 1: only a flow may have one; give 2 or more, as the model was trained.")
     return VPFormulation(VPDiscrete(alphas_cumprod), prediction)
 
 

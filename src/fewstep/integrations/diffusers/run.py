@@ -420,13 +420,18 @@ def _as_timesteps(value: Any) -> Tensor:
     """Return a timestep or several as a tensor [n], on the host if they are not on a device.
 
     Raises:
-        InputError: if they are no numbers.
+        InputError: if they are no numbers, or none.
     """
     try:
         made = value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(f"the timestep is {checks.shown(value)}: give one of scheduler.timesteps.") from error
-    if not made.numel() or made.is_complex() or made.dtype == torch.bool:
+    if not made.numel():
+        raise InputError(
+            "there is no timestep: a pipeline's strength leaves out the first steps, and none is left; give a higher "
+            "strength or more steps."
+        )
+    if made.is_complex() or made.dtype == torch.bool:
         raise InputError(f"the timestep is {checks.shown(value)}: give one of scheduler.timesteps.")
     return made.reshape(-1)
 

@@ -147,7 +147,7 @@ class FewStepScheduler(ScheduledRun):
     ) -> None:
         held = recipe if recipe is None or isinstance(recipe, Recipe) else Recipe.from_dict(recipe)
         self.register_to_config(**as_kinds(self.config, FewStepScheduler.__init__))
-        whole("num_train_timesteps", self.config.num_train_timesteps, 2, LONGEST)
+        whole("num_train_timesteps", self.config.num_train_timesteps, 1, LONGEST)
         self._settle(held)
         checked_seeds([seed])
         self._held = held
