@@ -22,6 +22,7 @@ FILES = {
     "evaluate": ["evaluate", "images.npz", "--reference", "images.npz", "--out", "NAME.json"],
     "calibrate": ["calibrate", *MODEL, "--num", "8", "--steps", "2", "--reference-steps", "8", "--out", "NAME.json"],
     "skip search": ["skip", "search", *MODEL, "--num", "2", "--points", "2", "--out", "NAME.json"],
+    "tune": ["tune", "support.generating:tiny", "--calls", "2", "--budget", "60", "--out", "NAME.json"],
     "doctor --plot": ["doctor", "folder", "--plot", "NAME.png"],
 }
 """Commands that write a file."""
@@ -42,7 +43,15 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "model_index.json").write_text('{"_class_name": "DDPMPipeline"}')
     monkeypatch.setattr(models, "load_entry", lambda *_: pytest.fail("the model was loaded"))
-    for name in ("generate.command", "compare.command", "calibrate", "sample", "skip.search", "skip.diagnose"):
+    for name in (
+        "generate.command",
+        "compare.command",
+        "calibrate",
+        "sample",
+        "skip.search",
+        "skip.diagnose",
+        "tune.command",
+    ):
         monkeypatch.setattr(f"fewstep.cli.{name}.load_model", lambda *_: pytest.fail("the model was loaded"))
     monkeypatch.setattr("fewstep.cli.doctor.read_pipeline", lambda *_: pytest.fail("the pipeline was read"))
     monkeypatch.setattr("fewstep.cli.grid.spectrum_of", lambda *_: pytest.fail("a spectrum was measured"))

@@ -227,7 +227,9 @@ def formulation_of(config: Mapping[str, Any], alphas_cumprod: Tensor, mu: float 
         flow = RectifiedFlow(_shift(config, mu))
         return FlowFormulation(flow, prediction, config["num_train_timesteps"], config["invert_sigmas"])
     if len(alphas_cumprod) < 2:
-        raise InputError("num_train_timesteps is 1: only a flow may have one; give 2 or more, as the model was trained.")
+        raise InputError(
+            "num_train_timesteps is 1: only a flow may have one; give 2 or more, as the model was trained."
+        )
     return VPFormulation(VPDiscrete(alphas_cumprod), prediction)
 
 
