@@ -63,6 +63,11 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
+def heeding() -> None:
+    """Heed SIGINT, which a job in the background inherits as ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -75,7 +80,9 @@ def test_a_signal_ends_a_command(name, number, code, folder):
     caches = {"FEWSTEP_CACHE": str(folder / "tmp" / "cache"), "TORCHINDUCTOR_CACHE_DIR": str(folder / "tmp" / "cache")}
     more = {"CALLS": str(folder / "tmp" / "calls"), "SLOW": "0.02", **caches}
     environment = {**os.environ, "PYTHONPATH": paths, "TMPDIR": str(folder / "tmp"), "OMP_NUM_THREADS": "1", **more}
-    with subprocess.Popen(words, cwd=folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as run:
+    with subprocess.Popen(
+        words, cwd=folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=heeding
+    ) as run:
         began = time.monotonic()
         while run.poll() is None and time.monotonic() < began + 60 and not (folder / "tmp" / "calls").exists():
             time.sleep(0.05)

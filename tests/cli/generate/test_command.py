@@ -190,7 +190,7 @@ def test_too_little_memory_is_one_line(tmp_path, entry, fails, monkeypatch):
         (["--num", 2, "--model", "nowhere:model"], "module:function"),
         (["--num", 2, "--model", "support.generating:broken"], "not finite"),
         (["--num", 2, "--device", "cdua"], "write cpu, or cuda on a GPU"),
-        (["--num", 2, "--device", "meta"], "returned a model on cpu"),
+        (["--num", 2, "--device", "meta"], "holds no numbers"),
         (["--num", 2, "--out", "missing/folder"], "does not exist"),
     ],
 )
