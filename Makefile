@@ -11,8 +11,8 @@ DOCS_READY := $(VENV)/.docs-ready
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 # What computes, as on a processor without AVX: bounds that were read off one machine fail there.
-NUMERICAL := $(addprefix tests/,processes grids solvers executor calibration skip integrations/test_diffusers_results.py \
-	integrations/test_diffusers_recipe.py test_plan.py test_sampling.py test_guidance.py)
+NUMERICAL := $(addprefix tests/,processes grids spectra solvers guidance executor calibration skip test_plan.py \
+	test_sampling.py integrations/test_diffusers_results.py integrations/test_diffusers_recipe.py)
 OLDEST := $(VENV)/oldest-diffusers
 WITH_OLDEST := tests/boundary/test_hostile_folders.py tests/models/test_pipelines.py \
 	$(addprefix tests/integrations/test_diffusers_,config.py contract.py doctor.py enable.py kinds.py recipe.py)
