@@ -90,20 +90,32 @@ class Journal:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # That signs of life may change one day.
-                self._storage: Any = (
-                    optuna.storages.InMemoryStorage()
-                    if url is None
-                    else optuna.storages.RDBStorage(
-                        url, engine_kwargs=connect, heartbeat_interval=BEAT, grace_period=GRACE
-                    )
-                )
-            self._study = optuna.create_study(storage=self._storage, study_name=name, load_if_exists=True)
+                self._storage, self._study = self._opened(url, name, connect)
         except Exception as error:  # Drivers and databases refuse by exceptions of their own.
             reason = " ".join(str(error).split()) or type(error).__name__
             raise InputError(f"the storage {_without_password(url or '')!r} cannot be used: {reason[:300]}") from error
         finally:
             optuna.logging.set_verbosity(level)
         self._read: dict[int, Measured] = {}
+
+    def _opened(self, url: str | None, name: str, connect: dict[str, Any]) -> tuple[Any, Any]:
+        """Return the storage and the study; tried again where another process makes the same tables just now."""
+        optuna, tries = self._optuna, 1 if url is None else 3
+        for left in reversed(range(tries)):
+            try:
+                storage: Any = (
+                    optuna.storages.InMemoryStorage()
+                    if url is None
+                    else optuna.storages.RDBStorage(
+                        url, engine_kwargs=connect, heartbeat_interval=BEAT, grace_period=GRACE
+                    )
+                )
+                return storage, optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
+            except Exception:
+                if not left:
+                    raise
+                time.sleep(0.5)
+        raise AssertionError("unreachable")
 
     @property
     def measured(self) -> dict[str, Measured]:
