@@ -80,7 +80,7 @@ class Journal:
         found = self._read(name) if name in self.known else None
         if found is not None and not self._trusted:
             found = self._compared(found, make())
-        self._trusted = True
+            self._trusted = True
         if found is None:
             found = make()
             self._write(name, found)

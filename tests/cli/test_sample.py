@@ -66,6 +66,14 @@ def test_arrays_do_not_depend_on_the_batch(tmp_path):
     assert np.abs(one["images"].astype(int) - two["images"].astype(int)).max() <= 1
 
 
+@pytest.mark.parametrize(
+    "command", [["sample"], ["generate", "--num", 2], ["compare", "--num", 2, "--metrics", "error"]]
+)
+def test_guidance_towards_nothing_is_refused(command, tmp_path):
+    with pytest.raises(FewstepError, match="guidance moves towards a class or a prompt"):
+        fewstep(*command, "--guidance", 2, "--class", "none", "--steps", 3, "--out", tmp_path / "out")
+
+
 def test_guidance_with_settings_says_what_it_costs(tmp_path):
     words = ["sample", "--steps", 3, "--num", 1, "--grid", "uniform_logsnr", "--class", 7]
     words += ["--out", tmp_path / "one.npz"]

@@ -57,6 +57,26 @@ def test_a_failure_loses_nothing(url):
     assert log == ["a", "b"]
 
 
+def test_what_another_process_took_over_meanwhile_is_waited_for(url):
+    """A process that was paused comes back: its trial has been given up."""
+    journal, log = Journal(url, "study"), []
+    other = Journal(url, "study")
+
+    def paused():
+        log.append("a")
+        if len(log) == 1:
+            other._study.tell(0, state=other._optuna.trial.TrialState.FAIL)
+        return Measured(np.zeros((1, 1), np.float32), 1, value=float(len(log)))
+
+    (found,) = journal.run([Task("a", {}, paused)])
+    assert log == ["a", "a"] and found.value == 2.0
+
+
+def test_a_figure_that_is_not_finite_ends_the_search(url):
+    with pytest.raises(InputError, match="the figure of 'a' is nan"):
+        Journal(url, "study").run([Task("a", {}, lambda: Measured(np.zeros((1, 1), np.float32), 1, value=np.nan))])
+
+
 def test_what_a_dead_process_was_at_is_taken_over(url):
     """A process of this machine that is gone is known to be dead at once."""
     journal, log = Journal(url, "study"), []

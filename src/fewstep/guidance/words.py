@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fewstep.checks import as_real, real, shown
-from fewstep.errors import InputError
+from fewstep.errors import InputError, unknown_name
 from fewstep.guidance.guided import Interval, checked_interval
 from fewstep.guidance.rules import Rule, rule_named
 from fewstep.processes.spec import parse
@@ -52,7 +52,9 @@ def guidance_named(spec: float | str) -> GuidanceWords:
         ) from error
     interval, rescale = settings.pop("interval", None), real("rescale", settings.pop("rescale", 0.0), 0.0, 1.0)
     rule = settings.pop("rule", None)
-    made = rule_named(str(rule or "linear"), **settings) if rule or settings else None
+    if rule is None and settings:
+        raise unknown_name("setting of guidance without a rule=", next(iter(settings)), ("interval", "rescale", "rule"))
+    made = None if rule is None else rule_named(str(rule), **settings)
     return GuidanceWords(chosen, _interval(interval), made, rescale)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import os
 import socket
 import threading
@@ -10,7 +11,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -159,14 +160,20 @@ class Journal:
             trial.user_attrs.get("key") == task.key and trial.state in (state.RUNNING, state.COMPLETE)
             for trial in before
         ):
-            self._study.tell(mine.number, state=state.FAIL)
+            self._study.tell(mine.number, state=state.FAIL, skip_if_finished=True)
             return
         try:
             with self._alive(mine._trial_id):
                 found = task.measure()
+            if not math.isfinite(found.value):
+                raise InputError(f"the figure of {task.key!r} is {found.value}: a search compares finite ones.")
         except BaseException:
-            self._study.tell(mine.number, state=state.FAIL)
+            self._study.tell(mine.number, state=state.FAIL, skip_if_finished=True)
             raise
+        with suppress(self._optuna.exceptions.UpdateFinishedTrialError):  # Another process took it over meanwhile.
+            self._keep(mine, found)
+
+    def _keep(self, mine: Any, found: Measured) -> None:
         kept = {"rows": _written(found.rows), "text": found.text}
         for name, text in kept.items():
             for place in range(0, len(text), PIECE):

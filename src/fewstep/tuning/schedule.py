@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fewstep.errors import InputError
 
-__all__ = ["Round", "Schedule", "ladder"]
+__all__ = ["Round", "Schedule", "ladder", "steps_of_solutions"]
 
 FOR_VERDICT, FOR_CALIBRATION = 0.35, 0.4
 """Shares of the budget."""
@@ -43,6 +43,26 @@ class Round:
 
     noises: int
     candidates: int
+
+
+def steps_of_solutions(
+    budget: int, calls: int, *, to_solution: bool, sets: bool = False, reference_steps: int | None = None
+) -> int:
+    """Return the steps of solutions and calibrations under a budget; the arguments are those of ``Schedule.of``.
+
+    Raises:
+        InputError: if the budget is too small for one candidate.
+    """
+    steps = min(MOST_STEPS, max(LEAST_STEPS * calls, budget // PER_STEP))
+    steps = steps if reference_steps is None else reference_steps
+    solution, noises = steps if to_solution else 0, LEAST_SET if sets else 1
+    least = noises * (solution + 2 * calls) + max(2, noises) * (solution + 3 * calls)
+    if budget < least:
+        raise InputError(
+            f"budget is {budget} network calls, which is too small for one candidate of {calls} calls: give "
+            f"{least} or more."
+        )
+    return steps
 
 
 @dataclass(frozen=True)
@@ -100,16 +120,8 @@ class Schedule:
         Raises:
             InputError: if the budget is too small for one candidate.
         """
-        steps = min(MOST_STEPS, max(LEAST_STEPS * calls, budget // PER_STEP))
-        steps = steps if reference_steps is None else reference_steps
-        solution = steps if to_solution else 0
-        least_noises = LEAST_SET if sets else 1
-        least = least_noises * (solution + 2 * calls) + max(2, least_noises) * (solution + 3 * calls)
-        if budget < least:
-            raise InputError(
-                f"budget is {budget} network calls, which is too small for one candidate of {calls} calls: give "
-                f"{least} or more."
-            )
+        steps = steps_of_solutions(budget, calls, to_solution=to_solution, sets=sets, reference_steps=reference_steps)
+        solution, least_noises = steps if to_solution else 0, LEAST_SET if sets else 1
         fit, verdict = FOR_CALIBRATION * budget, FOR_VERDICT * budget
         fit_steps = min(steps, max(4 * calls, LEAST_FIT_STEPS))
         one = _fit_cost(LEAST_FITTED, fit_steps, calls)

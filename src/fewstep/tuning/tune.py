@@ -40,7 +40,7 @@ from fewstep.tuning.journal import Journal, Measured, Task
 from fewstep.tuning.objectives import ErrorToSolution, Objective
 from fewstep.tuning.pool import ranked
 from fewstep.tuning.result import Tried, Tuning, Verdict
-from fewstep.tuning.schedule import Schedule, ladder
+from fewstep.tuning.schedule import Schedule, ladder, steps_of_solutions
 from fewstep.tuning.settings import Settings
 from fewstep.tuning.subject import Noises, Subject
 from fewstep.tuning.verdict import verdict_of
@@ -124,6 +124,8 @@ def tune(
     goal = ErrorToSolution() if objective is None else objective
     conditions = ConditionRows.of(model.denoiser, cond)
     spent = _budget(budget)
+    if isinstance(spent, int):  # Refused before anything is made.
+        steps_of_solutions(spent, calls, to_solution=goal.to_solution, sets=goal.sets, reference_steps=reference_steps)
     place = None if folder is None else _made_folder(Path(folder))
     name = _name(model, calls, goal, conditions)
     subject = Subject(model, conditions, batch_size, 0, place, name.rpartition(" ")[2])

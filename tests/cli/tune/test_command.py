@@ -172,6 +172,8 @@ def test_mistakes_are_one_sentence(words, reason, tmp_path, capfd):
     error = capfd.readouterr().err
     assert ended.value.code == 2 and reason in error, error
     assert not (tmp_path / "recipe.json").exists()
+    if "20" in words:  # Refused before anything is made.
+        assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_is_no_pipeline(tmp_path):

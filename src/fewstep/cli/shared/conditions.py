@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fewstep.errors import InputError
+from fewstep.guidance import ClassifierFree
 from fewstep.models.model import Model
 from fewstep.storage import read_text
 
@@ -99,7 +100,7 @@ def conditions_of(
     """Return the condition of each seed: its prompt (the seed modulo their number) or its class.
 
     Raises:
-        InputError: if the model takes no prompts, or needs them, or the class is unknown.
+        InputError: if the model takes no prompts, or needs them, the class is unknown, or guidance has neither.
     """
     if prompts and model.embed is None:
         raise InputError("this model takes no prompts: leave --prompt and --prompts out.")
@@ -107,4 +108,9 @@ def conditions_of(
         if not prompts:
             raise InputError("this model needs a prompt: add --prompt 'a red bicycle', or --prompts FILE.")
         return [prompts[seed % len(prompts)] for seed in seeds]
-    return class_numbers(class_, seeds, model.denoiser.num_classes)
+    classes = class_numbers(class_, seeds, model.denoiser.num_classes)
+    if classes is None and isinstance(model.denoiser, ClassifierFree):
+        raise InputError(
+            "guidance moves towards a class or a prompt, and there is none: choose --class, or leave --guidance out."
+        )
+    return classes

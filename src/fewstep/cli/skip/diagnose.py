@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from fewstep.skip import Profile
 from fewstep.skip_analysis import Diagnosis, RealData, noise_levels
 from fewstep.skip_analysis import diagnose as measured
 from fewstep.skip_analysis.diagnosis import calls, checked_parts
-from fewstep.storage import write_whole
+from fewstep.storage import json_text, write_whole
 
 __all__ = ["diagnose"]
 
@@ -92,7 +91,7 @@ def _write(out: Path, found: Diagnosis, settings: dict[str, Any]) -> None:
 
     def write(folder: Path) -> None:
         folder.mkdir()
-        (folder / "diagnosis.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        (folder / "diagnosis.json").write_text(json_text(record), "utf-8")
         if found.ratios is not None:
             skip_figures.draw_ratios(found.ratios, folder / "ratios.png")
         if found.pixel is not None:
