@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from support import tiny_pipelines as tiny
@@ -63,9 +65,10 @@ def test_hooks_are_gone(network, settings, with_block):
     assert state(network) == before and torch.equal(network(X, TIME).sample, expected)
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=["constant", "by noise level"])
-def test_none_stays_of_a_handle_that_was_never_returned(network, settings, monkeypatch):
-    before, register, count = state(network), nn.Module.register_forward_pre_hook, [0]
+@pytest.fixture
+def interrupted_registration(monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool]:
+    """Interrupt the second registration of a hook; return whether it came to that."""
+    register, count = nn.Module.register_forward_pre_hook, [0]
 
     def registered(module: nn.Module, *given: object, **more: object) -> object:
         count[0] += 1
@@ -74,9 +77,15 @@ def test_none_stays_of_a_handle_that_was_never_returned(network, settings, monke
         return register(module, *given, **more)
 
     monkeypatch.setattr(nn.Module, "register_forward_pre_hook", registered)
+    return lambda: count[0] == 2
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=["constant", "by noise level"])
+def test_none_stays_of_a_handle_that_was_never_returned(network, settings, interrupted_registration):
+    before = state(network)
     with pytest.raises(KeyboardInterrupt):
         fs.skip.tuned(network, **settings)
-    assert count[0] == 2 and state(network) == before
+    assert interrupted_registration() and state(network) == before
 
 
 @pytest.mark.parametrize("settings", [{"solver": "unipc"}, {"solver": "sa", "skip": 0.8}])
@@ -97,19 +106,12 @@ def test_a_pipeline_that_was_interrupted_gives_what_a_fresh_one_does(settings):
     assert pipe.scheduler is original and state(pipe.unet) == bare
 
 
-def test_enable_that_is_interrupted_leaves_the_pipeline_as_it_was(monkeypatch):
+def test_enable_that_is_interrupted_leaves_the_pipeline_as_it_was(interrupted_registration):
     pipe, _ = tiny.stable_diffusion()
-    before, scheduler, kind, register, count = state(pipe.unet), pipe.scheduler, type(pipe), nn.Module.register_forward_pre_hook, [0]  # fmt: skip  # noqa: E501
-
-    def registered(module: nn.Module, *given: object, **more: object) -> object:
-        count[0] += 1
-        if count[0] == 2:
-            raise KeyboardInterrupt
-        return register(module, *given, **more)
-
-    monkeypatch.setattr(nn.Module, "register_forward_pre_hook", registered)
+    before, scheduler, kind = state(pipe.unet), pipe.scheduler, type(pipe)
     with pytest.raises(KeyboardInterrupt):
         fs.enable(pipe, 4, skip=0.8)
+    assert interrupted_registration()
     assert state(pipe.unet) == before and pipe.scheduler is scheduler and type(pipe) is kind
 
 
