@@ -36,6 +36,8 @@ RUNS = {
 }  # fmt: skip
 """Runs of a minute and more, of every command but those that are done in a moment."""
 SHORT = ("grid", "doctor")
+AT_ONCE = ("sample", "evaluate")
+"""Commands that begin anew when they were stopped."""
 KEPT = {"generate": {"manifest.json"}, "compare": {"manifest.json"}}
 """What is there from the beginning, and stays for the run that goes on."""
 
@@ -94,6 +96,8 @@ def test_a_signal_ends_a_command(name, number, code, folder):
         _, said = run.communicate(timeout=60)
     assert run.returncode in (code, -number), said
     assert b"Traceback" not in said
+    if run.returncode == code:
+        assert (b"stopped: nothing was written" if name in AT_ONCE else b"stopped: the same command goes on") in said
     assert {path.name for path in (folder / "tmp").iterdir()} <= {"calls", "cache"}
     assert not [path for path in folder.rglob("*") if path.name.startswith(".fewstep-")]
     left = {path.name for path in folder.iterdir()} - given

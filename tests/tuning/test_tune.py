@@ -122,7 +122,7 @@ def test_nothing_better_gives_the_default():
     """All samples score alike."""
     found = fs.tune(smooth(), 4, objective=fs.tuning.Score(lambda samples: np.ones(len(samples)), "one"), budget=200)
     assert not found.verdict.better and found.recipe.plan.to_json() == found.default.plan.to_json()
-    assert str(found.verdict).startswith("nothing was better than the default, what fewstep recommends")
+    assert str(found.verdict).startswith("nothing was better beyond doubt than the default, what fewstep recommends")
 
 
 def test_a_sampler_that_is_no_plan_is_told_of_once():

@@ -40,4 +40,4 @@ def test_nothing_better():
     rows = np.random.default_rng(1).uniform(0.5, 1.5, (8, 1)).astype(np.float32)
     found = verdict_of(ErrorToSolution(), "Euler", 6, lambda number: rows, [8])
     assert not found.better and found.equal_calls == 6.0
-    assert str(found).startswith("nothing was better than the default, Euler")
+    assert str(found).startswith("nothing was better beyond doubt than the default, Euler")

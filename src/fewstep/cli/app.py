@@ -46,6 +46,8 @@ COMMANDS: dict[str, tuple[type, str]] = {
 }
 """By command: its settings, and the function that runs it, which is imported when it is called."""
 
+RESUMED = ("generate", "compare", "calibrate", "tune", "skip")
+"""Commands that go on where they were stopped."""
 GROUPS = {"skip": "Scaled skip connections (Skip-Tuning): measure what they do, and search for the best."}
 
 
@@ -83,6 +85,13 @@ def run() -> None:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
             app()
+    except SystemExit as ended:
+        if ended.code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+            resumed = sys.argv[1:2] and sys.argv[1] in RESUMED
+            _say(
+                "stopped:", "bold yellow", "the same command goes on from here." if resumed else "nothing was written."
+            )
+        raise
     except FewstepError as error:
         _refuse(str(error))
     except MemoryError:

@@ -93,8 +93,9 @@ class Verdict:
         name = NAMES[self.metric]
         if not self.better:
             return (
-                f"nothing was better than the default, {self.default}: {name} {self.before} "
-                f"on {self.noises} unseen noises; the best other setting had {self.winner}"
+                f"nothing was better beyond doubt than the default, {self.default}: {name} {self.before} "
+                f"on {self.noises} unseen noises; the best other setting had {self.winner}, and the interval of its "
+                "gain includes none"
             )
         factor = "times lower" if self.metric == "error" else "better"
         return (

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.table import Table
 
 from fewstep.cli.settings.tune import TuneSettings
-from fewstep.cli.shared.conditions import class_numbers, read_prompts
+from fewstep.cli.shared.conditions import conditions_of, read_prompts
 from fewstep.cli.shared.features import needed_features
 from fewstep.cli.shared.models import load_model
 from fewstep.cli.shared.progress import bar
@@ -87,16 +87,12 @@ def _conditions(model: Model, class_: str, texts: list[str]) -> Any:
     """Return what ``fs.tune`` takes as ``cond``.
 
     Raises:
-        InputError: if the model takes no prompts, or needs them.
+        InputError: as ``conditions_of``.
     """
-    if model.embed is None:
-        if texts:
-            raise InputError("this model takes no prompts: leave --prompt and --prompts out.")
-        chosen = class_numbers(class_, [0], model.denoiser.num_classes)
-        return "none" if chosen is None else None if class_ == "each" else chosen[0]
-    if not texts:
-        raise InputError("this model needs a prompt: add --prompt 'a red bicycle', or --prompts FILE.")
-    return model.embed(texts)
+    chosen = conditions_of(model, [0], class_, texts)
+    if model.embed is not None:
+        return model.embed(texts)
+    return "none" if chosen is None else None if class_ == "each" else chosen[0]
 
 
 def _scorer(text: str) -> Callable[..., Any]:
