@@ -48,6 +48,7 @@ def test_a_batch_of_grids_is_kept():
         ('{"format": ' + "9" * 5_000 + "}", "cannot be read as JSON"),
         ("null", "NoneType"),
         ("[1]", "'list'"),
+        ("{}", "holds no format: it is another file"),
         ('{"format": "fewstep-other/1"}', "the format is 'fewstep-other/1'"),
         ('{"format": ["x"]}', "the format is"),
         ("\ud800", "cannot be read|damaged"),

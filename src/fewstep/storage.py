@@ -332,6 +332,8 @@ def _told(error: ValidationError, what: str, formats: tuple[str, ...]) -> InputE
         return InputError(f"{what} cannot be read as JSON ({reason.removeprefix('Invalid JSON: ')}): write it anew.")
     if kind.startswith("union_tag"):
         found = value.get("format") if isinstance(value, dict) else type(value).__name__
+        if isinstance(value, dict) and "format" not in value:
+            return InputError(f"{what} holds no format: it is another file; give one with {formats[0]!r}.")
         return InputError(f"{what}: the format is {shown(found)}; this version of fewstep reads {formats[0]!r}.")
     place = ""
     for part in detail["loc"]:

@@ -37,7 +37,7 @@ def test_json(folder):
 @pytest.mark.parametrize(
     ("words", "answer"),
     [
-        (["nothing"], "has no model_index.json"),
+        (["nothing"], "is no folder"),
         (["nothing", "--plot", "figure.gif"], ".png or .svg"),
     ],
 )

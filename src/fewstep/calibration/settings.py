@@ -69,6 +69,8 @@ class Settings:
             if value is not None or name != "budget":
                 object.__setattr__(self, name, whole(name, value, least, most))
         object.__setattr__(self, "search", flag("search", self.search))
+        if self.budget is not None and not self.search:
+            raise InputError("budget is when a search begins nothing new: write search=True, or leave it out.")
         _ = self.counts
         as_word("loss", self.loss, ("auto", "square", "root"))
 

@@ -47,6 +47,14 @@ class Candidate:
     rows: FittedRows
 
 
+@dataclass(frozen=True)
+class Spent:
+    """Network calls and seconds, from the beginning."""
+
+    calls: int
+    seconds: float
+
+
 @dataclass
 class Calibration:
     """A calibration whose reference is solved; ``recipe`` runs the other stages, for one number of calls each.
@@ -56,7 +64,7 @@ class Calibration:
         fitting: what makes fits, with the reference.
         held: the held-out noises.
         model: what is calibrated, for the recipe.
-        began: when, by ``time.perf_counter``.
+        reference: what the shared first stages cost.
         tables: what fits may start from.
     """
 
@@ -64,7 +72,7 @@ class Calibration:
     fitting: Fitting
     held: HeldOut
     model: Mapping[str, Any]
-    began: float
+    reference: Spent
     tables: list[BaseTables]
     _recipes: int = field(default=0, init=False)
 
@@ -115,14 +123,16 @@ class Calibration:
             return further_noises(fine, tuple(x_T.shape[1:]), settings.seeds, num, number)
 
         held = HeldOut(fitting, torch.arange(num - held_out, num), further if drawn else None)
-        return cls(settings, fitting, held, model, began, fitting.candidates(settings.counts))
+        spent = Spent(network.calls, time.perf_counter() - began)
+        return cls(settings, fitting, held, model, spent, fitting.candidates(settings.counts))
 
     def recipe(self, grid: TimeGrid) -> Recipe:
         """Return the recipe for as many network calls as ``grid`` has steps."""
+        calls, began = self.fitting.network.calls, time.perf_counter()
         start = self.start(grid)
         chosen = self.choice(self.candidates(start))
         self._recipes += 1
-        return self.report(grid, start, chosen)
+        return self.report(grid, start, chosen, Spent(calls, began))
 
     def start(self, grid: TimeGrid) -> Start:
         """Return where fits start: how many formulas on which grid, the times searched if that is wanted."""
@@ -146,8 +156,11 @@ class Calibration:
         """Return the candidate that is best on the held-out noises."""
         return min(candidates, key=lambda candidate: self.held.score(candidate.plan))
 
-    def report(self, grid: TimeGrid, start: Start, chosen: Candidate) -> Recipe:
-        """Return the recipe: the fitted plan where it is better on the held-out noises beyond doubt, else the base."""
+    def report(self, grid: TimeGrid, start: Start, chosen: Candidate, since: Spent) -> Recipe:
+        """Return the recipe: the fitted plan where it is better on the held-out noises beyond doubt, else the base.
+
+        Its cost is that of the shared stages and of all ``since`` then.
+        """
         base = base_plan(self.fitting.solver, grid)
         gain, held_out = self.held.gain(base, chosen.plan)
         better = gain.low > 1.0
@@ -160,8 +173,8 @@ class Calibration:
             kept="fitted" if better else "base",
             num=self.settings.num,
             held_out=held_out,
-            calls=self.fitting.network.calls,
-            seconds=time.perf_counter() - self.began,
+            calls=self.reference.calls + self.fitting.network.calls - since.calls,
+            seconds=self.reference.seconds + time.perf_counter() - since.seconds,
             rows=chosen.rows.fits,
             tried=start.tried,
             settings={

@@ -23,7 +23,11 @@ def doctor(settings: DoctorSettings) -> None:
     """Print the diagnosis of a pipeline, and draw it if wanted."""
     check_suffix("--plot", settings.plot, (".png", ".svg"))
     if not is_pipeline(settings.model):
-        raise InputError(f"{str(settings.model)!r} has no model_index.json: give a folder that save_pretrained wrote.")
+        there = Path(settings.model).is_dir()
+        raise InputError(
+            f"{str(settings.model)!r} {'has no model_index.json' if there else 'is no folder'}: give one that a "
+            "pipeline's save_pretrained wrote."
+        )
     pipe = read_pipeline(settings.model)
     call = {"height": settings.height, "width": settings.width, "guidance_scale": settings.guidance}
     found = diagnosed(pipe, settings.steps, **{name: value for name, value in call.items() if value is not None})

@@ -177,7 +177,8 @@ def test_too_little_memory_is_one_line(tmp_path, entry, fails, monkeypatch):
     [
         ([], "how many samples"),
         (["--num", 3, "--seeds", "0-3"], "leave one of them out"),
-        (["--seeds", "5-3"], "whole numbers"),
+        (["--seeds", "5-3"], "a range rises, write 3-5"),
+        (["--seeds", "5-x"], "whole numbers"),
         (["--seeds", "1,1"], "repeated"),
         (["--seeds", 2**63], "below 2**63"),
         (["--num", 2, "--model", "fashion-mnist", "--class=--3"], "give a number from 0 to 9"),

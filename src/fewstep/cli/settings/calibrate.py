@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +15,7 @@ from fewstep.cli.settings.options import (
     ModelSettings,
     SolverSettings,
     check_json,
-    names,
+    counts_of,
 )
 from fewstep.errors import InputError
 
@@ -66,6 +65,8 @@ class CalibrateSettings(ConditionSettings, SolverSettings, ModelSettings):
     def __post_init__(self) -> None:
         check_json(self.out)
         _ = self.counts
+        if self.budget is not None and not self.search:
+            raise InputError("--budget is when --search begins nothing new: add --search, or leave --budget out.")
         if self.features is not None and self.objective != "features":
             raise InputError(
                 f"--features {self.features} are those of --objective features: write it, or leave them out."
@@ -74,13 +75,4 @@ class CalibrateSettings(ConditionSettings, SolverSettings, ModelSettings):
     @property
     def counts(self) -> list[int]:
         """The numbers of network calls, each once."""
-        found = [range_of(part) for part in names(self.steps)]
-        if not found or not all(found):
-            raise InputError(f"--steps is {self.steps!r}: give numbers of at least 1, as 6, 4-12 or 4,6,8.")
-        return list(dict.fromkeys(number for part in found for number in part))
-
-
-def range_of(text: str) -> range:
-    """Return the numbers from 1 of "4-12", or the one of "6"; none where it is something else."""
-    match = re.fullmatch(r"([1-9][0-9]{0,3})(?:-([1-9][0-9]{0,3}))?", text)
-    return range(0) if match is None else range(int(match[1]), int(match[2] or match[1]) + 1)
+        return counts_of(self.steps)

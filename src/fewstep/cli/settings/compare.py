@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from fewstep.cli.settings.options import BatchSize, ConditionSettings, ModelSettings, at_least, names
-from fewstep.errors import InputError, unknown_name
+from fewstep.cli.settings.options import BatchSize, ConditionSettings, ModelSettings, at_least, counts_of, names
+from fewstep.errors import unknown_name
 
 __all__ = ["CompareSettings"]
 
@@ -37,7 +37,7 @@ class CompareSettings(ConditionSettings, ModelSettings):
         str | None,
         typer.Option(help="Grids, as optimized,karras.", show_default="the recommended, karras, uniform_logsnr"),
     ] = None
-    steps: Annotated[str, typer.Option(help="Numbers of steps, as 5,8,10.")] = "5,8,10"
+    steps: Annotated[str, typer.Option(help="Numbers of steps, as 5,8,10 or 4-8.")] = "5,8,10"
     recipes: Annotated[str, typer.Option(help="Recipes of fewstep calibrate to compare with: a.json,b.json.")] = ""
     peers: Annotated[
         str,
@@ -66,11 +66,9 @@ class CompareSettings(ConditionSettings, ModelSettings):
                 if name not in METRICS:
                     raise unknown_name("metric", name, METRICS)
         at_least(1, num=self.num, batch_size=self.batch_size, exact_steps=self.exact_steps)
-        parts = names(self.steps)
-        if not parts or not all(part.isdigit() and int(part) > 0 for part in parts):
-            raise InputError(f"--steps is {self.steps!r}: give whole numbers of at least 1, as 5,8,10.")
+        _ = self.counts
 
     @property
     def counts(self) -> list[int]:
         """The numbers of steps, each once."""
-        return list(dict.fromkeys(map(int, names(self.steps))))
+        return counts_of(self.steps)

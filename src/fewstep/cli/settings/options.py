@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +23,7 @@ __all__ = [
     "SolverSettings",
     "at_least",
     "check_json",
+    "counts_of",
     "names",
 ]
 
@@ -110,7 +112,7 @@ class RecipeSamplerSettings(SamplerSettings):
     recipe: Annotated[
         Path | None,
         typer.Option(
-            help="A recipe of fewstep calibrate, in place of --solver and --grid; of a book, that of --steps calls.",
+            help="A recipe of calibrate or tune in place of --solver and --grid; of a book, that of --steps calls.",
             rich_help_panel=SAMPLER,
         ),
     ] = None
@@ -186,3 +188,21 @@ def check_json(out: Path) -> None:
 def names(text: str) -> list[str]:
     """Return the words of "a, b,c"."""
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def counts_of(steps: str) -> list[int]:
+    """Return the numbers of ``--steps``, each once: "6", "4,6,8", "4-12".
+
+    Raises:
+        InputError: if one is no number from 1 to 9999, or a range does not rise.
+    """
+    found: list[int] = []
+    for part in names(steps) or [steps]:
+        match = re.fullmatch(r"([1-9][0-9]{0,3})(?:-([1-9][0-9]{0,3}))?", part)
+        if match is None:
+            raise InputError(f"--steps is {steps!r}: give whole numbers of at least 1, as 6, 4-12 or 4,6,8.")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise InputError(f"--steps is {steps!r}: a range rises, write {last}-{first}.")
+        found.extend(range(first, last + 1))
+    return list(dict.fromkeys(found))

@@ -36,9 +36,11 @@ def parse_seeds(text: str | None, num: int | None) -> range | list[int]:
     for part in text.split(","):
         low, dash, high = part.strip().partition("-")
         ends = [low, high] if dash else [low, low]
-        if not all(WHOLE.fullmatch(end) for end in ends) or int(ends[1]) < int(ends[0]):
+        if not all(WHOLE.fullmatch(end) for end in ends):
             raise InputError(f"--seeds is {text!r}: write whole numbers of at least 0, as 0-49999 or 3,5,8-10.")
         first, last = map(int, ends)
+        if last < first:
+            raise InputError(f"--seeds is {text!r}: a range rises, write {last}-{first}.")
         if last >= 2**63:
             raise InputError(f"--seeds is {text!r}: seeds are below 2**63.")
         if last - first >= MOST:
