@@ -61,7 +61,7 @@ class Search:
     best: float | None = None
 
     def __post_init__(self) -> None:
-        self.default_of: Callable[[int], tuple[str, Settings]] = self._own_default
+        self.default_of: Callable[[int], tuple[str, Settings]] = self._pipeline_default
 
     def run(self, budget: int | float) -> Tuning:
         """Return the result."""
@@ -153,7 +153,7 @@ class Search:
         """
         if self.subject.model.default is not None:
             try:
-                return self._own_default(self.calls)
+                return self._pipeline_default(self.calls)
             except InputError as error:
                 self.default_of = self._recommended
                 warnings.warn(
@@ -166,7 +166,7 @@ class Search:
             self.default_of = self._recommended
         return self._recommended(self.calls)
 
-    def _own_default(self, calls: int) -> tuple[str, Settings]:
+    def _pipeline_default(self, calls: int) -> tuple[str, Settings]:
         """Return the sampler that comes with the model.
 
         Raises:
@@ -218,16 +218,16 @@ class Search:
 
     def _halved(self, pool: Sequence[tuple[Settings, float]], default: Settings, schedule: Schedule) -> list[Tried]:
         """Return what successive halving measured, each candidate on as many noises as it got."""
-        field_: list[tuple[Settings, float | None]] = [(default, None), *pool]
+        left: list[tuple[Settings, float | None]] = [(default, None), *pool]
         found: dict[str, Tried] = {}
         for number, one in enumerate(schedule.rounds, start=1):
             stage = f"round {number} of {len(schedule.rounds)}: {one.noises} noises"
-            tried = self._measured(field_[: one.candidates + 1], one.noises, stage)
+            tried = self._measured(left[: one.candidates + 1], one.noises, stage)
             found |= {each.settings.key: each for each in tried}
             order = sorted(tried, key=self._order)
-            field_ = [(each.settings, each.predicted) for each in order]
+            left = [(each.settings, each.predicted) for each in order]
             if all(each.settings.key != default.key for each in order[: one.candidates]):
-                field_.insert(0, (default, None))
+                left.insert(0, (default, None))
         return sorted(found.values(), key=lambda each: (-each.noises, *self._order(each)))
 
     def _measured(self, chosen: Sequence[tuple[Settings, float | None]], noises: int, stage: str) -> list[Tried]:
