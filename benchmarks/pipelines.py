@@ -75,7 +75,8 @@ def main() -> None:
 def write(path: Path, results: dict[str, Any]) -> None:
     """Write the results, a line for each pipeline."""
     rows = ",\n".join(
-        f"  {json.dumps(name)}: {json.dumps(results[name], ensure_ascii=False)}" for name in sorted(results)
+        f"{json.dumps(name)}:{json.dumps(results[name], ensure_ascii=False, separators=(',', ':'))}"
+        for name in sorted(results)
     )
     head = json.dumps({"diffusers": diffusers.__version__, "steps": STEPS})[:-1]
     path.write_text(f'{head}, "pipelines": {{\n{rows}\n}}}}\n')
@@ -263,12 +264,12 @@ def _flow(maker: _Maker) -> tuple[Any, Any]:
         raise _NoPeer
     theirs = _Recorded(pipe.scheduler)
     maker.run(pipe, call)
-    if theirs.last is None:  # The loop belongs to a pipeline within.
-        raise _NoPeer
     times = pipe.scheduler.sigmas.double().tolist()
     pipe, call = maker.made()
     ours = _put(pipe, FewStepScheduler.from_config(pipe.scheduler.config, solver="euler", grid=times))
     maker.run(pipe, call)
+    if theirs.last is None or ours.last is None:  # The loop belongs to a pipeline within.
+        raise _NoPeer
     return theirs.last, ours.last
 
 
@@ -335,7 +336,7 @@ Made by `benchmarks/pipelines.py` with diffusers {version}, on the tiny componen
 *Enabled*: `fs.enable(pipe, steps=3)` runs to finite output; the figure is the largest difference to a scheduler of
 diffusers (UniPC, or Euler on a flow) with the same settings. *As a model*: `fs.models.from_pipeline(pipe, …)`; the
 figure is the largest difference between a sample and the pipeline's own loop with the same plan. Both are relative to
-1 + the largest latent.
+1 + the largest latent. Pipelines that take an image are models at `strength=1`.
 
 | pipeline | enabled | as a model |
 |---|---|---|
