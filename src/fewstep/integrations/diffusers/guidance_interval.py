@@ -25,8 +25,8 @@ NOT_OF_SAMPLES = ("image_rotary_emb", "img_ids", "txt_ids", "rotary_emb")
 COMPILED, PLAIN = "_compiled_call_impl", "_call_impl"
 """What ``module(...)`` runs, hooks and all: the first where ``module.compile()`` was called, else the second.
 
-One of them is replaced on the module while a pipeline is called: a hook cannot leave out a call, and another ``forward``
-would be traced into compiled networks, and compile them again.
+One of them is replaced on the module while a pipeline is called: a hook cannot leave out a call, and another
+``forward`` would be traced into compiled networks, and compile them again.
 """
 
 _lock = threading.Lock()
