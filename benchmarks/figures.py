@@ -1,4 +1,4 @@
-"""Figures as JSON: six digits each, a line for whatever fits in one, so that results stay small and diffs readable."""
+"""Figures as JSON: four digits each, a line for whatever fits in one, so that results stay small and diffs readable."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _rounded(value: Any) -> Any:
         return {str(key): _rounded(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_rounded(item) for item in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def _laid_out(value: Any, indent: str = "") -> str:

@@ -17,6 +17,6 @@ def test_figures_are_laid_out_by_lines_and_rounded(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "RESULTS", tmp_path)
     figures.write("some", {"short": [1.23456789, 2], "long": [{"number": i} for i in range(20)], "λ": None})
     text = (tmp_path / "some.json").read_text("utf-8").splitlines()
-    assert text[:3] == ["{", ' "short": [1.23457, 2],', ' "long": ['] and ' "λ": null' in text
+    assert text[:3] == ["{", ' "short": [1.235, 2],', ' "long": ['] and ' "λ": null' in text
     assert figures.read("some")["long"][19] == {"number": 19}
     assert figures.read("absent") == {}
