@@ -1,7 +1,10 @@
 """Denoiser → Denoiser: guidance and thresholding."""
 
+from fewstep.guidance.autoguidance import AutoGuidance
+from fewstep.guidance.classifier import ClassifierGuidance
+from fewstep.guidance.classifier_free import ClassifierFree
 from fewstep.guidance.counting import evaluations
-from fewstep.guidance.guided import AutoGuidance, ClassifierFree, ClassifierGuidance, Guided, checked_interval
+from fewstep.guidance.guided import Guided, checked_interval
 from fewstep.guidance.rules import Linear, Projected, Rule, ZeroStar
 from fewstep.guidance.thresholds import DynamicThreshold, StaticThreshold, thresholds
 from fewstep.guidance.words import guidance_named

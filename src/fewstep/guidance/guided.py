@@ -1,4 +1,4 @@
-"""Guidance: a prediction moved away from another one."""
+"""The basis of guidance: a prediction moved away from another one, by a scale, within an interval."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.checks import as_real, flag, real, shown, tensor, whole
+from fewstep.checks import as_real, flag, real, shown, tensor
 from fewstep.denoiser import Condition, DataPredictor
 from fewstep.errors import InputError
 from fewstep.guidance.rules import Linear, Outputs, Rule, rescaled
@@ -17,7 +17,7 @@ from fewstep.guidance.wrapped import STATE, Wrapped
 from fewstep.processes.base import as_float64
 from fewstep.unwrap import innermost_denoiser
 
-__all__ = ["AutoGuidance", "ClassifierFree", "ClassifierGuidance", "Guided", "Interval", "Scale", "checked_interval"]
+__all__ = ["Guided", "Interval", "Scale", "checked_interval"]
 
 Scale = float | Tensor | Callable[[Tensor], Any]
 """A number, one for each sample (a tensor [batch]), or a function of σ/α, a 0-dimensional float64 tensor."""
@@ -186,184 +186,6 @@ class Guided(Wrapped):
         return moved
 
 
-class ClassifierFree(Guided):
-    r"""D = D_null + guidance_scale·(D_cond − D_null): classifier-free guidance in the data prediction.
-
-    Source: Ho & Salimans, Classifier-Free Diffusion Guidance (arXiv 2207.12598). A scale of 1 is D_cond
-    itself, with one call of the network; 0 is D_null. Without a condition it is the inner predictor.
-
-    Args:
-        inner: the predictor to guide.
-        guidance_scale: a finite number, above 1 to strengthen the condition; a tensor [batch], one for each sample; or
-            a function of σ/α.
-        null_cond: the condition that means "none": a number for class labels, a tensor that expands to the
-            condition's shape, or the keywords that replace the condition's.
-        batched: one call on both halves (faster on accelerators), or two calls (half the memory). A tensor [1, …] is
-            one for all samples. Conditions that differ in something without a batch, such as a number among the
-            keywords, or that hold tensors of another length, always take two.
-        interval: (low, high), guided where low < σ/α ≤ high; elsewhere D is D_cond (see ``Guided``).
-        rule: how the two are combined: ``Linear`` (the formula above), ``Projected`` (APG), ``ZeroStar`` (CFG-Zero*).
-        rescale: φ of ``rescaled``, from 0 (none) to 1.
-
-    Raises:
-        InputError: if the scale is not finite, or another setting is out of its range.
-    """
-
-    def __init__(
-        self,
-        inner: DataPredictor,
-        guidance_scale: Scale,
-        null_cond: Condition | int,
-        *,
-        batched: bool = True,
-        interval: Sequence[float] | None = None,
-        rule: Rule | None = None,
-        rescale: float = 0.0,
-    ) -> None:
-        super().__init__(inner, guidance_scale, interval=interval, rule=rule, rescale=rescale)
-        self.null_cond = self._checked_null(null_cond)
-        self.batched = flag("batched", batched)
-
-    def _needs_both(self, conditional: bool) -> bool:
-        """Return whether there is a condition."""
-        return conditional
-
-    def _evaluations_of_both(self, t: float, conditional: bool) -> int:
-        """Return how often the network is evaluated for both conditions, twice as often as for one."""
-        return 2 * self.inner.evaluations(t, conditional)
-
-    def _pair(self, x_t: Tensor, t: Tensor, cond: Condition) -> tuple[Tensor, Tensor]:
-        """Return D_cond and D_null."""
-        null = _like(self.null_cond, cond)
-        if self.batched and _joinable(cond, null, len(x_t)):
-            both = self.inner(torch.cat([x_t, x_t]), t, _joined(cond, null, len(x_t)))
-            conditional, unconditional = both.chunk(2)
-            return conditional, unconditional
-        return self.inner(x_t, t, cond), self.inner(x_t, t, null)
-
-    def _checked_null(self, null_cond: Any) -> Condition | int:
-        """Return the null condition: a class number may be one beyond the classes, as a null class often is."""
-        if null_cond is None or isinstance(null_cond, Mapping) or (isinstance(null_cond, Tensor) and null_cond.ndim):
-            return null_cond
-        most = None if self.num_classes is None else self.num_classes
-        return whole("null_cond", null_cond, 0, most)
-
-
-class AutoGuidance(Guided):
-    r"""D = D_guide + guidance_scale·(D − D_guide): guidance by a worse version of the model itself.
-
-    The guide is a smaller or less trained network for the same data and process, and is asked with the same condition,
-    or none. Guidance then works without a condition too. ``inner`` may itself be under ``ClassifierFree``.
-
-    Source: Karras et al., Guiding a Diffusion Model with a Bad Version of Itself (arXiv 2406.02507), eq. 4.
-
-    Args:
-        inner: the predictor to guide.
-        guidance_scale: as of ``ClassifierFree``.
-        guide: the worse predictor, of the same process.
-        conditional: whether the guide is given the condition.
-        interval, rule, rescale: as of ``ClassifierFree``.
-
-    Raises:
-        InputError: if the guide is of another process or shape, or a setting is out of its range.
-    """
-
-    def __init__(
-        self,
-        inner: DataPredictor,
-        guidance_scale: Scale,
-        guide: DataPredictor,
-        *,
-        conditional: bool = True,
-        interval: Sequence[float] | None = None,
-        rule: Rule | None = None,
-        rescale: float = 0.0,
-    ) -> None:
-        super().__init__(inner, guidance_scale, interval=interval, rule=rule, rescale=rescale)
-        if not isinstance(guide, DataPredictor):
-            raise InputError(f"guide is {shown(guide)}: give an fs.Denoiser of the same process.")
-        if guide.process != inner.process or (guide.shape and inner.shape and guide.shape != inner.shape):
-            raise InputError(
-                f"the guide is of {guide.process!r} and shape {guide.shape}, the model of {inner.process!r} and "
-                f"{inner.shape}: they must be the same."
-            )
-        self.guide = guide
-        self.conditional = flag("conditional", conditional)
-
-    def _evaluations_of_both(self, t: float, conditional: bool) -> int:
-        """Return how often both networks are evaluated together."""
-        of_guide = self.guide.evaluations(t, conditional and self.conditional)
-        return self.inner.evaluations(t, conditional) + of_guide
-
-    def _pair(self, x_t: Tensor, t: Tensor, cond: Condition) -> tuple[Tensor, Tensor]:
-        """Return D and that of the guide."""
-        return self.inner(x_t, t, cond), self.guide(x_t, t, cond if self.conditional else None)
-
-
-LogProbability = Callable[[Tensor, Tensor, Any], Tensor]
-"""log_prob(x_t, t, cond) → log p(cond | x_t) of each sample, [batch], differentiable in x_t."""
-
-
-class ClassifierGuidance(Guided):
-    r"""D' = D + guidance_scale·(σ²/α)·∇_x log p(cond | x_t): guidance by a classifier of noisy samples.
-
-    That is the score plus the scale times the gradient, which autograd takes of the user's log-probability. A scale of
-    0 is the inner predictor, 1 the posterior's own score. ``log_prob`` counts as no network evaluation.
-
-    Source: Dhariwal & Nichol, Diffusion Models Beat GANs on Image Synthesis (arXiv 2105.05233), section 4, as
-    SA-Solver's public code has it (arXiv 2309.05019).
-
-    Args:
-        inner: the predictor to guide.
-        guidance_scale: as of ``ClassifierFree``.
-        log_prob: (x_t, t, cond) → log p(cond | x_t), [batch]; x_t is the process's state, t its time.
-        interval, rule, rescale: as of ``ClassifierFree``; the pair is D' of scale 1, and D.
-
-    Raises:
-        InputError: if a setting is out of its range; when called, if ``log_prob`` does not return a number a sample, or
-            one that does not depend on x_t.
-    """
-
-    _neutral = 0.0
-
-    def __init__(
-        self,
-        inner: DataPredictor,
-        guidance_scale: Scale,
-        log_prob: LogProbability,
-        *,
-        interval: Sequence[float] | None = None,
-        rule: Rule | None = None,
-        rescale: float = 0.0,
-    ) -> None:
-        super().__init__(inner, guidance_scale, interval=interval, rule=rule, rescale=rescale)
-        if not callable(log_prob) or isinstance(log_prob, type):
-            raise InputError(f"log_prob is {shown(log_prob)}: give a function (x_t, t, cond) → log-probabilities.")
-        self.log_prob = log_prob
-
-    def _evaluations_of_both(self, t: float, conditional: bool) -> int:
-        """Return how often the denoising network is evaluated."""
-        return self.inner.evaluations(t, conditional)
-
-    def _pair(self, x_t: Tensor, t: Tensor, cond: Condition) -> tuple[Tensor, Tensor]:
-        """Return D' of scale 1, and D."""
-        plain, t = self.inner(x_t, t, cond), as_float64(t)
-        gain = self.process.sigma(t) ** 2 / self.process.alpha(t)
-        return plain + gain.to(plain.device, plain.dtype) * self._gradient(x_t, t, cond), plain
-
-    def _gradient(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor:
-        with torch.enable_grad():
-            x = x_t.detach().clone().requires_grad_(True)
-            made = self.log_prob(x, t, cond)
-            if not isinstance(made, Tensor) or made.shape != (len(x_t),) or not made.requires_grad:
-                what = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
-                raise InputError(
-                    f"log_prob returned {what} for {len(x_t)} samples: return a log-probability for each, [batch], "
-                    "computed from x_t by autograd."
-                )
-            return torch.autograd.grad(made.sum(), x)[0]
-
-
 def _checked_scale(scale: Any) -> Scale:
     if isinstance(scale, Tensor) and scale.ndim == 1 and scale.is_floating_point() and scale.numel():
         return scale
@@ -377,33 +199,3 @@ def _spelled(value: Any) -> str:
     if isinstance(value, tuple):
         return ":".join(map(_spelled, value))
     return str(value) if isinstance(value, str) else f"{value:g}"
-
-
-def _like(null: Any, cond: Any) -> Any:
-    """Return ``null`` in the shape of the tensors in ``cond``; keywords that ``null`` has not keep theirs."""
-    if isinstance(cond, Mapping):
-        nulls = null if isinstance(null, Mapping) else dict.fromkeys(cond, null)
-        return {name: _like(nulls[name], value) if name in nulls else value for name, value in cond.items()}
-    if not isinstance(cond, Tensor):
-        return null
-    if isinstance(null, Tensor):
-        return null.to(device=cond.device, dtype=cond.dtype).expand_as(cond)
-    return torch.full_like(cond, null)
-
-
-def _joinable(cond: Any, null: Any, batch: int) -> bool:
-    """Whether tensors have one entry for all samples or one for each, and what has no batch is the same in both."""
-    if isinstance(cond, Mapping):
-        return all(_joinable(value, null[name], batch) for name, value in cond.items())
-    if isinstance(cond, Tensor) and cond.ndim:
-        return len(cond) in (1, batch)
-    return cond is null or (isinstance(cond, (bool, int, float, str)) and type(cond) is type(null) and cond == null)
-
-
-def _joined(cond: Any, null: Any, batch: int) -> Any:
-    """Return both conditions one after the other along the batch, those for all samples repeated."""
-    if isinstance(cond, Mapping):
-        return {name: _joined(value, null[name], batch) for name, value in cond.items()}
-    if isinstance(cond, Tensor) and cond.ndim:
-        return torch.cat([half.expand(batch, *half.shape[1:]) for half in (cond, null)])
-    return cond
