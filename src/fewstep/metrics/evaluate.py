@@ -50,7 +50,7 @@ def evaluate(
     Args:
         images: an npz, a folder of ``fewstep generate``, or a folder of pictures.
         against: the reference, as ``reference_summary`` makes it.
-        extractor: the features, the same that the reference has.
+        extractor: the features, the same that the reference has; on its device KID, PRDC and MMD are computed too.
         metrics: some of ``METRICS``.
         batch_size: images at a time; memory does not grow with their number.
 
@@ -71,15 +71,16 @@ def evaluate(
         )
     measured = summarised(image_batches(images, batch_size), extractor)
     values: dict[str, Any] = {}
+    sample = measured.sample.to(extractor.device)
     for name in wanted:
         if name == "fd":
             values["fd"] = frechet_distance(measured.moments, against.moments)
         elif name == "kid":
-            values["kid"], values["kid_deviation"] = kid(measured.sample, against.sample)
+            values["kid"], values["kid_deviation"] = kid(sample, against.sample)
         elif name == "mmd":
-            values["mmd"] = mmd(measured.sample, against.sample)
+            values["mmd"] = mmd(sample, against.sample)
         else:
-            values |= prdc(measured.sample, against.sample)
+            values |= prdc(sample, against.sample)
     return {
         "metrics": values,
         "images": measured.moments.count,

@@ -1,4 +1,8 @@
-"""Metrics of samples of features: KID, MMD, and precision, recall, density and coverage."""
+"""Metrics of samples of features: KID, MMD, and precision, recall, density and coverage.
+
+Each is computed where the features are, and in float64: KID and MMD are small differences of large means, of which
+float32 would leave little. Features on a device without float64 (MPS) are compared on the CPU.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +13,19 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import InputError, MissingPackageError
+from fewstep.processes.base import HOST, on_host
 
 __all__ = ["kid", "mmd", "prdc"]
 
 ROWS = 1000
 
 
+@on_host
 def kid(features: Tensor, reference: Tensor, *, subsets: int = 100, subset_size: int = 1000) -> tuple[float, float]:
     r"""Return the kernel inception distance: mean and deviation over subsets of the unbiased MMD².
 
     The kernel is (x·y/d + 1)³. Source: Bińkowski et al. (arXiv 1801.01401). Computed by ``torchmetrics``; the
-    subsets are the same in each run, and at most as large as the smaller set.
+    subsets are the same in each run and on each device, and at most as large as the smaller set.
 
     Raises:
         InputError: if a set has fewer than two features.
@@ -29,14 +35,15 @@ def kid(features: Tensor, reference: Tensor, *, subsets: int = 100, subset_size:
         from torchmetrics.image.kid import KernelInceptionDistance
     except ImportError as error:
         raise MissingPackageError(f"kid needs torchmetrics ({error}): pip install 'fewstep[eval]'.") from error
-    size = min(subset_size, *_checked(features, reference))
+    x, y = _checked(features, reference)
+    size = min(subset_size, len(x), len(y))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it keeps all features, which are few here
         metric = KernelInceptionDistance(torch.nn.Identity(), subsets=subsets, subset_size=size)
-    metric.update(reference.double(), real=True)
-    metric.update(features.double(), real=False)
+    metric.update(y, real=True)
+    metric.update(x, real=False)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would reach the states of GPUs too
         mean, deviation = metric.compute()
     return float(mean), float(deviation)
 
@@ -50,15 +57,15 @@ def mmd(features: Tensor, reference: Tensor) -> float:
     Raises:
         InputError: if a set has fewer than two features.
     """
-    _checked(features, reference)
-    scale = 2.0 * torch.pdist(reference[:ROWS].double()).median().clamp(min=1e-12) ** 2
+    x, y = _checked(features, reference)
+    scale = 2.0 * torch.pdist(y[:ROWS]).median().clamp(min=1e-12) ** 2
 
-    def kernel(x: Tensor, y: Tensor) -> float:
-        return sum(float((-rows.square() / scale).exp().sum()) for rows in _distances(x, y))
+    def kernel(some: Tensor, others: Tensor) -> float:
+        return sum(float((-rows.square() / scale).exp().sum()) for rows in _distances(some, others))
 
-    n, m = len(features), len(reference)
-    within = (kernel(features, features) - n) / (n * (n - 1)) + (kernel(reference, reference) - m) / (m * (m - 1))
-    return within - 2.0 * kernel(features, reference) / (n * m)
+    n, m = len(x), len(y)
+    within = (kernel(x, x) - n) / (n * (n - 1)) + (kernel(y, y) - m) / (m * (m - 1))
+    return within - 2.0 * kernel(x, y) / (n * m)
 
 
 def prdc(features: Tensor, reference: Tensor, *, nearest: int = 5) -> dict[str, float]:
@@ -71,10 +78,11 @@ def prdc(features: Tensor, reference: Tensor, *, nearest: int = 5) -> dict[str, 
     Raises:
         InputError: if there are no more than k features in a set.
     """
-    count = min(_checked(features, reference))
+    x, y = _checked(features, reference)
+    count = min(len(x), len(y))
     if count <= nearest:
         raise InputError(f"there are {count} samples: prdc looks at {nearest} neighbours and needs more.")
-    x, y = features[:count], reference[:count]
+    x, y = x[:count], y[:count]
     ball_x, ball_y = _radii(x, nearest), _radii(y, nearest)
     precise = recalled = covered = inside = 0
     for rows, radii in zip(_distances(y, x), ball_y.split(ROWS), strict=True):
@@ -95,18 +103,28 @@ def prdc(features: Tensor, reference: Tensor, *, nearest: int = 5) -> dict[str, 
 def _distances(x: Tensor, y: Tensor) -> Iterator[Tensor]:
     """Yield the distances of ``ROWS`` rows of x at a time to all of y."""
     for rows in x.split(ROWS):
-        yield torch.cdist(rows.double(), y.double(), compute_mode="donot_use_mm_for_euclid_dist")
+        yield torch.cdist(rows, y, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _radii(x: Tensor, nearest: int) -> Tensor:
     return torch.cat([rows.kthvalue(nearest + 1, dim=1).values for rows in _distances(x, x)])
 
 
-def _checked(features: Tensor, reference: Tensor) -> tuple[int, int]:
+def _checked(features: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both sets in float64 where the features are, if they can be compared."""
     if min(len(features), len(reference)) < 2:
         raise InputError(f"there are {len(features)} and {len(reference)} samples: at least 2 are needed on each side.")
     if features.shape[1:] != reference.shape[1:]:
         raise InputError(
             f"the features have {features.shape[1]} and {reference.shape[1]} dimensions: take the same for both."
         )
-    return len(features), len(reference)
+    place = features.device if _has_float64(features.device) else HOST
+    return features.to(place).double(), reference.to(place).double()
+
+
+def _has_float64(device: torch.device) -> bool:
+    try:
+        torch.empty(0, dtype=torch.float64, device=device)
+    except (TypeError, RuntimeError):
+        return False
+    return True

@@ -235,7 +235,7 @@ class DistanceToImages(Objective):
 
     def kid(self, rows: np.ndarray) -> tuple[float, float]:
         """Return KID, mean and deviation over subsets."""
-        return kid(torch.from_numpy(rows), self.real.features)
+        return kid(torch.from_numpy(rows).to(self.extractor.device), self.real.features)
 
 
 def _images(model: Model, samples: Tensor) -> Tensor:
