@@ -45,12 +45,13 @@ BASES: dict[str, dict[str, str]] = {
     "calibrate": {"model": "support.generating:tiny", "num": "8", "steps": "2", "reference_steps": "8",
                   "objective": "local", "out": "out.json"},
     "tune": {"model": "support.generating:tiny", "calls": "2", "budget": "60", "pictures": "0", "out": "out.json"},
+    "reproduce": {"table": "sa-solver-cifar10", "weights": "folder", "out": "out"},
     "doctor": {"model": "folder", "steps": "2"},
     "skip diagnose": {"model": "support.generating:tiny", "data": "images.npz", "num": "2", "out": "out"},
     "skip search": {"model": "support.generating:tiny", "num": "2", "points": "2", "out": "out.json"},
 }  # fmt: skip
 """A short call of each command."""
-POSITIONAL = {"evaluate": "images", "doctor": "model", "tune": "model"}
+POSITIONAL = {"evaluate": "images", "reproduce": "table", "doctor": "model", "tune": "model"}
 NAMES = ("out", "model", "grid", "recipe", "skip", "seeds")
 """Options that are read in many ways: they get more of the words."""
 WORDS = ["", " ", "x", "²", "1e400", "9" * 5000, "-1", "0", "nan", "inf", "1e10", "a\x1b[2Jb", "[/b]", "$x_{$", "a" * 5000, "/dev/null", "/dev/zero", "pipe", "folder", "/root/no", "no/such", "a,b", ":", "os.path:join", "karras:rho=", "None", "\udcff", "--", "images.npz", "damaged.json"]  # fmt: skip  # noqa: E501

@@ -30,6 +30,17 @@ FOLDERS = {
     "generate": ["generate", *MODEL, "--num", "2", "--steps", "2", "--out", "NAME"],
     "compare": ["compare", *MODEL, "--num", "2", "--steps", "2", "--metrics", "error", "--out", "NAME"],
     "skip diagnose": ["skip", "diagnose", *MODEL, "--data", "images.npz", "--num", "2", "--out", "NAME"],
+    "reproduce": [
+        "reproduce",
+        "sa-solver-cifar10",
+        "--weights",
+        "folder",
+        "--inception",
+        "none.pth",
+        "--trust-pickle",
+        "--out",
+        "NAME",
+    ],
 }
 """Commands that write a folder."""
 ALL = FILES | FOLDERS

@@ -26,6 +26,7 @@ from fewstep.cli.settings.doctor import DoctorSettings
 from fewstep.cli.settings.evaluate import EvaluateSettings
 from fewstep.cli.settings.generate import GenerateSettings
 from fewstep.cli.settings.grid import GridSettings
+from fewstep.cli.settings.reproduce import ReproduceSettings
 from fewstep.cli.settings.sample import SampleSettings
 from fewstep.cli.settings.skip import DiagnoseSettings, SearchSettings
 from fewstep.cli.settings.tune import TuneSettings
@@ -40,13 +41,14 @@ COMMANDS: dict[str, tuple[type, str]] = {
     "compare": (CompareSettings, "fewstep.cli.compare.command:compare"),
     "calibrate": (CalibrateSettings, "fewstep.cli.calibrate:calibrate"),
     "tune": (TuneSettings, "fewstep.cli.tune.command:tune"),
+    "reproduce": (ReproduceSettings, "fewstep.cli.reproduce.command:reproduce"),
     "doctor": (DoctorSettings, "fewstep.cli.doctor:doctor"),
     "skip diagnose": (DiagnoseSettings, "fewstep.cli.skip.diagnose:diagnose"),
     "skip search": (SearchSettings, "fewstep.cli.skip.search:search"),
 }
 """By command: its settings, and the function that runs it, which is imported when it is called."""
 
-RESUMED = ("generate", "compare", "calibrate", "tune", "skip")
+RESUMED = ("generate", "compare", "calibrate", "tune", "reproduce", "skip")
 """Commands that go on where they were stopped."""
 GROUPS = {"skip": "Scaled skip connections (Skip-Tuning): measure what they do, and search for the best."}
 

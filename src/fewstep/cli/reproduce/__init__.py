@@ -1,0 +1,1 @@
+"""``fewstep reproduce``: a table of a paper, sampled and measured."""
