@@ -1,4 +1,4 @@
-"""What ``fewstep reproduce`` prints and writes: tables, needed files, and figures beside the paper's."""
+"""The printed and written output of ``fewstep reproduce``: tables, needed files, figures beside the paper's."""
 
 from __future__ import annotations
 
