@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from fewstep.cli.app import app
 from fewstep.cli.settings.calibrate import CalibrateSettings
 from fewstep.errors import FewstepError
+from fewstep.metrics import features, moments_of
 from fewstep.recipe import RecipeBook, load_recipe
 from fewstep.skip import Profile
 
@@ -197,6 +198,25 @@ def test_features_of_the_samples_can_be_what_is_fitted(entry, tmp_path):
         calibrated(entry, "--objective", "features", "--out", "other.json")
     with pytest.raises(FewstepError, match="those of --objective features"):
         calibrated(entry, *asked[2:], "--out", "other.json")
+
+
+def test_the_distribution_of_features_can_be_what_is_fitted(entry, tmp_path):
+    class Rows(torch.nn.Module):
+        def forward(self, x):
+            return x.mean(dim=(1, 3))
+
+    torch.jit.script(Rows()).save(str(tmp_path / "rows.pt"))
+    extractor = features("torchscript:rows.pt")
+    images = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    moments_of(extractor(images), extractor.tag).save(tmp_path / "real.npz")
+    asked = ["--objective", "distribution", "--features", "torchscript:rows.pt", "--analytic", 0]
+    assert "Fréchet distance to the solution" in calibrated(entry, *asked, "--out", "recipe.json")
+    assert "Fréchet distance to the target" in calibrated(entry, *asked, "--target", "real.npz", "--out", "other.json")
+    assert load_recipe("other.json").report.settings["target"] == extractor.tag
+    with pytest.raises(FewstepError, match="--target real.npz is that of --objective distribution"):
+        calibrated(entry, "--target", "real.npz", "--out", "other.json")
+    with pytest.raises(FewstepError, match="'absent.npz' does not exist"):
+        calibrated(entry, *asked, "--target", "absent.npz", "--out", "other.json")
 
 
 @pytest.mark.parametrize("steps", ["0", "4-", "few", ""])

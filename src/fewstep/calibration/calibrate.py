@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fewstep.calibration.base_plan import base_plan
 from fewstep.calibration.conditions import conditions_for
-from fewstep.calibration.fitting import Progress
+from fewstep.calibration.fitting import Progress, check_target
 from fewstep.calibration.interior_times import resampled
 from fewstep.calibration.least_squares import Loss
 from fewstep.calibration.network import CountedNetwork, checked_predictor
@@ -19,6 +19,7 @@ from fewstep.calibration.settings import Objective, Settings, checked_steps
 from fewstep.calibration.stages import Calibration
 from fewstep.denoiser import DataPredictor, network_device
 from fewstep.fingerprint import described
+from fewstep.metrics.frechet import FeatureSet, moments_of
 from fewstep.recipe import Recipe, RecipeBook
 from fewstep.solvers import Solver
 from fewstep.time_grid import TimeGrid
@@ -47,6 +48,7 @@ def calibrate(  # type: ignore[misc]  # The overloads tell what is returned, thi
     search: bool = False,
     objective: Objective = "final",
     features: Callable[[Tensor], Tensor] | None = None,
+    target: FeatureSet | None = None,
     budget: int | None = None,
     batch_size: int = 32,
     progress: Progress | None = None,
@@ -96,8 +98,12 @@ def calibrate(  # type: ignore[misc]  # The overloads tell what is returned, thi
         reference_steps: calls of the reference solution, well above the grid's.
         search: whether the times between the ends are searched.
         objective: "final"; "features", the same in a space of features, by which the fit is then chosen and judged too;
-            or "local", the row-by-row fit alone.
-        features: of "features": samples [n, …] → [n, …], such as the output of a classifier.
+            "distribution", which goes on from there to fit mean and covariance of the features, and chooses and judges
+            by their Fréchet distance; or "local", the row-by-row fit alone.
+        features: of "features" and "distribution": samples [n, …] → [n, …], such as the output of a classifier.
+        target: of "distribution": the moments that the features should have, or features [n, d] of real images, with
+            which ``num`` should be some hundreds; None for the moments of the model's solutions from the same noises,
+            which fewer noises tell apart.
         budget: with ``search``, the network calls after which no new trial begins; None for 5·num·reference_steps.
         batch_size: samples in a network call.
         progress: called as progress(stage, calls so far, best error of the stage or None).
@@ -124,6 +130,7 @@ def calibrate(  # type: ignore[misc]  # The overloads tell what is returned, thi
         search=search,
         objective=objective,
         features=features,
+        target=None if target is None else moments_of(target),
         budget=budget,
         batch_size=batch_size,
         progress=progress,
@@ -135,6 +142,8 @@ def calibrate(  # type: ignore[misc]  # The overloads tell what is returned, thi
         base_plan(solver, fine)  # Where times may move to.
     noises = noises_for(denoiser, grid, x_T, seeds, settings.num, settings.batch_size)
     check_values(noises, settings.history)
+    if settings.target is not None and settings.features is not None:
+        check_target(settings.target, settings.features, noises[:1])
     conditions = conditions_for(denoiser, cond, settings.num)
     network = CountedNetwork(denoiser, conditions, settings.num, settings.batch_size, network_device(denoiser, x_T))
     by_class = getattr(denoiser, "num_classes", None) is not None and isinstance(conditions, Tensor)

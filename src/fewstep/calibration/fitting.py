@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from fewstep.calibration.base_plan import base_plan
+from fewstep.calibration.distribution_problem import DistributionProblem
 from fewstep.calibration.final_problem import FinalProblem
 from fewstep.calibration.formulas import Form, Formulas, forms_for
-from fewstep.calibration.gauss_newton import descend
+from fewstep.calibration.gauss_newton import Point, descend
 from fewstep.calibration.interior_times import InteriorTimes, resampled
 from fewstep.calibration.least_squares import Loss, total
+from fewstep.calibration.moment_target import MomentTarget
 from fewstep.calibration.network import CountedNetwork
 from fewstep.calibration.reference import Reference
 from fewstep.calibration.rows import FittedRows, fit_rows
@@ -26,12 +28,14 @@ from fewstep.calibration.times_problem import TimesProblem
 from fewstep.denoiser import network_device
 from fewstep.errors import InputError
 from fewstep.executor import execute
+from fewstep.metrics.frechet import moments_of
+from fewstep.metrics.moments import Moments
 from fewstep.plan import Plan
 from fewstep.solvers import Solver
 from fewstep.spectra import Spectrum
 from fewstep.time_grid import TimeGrid
 
-__all__ = ["Fitting", "Progress"]
+__all__ = ["Fitting", "Progress", "check_target"]
 
 Progress = Callable[[str, int, float | None], Any]
 """progress(stage, network calls so far, best root mean square error of the stage so far, or None)."""
@@ -41,6 +45,8 @@ SAMPLES = 64
 FINAL_ROUNDS = 3
 SEARCHED_ROUNDS = 8
 """Rounds of fitting all rows to the final samples, and of fitting rows and times together after a search."""
+DISTRIBUTION_ROUNDS = 4
+"""Rounds of fitting to moments of features, after those."""
 
 
 @dataclass(frozen=True)
@@ -173,8 +179,8 @@ class Fitting:
         rows: FittedRows,
         loss: Loss,
         times: bool,
-    ) -> Plan:
-        """Return the plan whose rows, and times if they are free, are fitted to the final samples."""
+    ) -> tuple[FinalProblem, Point]:
+        """Return the fit of the rows, and of the times if they are free, to the final samples."""
         plan = rows.table.plan
         grid = plan.grid
         placement = self.placement(grid)
@@ -192,14 +198,32 @@ class Fitting:
         )
         rounds = SEARCHED_ROUNDS if times else FINAL_ROUNDS
         point = descend(problem, problem.start(), rounds, progress=lambda p: self._progressed("final", p.error**0.5))
-        return point.detail.finished()
+        return problem, point
 
-    @torch.no_grad()
+    def distribution(self, problem: FinalProblem, start: Point, target: Moments | None) -> list[Plan]:
+        """Return the plans after each round of a fit to moments of features, from a fit to the final samples.
+
+        Args:
+            problem: what ``start`` is a point of.
+            start: where to begin.
+            target: the moments that the features should have; None for those of the solutions.
+        """
+        wanted = moments_of(self.compared(self.reference.end[self.which])) if target is None else target
+        found: list[Plan] = []
+
+        def better(point: Point) -> None:
+            self._progressed("distribution", point.error**0.5)
+            found.append(point.detail.finished())
+
+        moments = DistributionProblem.like(problem, MomentTarget(wanted))
+        first = moments.evaluate(start.theta)
+        assert first is not None
+        descend(moments, first, DISTRIBUTION_ROUNDS, progress=better)
+        return found
+
     def compared(self, samples: Tensor) -> Tensor:
         """Return what is compared of samples on the host: their features, or they themselves."""
-        if self.features is None:
-            return samples
-        return self.features(samples.to(network_device(self.features, samples))).cpu()
+        return samples if self.features is None else features_of(self.features, samples)
 
     def errors(self, plan: Plan, which: Tensor) -> Tensor:
         """Return the mean square error of the final sample of each noise, float64 [len(which)]."""
@@ -208,14 +232,37 @@ class Fitting:
 
     def errors_to(self, plan: Plan, which: Tensor, x_T: Tensor, exact: Tensor) -> Tensor:
         """Return the mean square error of each noise, from ``x_T`` [n, …] to ``exact``, as compared, float64 [n]."""
-        found = []
+        blocks = torch.arange(len(which)).split(self.network.batch_size)
+        ends = zip(self.ends(plan, which, x_T), blocks, strict=True)
+        gaps = (end - self.compared(exact[place]).double() for end, place in ends)
+        return torch.cat([gap.square().flatten(1).mean(1) for gap in gaps])
+
+    def ends(self, plan: Plan, which: Tensor, x_T: Tensor) -> Iterator[Tensor]:
+        """Yield what is compared of the final sample of each noise, from ``x_T`` [n, …], float64 [block, …]."""
         for place in torch.arange(len(which)).split(self.network.batch_size):
             cond = None if self.classes is None else self.classes[which[place] % len(self.classes)]
             network = self.network.bound(which[place])
             end = execute(plan, network, x_T[place].to(self.network.device), cond=cond).cpu()
-            gap = self.compared(end).double() - self.compared(exact[place]).double()
-            found.append(gap.square().flatten(1).mean(1))
-        return torch.cat(found)
+            yield self.compared(end).double()
 
     def _progressed(self, stage: str, best: float | None) -> None:
         self.progress(stage, self.network.calls, best)
+
+
+@torch.no_grad()
+def features_of(features: Callable[[Tensor], Tensor], samples: Tensor) -> Tensor:
+    """Return the features of samples, computed where they are computed, on the host."""
+    return features(samples.to(network_device(features, samples))).cpu()
+
+
+def check_target(target: Moments, features: Callable[[Tensor], Tensor], samples: Tensor) -> None:
+    """Refuse moments of other features.
+
+    Raises:
+        InputError: if those of ``samples`` [n, …] have another number of dimensions.
+    """
+    found = features_of(features, samples).flatten(1).shape[1]
+    if found != len(target.mean):
+        raise InputError(
+            f"target has {len(target.mean)} dimensions, features= makes {found}: give the moments of the same features."
+        )

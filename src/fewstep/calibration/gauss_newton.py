@@ -8,12 +8,14 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from fewstep.calibration.least_squares import NormalEquations, choose_ridge
+from fewstep.calibration.least_squares import FOLDS, NormalEquations, choose_ridge
 
 __all__ = ["Point", "Problem", "descend"]
 
 DAMPINGS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Relative to the mean of the Gram matrix's diagonal."""
+UNSEEN = 1e-2
+"""The first damping of a problem whose residual is of all noises together."""
 FACTOR, PATIENCE = 5.0, 7
 """From one damping to the next, and how many are tried in a round."""
 
@@ -71,8 +73,7 @@ def descend(
         mean = float(equations.gram.mean(0).diagonal().mean())
         if mean == 0.0:  # nothing that could be changed has an effect
             break
-        choice = choose_ridge(equations, tuple(mean * d for d in DAMPINGS), [equations.gram.shape[1]])
-        found = _line(problem, best, equations, choice.ridge if choice.width else mean * DAMPINGS[-1])
+        found = _line(problem, best, equations, _damping(equations, mean))
         if found is None:
             break
         gain = 1.0 - found.error / best.error
@@ -81,6 +82,14 @@ def descend(
         if gain < least_gain:
             break
     return best
+
+
+def _damping(equations: NormalEquations, mean: float) -> float:
+    """Return the first damping: the one of the best linear model on noises that it has not seen, if there are some."""
+    if len(equations.energy) < FOLDS:
+        return mean * UNSEEN
+    choice = choose_ridge(equations, tuple(mean * d for d in DAMPINGS), [equations.gram.shape[1]])
+    return choice.ridge if choice.width else mean * DAMPINGS[-1]
 
 
 def _line(problem: Problem, start: Point, equations: NormalEquations, damping: float) -> Point | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
@@ -13,10 +13,12 @@ from fewstep.calibration.least_squares import Loss
 from fewstep.checks import as_integer, as_word, check_callback, flag, shown, whole
 from fewstep.errors import InputError
 from fewstep.executor import checked_seeds
+from fewstep.metrics.moments import Moments
 
 __all__ = ["Objective", "Settings", "checked_steps"]
 
-Objective = Literal["final", "local", "features"]
+Objective = Literal["final", "local", "features", "distribution"]
+OF_FEATURES = ("features", "distribution")
 MOST = 1_000_000
 LEAST = 8
 """The least number of noises: two are held out, and six are left for the four folds of the cross-validation."""
@@ -43,6 +45,7 @@ class Settings:
     search: bool
     objective: str
     features: Callable[[Tensor], Tensor] | None
+    target: Moments | None
     budget: int | None
     batch_size: int
     progress: Progress | None
@@ -50,13 +53,17 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check all."""
-        as_word("objective", self.objective, ("final", "local", "features"))
+        as_word("objective", self.objective, get_args(Objective))
         check_callback("features", self.features)
         check_callback("progress", self.progress)
-        if self.features is not None and self.objective != "features":
-            raise InputError("features are what objective='features' compares: write that, or leave them out.")
-        if self.features is None and self.objective == "features":
-            raise InputError("objective='features' needs features=, a function of samples [n, …] -> [n, …].")
+        if self.features is not None and self.objective not in OF_FEATURES:
+            raise InputError(
+                "features are what objective='features' and 'distribution' compare: write one, or leave them out."
+            )
+        if self.features is None and self.objective in OF_FEATURES:
+            raise InputError(f"objective={self.objective!r} needs features=, a function of samples [n, …] -> [n, …].")
+        if self.target is not None and self.objective != "distribution":
+            raise InputError("target is what objective='distribution' fits moments to: write that, or leave it out.")
         limits = {
             "num": (LEAST, MOST),
             "history": (1, None),
@@ -118,6 +125,7 @@ class Settings:
             "search": self.search,
             "objective": self.objective,
             "features": getattr(features, "__name__", None if features is None else repr(features)),
+            "target": None if self.target is None else self.target.features or "moments",
             "seeds": None if self.seeds is None else checked_seeds(self.seeds),
         }
 

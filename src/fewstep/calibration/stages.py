@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 
 from fewstep.calibration.base_plan import base_plan
+from fewstep.calibration.final_problem import FinalProblem
 from fewstep.calibration.fitting import Fitting
+from fewstep.calibration.gauss_newton import Point
 from fewstep.calibration.held_out import HeldOut
+from fewstep.calibration.held_out_moments import HeldOutMoments
 from fewstep.calibration.least_squares import Loss
 from fewstep.calibration.network import CountedNetwork
 from fewstep.calibration.noises import HELD_OUT, further_noises
@@ -40,11 +43,15 @@ class Start:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A fitted plan, the loss it was fitted with, and its rows as they were before they were fitted together."""
+    """A fitted plan, the loss it was fitted with, its rows as they were before they were fitted together, and that fit.
+
+    ``together`` is the problem and its best point; None for rows fitted one by one.
+    """
 
     plan: Plan
     loss: Loss
     rows: FittedRows
+    together: tuple[FinalProblem, Point] | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +129,9 @@ class Calibration:
         def further(number: int) -> Tensor:
             return further_noises(fine, tuple(x_T.shape[1:]), settings.seeds, num, number)
 
-        held = HeldOut(fitting, torch.arange(num - held_out, num), further if drawn else None)
+        rest, draw = torch.arange(num - held_out, num), further if drawn else None
+        moments = settings.objective == "distribution"
+        held = HeldOutMoments(fitting, rest, draw, settings.target) if moments else HeldOut(fitting, rest, draw)
         spent = Spent(network.calls, time.perf_counter() - began)
         return cls(settings, fitting, held, model, spent, fitting.candidates(settings.counts))
 
@@ -148,13 +157,26 @@ class Calibration:
             rows = self.fitting.rows(start.tables, start.grid, loss)
             found.append(Candidate(rows.table.finished(), loss, rows))
             if self.settings.objective != "local":
-                plan = self.fitting.final(start.tables, rows, loss, self.settings.search)
-                found.append(Candidate(plan, loss, rows))
+                problem, point = self.fitting.final(start.tables, rows, loss, self.settings.search)
+                found.append(Candidate(point.detail.finished(), loss, rows, (problem, point)))
         return found
 
     def choice(self, candidates: list[Candidate]) -> Candidate:
         """Return the candidate that is best on the held-out noises."""
-        return min(candidates, key=lambda candidate: self.held.score(candidate.plan))
+        best = min(candidates, key=lambda candidate: self.held.score(candidate.plan))
+        return self.redistributed(best, candidates) if self.settings.objective == "distribution" else best
+
+    def redistributed(self, best: Candidate, candidates: list[Candidate]) -> Candidate:
+        """Return the fit to moments that is best on the held-out noises, if it is better beyond doubt than ``best``."""
+        fits = [candidate for candidate in candidates if candidate.together is not None]
+        begin = min(fits, key=lambda candidate: self.held.score(candidate.plan))
+        assert begin.together is not None
+        plans = self.fitting.distribution(*begin.together, self.settings.target)
+        if not plans:
+            return best
+        chosen = min(plans, key=self.held.score)
+        gain, _ = self.held.gain(best.plan, chosen)
+        return Candidate(chosen, begin.loss, begin.rows) if gain.low > 1.0 else best
 
     def report(self, grid: TimeGrid, start: Start, chosen: Candidate, since: Spent) -> Recipe:
         """Return the recipe: the fitted plan where it is better on the held-out noises beyond doubt, else the base.

@@ -20,6 +20,8 @@ from fewstep.cli.shared.models import load_model
 from fewstep.cli.shared.progress import bar
 from fewstep.cli.shared.sampler import Asked
 from fewstep.journal import Journal, journal
+from fewstep.metrics import Moments
+from fewstep.metrics.references import reference_summary
 from fewstep.models.model import Model
 
 __all__ = ["calibrate"]
@@ -41,6 +43,7 @@ def _calibrate(settings: CalibrateSettings, begin: Callable[[dict[str, Any]], Jo
     solver, start = asked.chosen(model)
     given = {"solver": repr(solver), "grid": start.to_json(), "prompts": texts}
     keep = begin(description_of("calibrate", settings, model, **given))
+    features, target = _features(settings, model)
     columns = (TextColumn("{task.description}"), TextColumn("{task.fields[shown]}"), TimeElapsedColumn())
     with bar(*columns) as display:
         task = display.add_task("calibrating", total=None, shown="")
@@ -62,7 +65,8 @@ def _calibrate(settings: CalibrateSettings, begin: Callable[[dict[str, Any]], Jo
             analytic=_number(settings.analytic),
             loss=settings.loss,
             objective=settings.objective,
-            features=_features(settings, model),
+            features=features,
+            target=target,
             budget=settings.budget,
             batch_size=settings.batch_size,
             progress=progress,
@@ -83,21 +87,22 @@ def _number(analytic: str) -> Any:
     return int(analytic) if re.fullmatch("[0-9]{1,9}", analytic) else analytic
 
 
-def _features(settings: CalibrateSettings, model: Model) -> Callable[[Tensor], Tensor] | None:
-    """Return what is compared of samples, under the name of the features; None for the samples themselves.
+def _features(settings: CalibrateSettings, model: Model) -> tuple[Callable[[Tensor], Tensor] | None, Moments | None]:
+    """Return what is compared of samples, under the name of the features, and the moments that it should have.
 
     Raises:
-        InputError: if there are no such features, none are known for the model, or they are not asked for.
+        InputError: if there are no such features or images, or none are known for the model.
     """
-    if settings.objective != "features":
-        return None
-    extractor = needed_features(settings.features, settings.model, "--objective features", settings.device)
+    if not settings.compares_features:
+        return None, None
+    extractor = needed_features(settings.features, settings.model, f"--objective {settings.objective}", settings.device)
 
     def compared(samples: Tensor) -> Tensor:
         return extractor(samples if model.decode is None else model.decode(samples))
 
     compared.__name__ = extractor.tag
-    return compared
+    target = settings.target
+    return compared, None if target is None else reference_summary(target, extractor, settings.batch_size).moments
 
 
 def _conditions(model: Model, num: int, class_: str, texts: list[str]) -> Any:

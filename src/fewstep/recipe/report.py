@@ -37,7 +37,7 @@ class Report:
 
     Attributes:
         before, after: RMSE of the final samples (or their features) to the reference, of the uncalibrated plan and
-            of the result.
+            of the result; with objective="distribution" the Fréchet distance of the features.
         gain: before/after; 1 if the uncalibrated plan was kept.
         gain_low, gain_high: 95 % bootstrap interval of the gain over the held-out noises.
         kept: the plan that is returned: "fitted", or "base", the solver's, where the fit was not significantly better.
@@ -47,7 +47,7 @@ class Report:
         rows: the fits row by row (of the row-by-row pass).
         tried: the starts of the grid search with their errors, best first; empty without a search.
         settings: the arguments, and what was chosen where they left a choice.
-        quantiles_before, quantiles_after: median and 95th percentile of the held-out noises' RMSE.
+        quantiles_before, quantiles_after: median and 95th percentile of the held-out noises' RMSE, of features if any.
         worst: the held-out noises with the largest errors of the fit, by number, and their share of the mean square.
     """
 
@@ -70,7 +70,7 @@ class Report:
 
     def __str__(self) -> str:
         return (
-            f"RMSE {self._compared}to the reference {self.before:.4g} -> {self.after:.4g} "
+            f"{self._compared} {self.before:.4g} -> {self.after:.4g} "
             f"on {self.held_out} held-out noises: "
             f"{self.gain:.2f} times lower (95 %: {self.gain_low:.2f} to {self.gain_high:.2f}); "
             f"{self._spread()}"
@@ -84,7 +84,9 @@ class Report:
 
     @property
     def _compared(self) -> str:
-        return "of features " if self.settings.get("objective") == "features" else ""
+        if self.settings.get("objective") == "distribution":
+            return f"Fréchet distance to the {'target' if self.settings.get('target') else 'solution'}"
+        return f"RMSE {'of features ' if self.settings.get('objective') == 'features' else ''}to the reference"
 
     def _spread(self) -> str:
         """Return the median and the 95th percentile as text; empty if they are not known."""

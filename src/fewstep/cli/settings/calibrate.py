@@ -51,12 +51,24 @@ class CalibrateSettings(ConditionSettings, SolverSettings, ModelSettings):
     reference_steps: Annotated[int, typer.Option(help="Calls of the reference solution of each noise.")] = 100
     objective: Annotated[
         str,
-        typer.Option(help="What is fitted: final samples, their features, or local, the row-by-row fit alone."),
+        typer.Option(
+            help="What is fitted: final samples, their features, the features' distribution (mean and covariance), or "
+            "local, the row-by-row fit alone."
+        ),
     ] = "final"
     features: Annotated[
         str | None,
         typer.Option(
-            help="The features of --objective features, as in fewstep evaluate.", show_default="the model's, if known"
+            help="The features of --objective features and distribution, as in fewstep evaluate.",
+            show_default="the model's, if known",
+        ),
+    ] = None
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose distribution --objective distribution fits: images or statistics, as fewstep evaluate takes "
+            "for --reference.",
+            show_default="the model's solutions",
         ),
     ] = None
     budget: Annotated[int | None, typer.Option(help="Network calls after which --search starts no new trial.")] = None
@@ -67,12 +79,20 @@ class CalibrateSettings(ConditionSettings, SolverSettings, ModelSettings):
         _ = self.counts
         if self.budget is not None and not self.search:
             raise InputError("--budget is when --search begins nothing new: add --search, or leave --budget out.")
-        if self.features is not None and self.objective != "features":
+        if self.features is not None and not self.compares_features:
             raise InputError(
-                f"--features {self.features} are those of --objective features: write it, or leave them out."
+                f"--features {self.features} are those of --objective features and distribution: write one, or leave "
+                "them out."
             )
+        if self.target is not None and self.objective != "distribution":
+            raise InputError(f"--target {self.target} is that of --objective distribution: write it, or leave it out.")
 
     @property
     def counts(self) -> list[int]:
         """The numbers of network calls, each once."""
         return counts_of(self.steps)
+
+    @property
+    def compares_features(self) -> bool:
+        """Whether features of samples are fitted."""
+        return self.objective in ("features", "distribution")
