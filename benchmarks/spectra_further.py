@@ -50,7 +50,7 @@ def mixed_orders(process: fs.processes.Process, spectrum: Spectrum) -> dict[str,
     measure = Mixed(process, spectrum)
     for steps in CALLS:
         two, three = (fs.grids.optimized(process, fs.UniPC(o), steps, spectrum=spectrum, end="zero") for o in (2, 3))
-        searched, _ = log_newton_search(measure, LogSteps(process, steps, process.t_max, process.t_min, to_zero=True))
+        searched, _ = log_newton_search(measure, [LogSteps(process, steps, process.t_max, process.t_min, to_zero=True)])
         best = min(float(measure(times).min()) for times in (searched, two.times[None], three.times[None]))
         for row, value in zip(found.values(), (two.report.after, three.report.after, best), strict=True):
             row.append(value)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fewstep.errors import InputError
 from fewstep.processes import Process, RectifiedFlow
 from fewstep.processes.spec import parse
 
-__all__ = ["STEPS", "Recommendation", "bound_for", "optimized_for", "recommended"]
+__all__ = ["EXPERTS", "STEPS", "Recommendation", "at_experts", "bound_for", "optimized_for", "recommended"]
 
 STEPS = 8
 """The default number of steps."""
+EXPERTS = "experts"
+"""The word for the boundary between a pipeline's two experts."""
 FEW = 10
 """Third order overshoots below this number of steps."""
 
@@ -66,3 +69,21 @@ def bound_for(grid: str, *, latent: bool) -> str:
     if name != "optimized" or not by_bound or "error_power" in settings:
         return grid
     return f"{grid},error_power={2 if latent else 1}"
+
+
+def at_experts(grid: str, boundary: float | None) -> str:
+    """Return the words of a grid, "boundary=experts" with the time at which the model's experts change.
+
+    Args:
+        grid: as it is written.
+        boundary: that time; None for a model of one network.
+
+    Raises:
+        InputError: if the model has no second expert.
+    """
+    words = f"boundary={EXPERTS}"
+    if parse(grid)[1].get("boundary") != EXPERTS:
+        return grid
+    if boundary is None:
+        raise InputError(f"grid is {grid!r}, and this model has no two experts: leave {words} out.")
+    return grid.replace(words, f"boundary={boundary:g}")

@@ -192,3 +192,37 @@ def test_powers_by_name_and_their_mistakes():
     for make in (fs.grids.uniform_logsnr, fs.grids.uniform_time):
         with pytest.raises(InputError, match="power is 0"):
             make(process, 6, power=0)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("process", PROCESSES, ids=repr)
+def test_a_boundary_is_a_time_and_both_sides_are_even(make, process):
+    ends = process.half_logsnr(torch.tensor([process.t_max, process.t_min], dtype=torch.float64))
+    boundary = float(process.time(ends.mean()))
+    grid = make(process, 6, end=process.t_min, boundary=boundary)
+    place = grid.times.tolist().index(boundary)
+    assert grid.steps == 6 and 0 < place < 6
+    variable = {
+        "uniform_logsnr": process.half_logsnr,
+        "uniform_time": process.clock,
+        "quadratic_time": lambda t: process.clock(t).sqrt(),
+        "karras": lambda t: (-process.half_logsnr(t) / 7).exp(),
+    }[make.__name__]
+    for side in (variable(grid.times[: place + 1]), variable(grid.times[place:])):
+        gaps = side.diff()
+        assert torch.allclose(gaps, gaps.mean().expand_as(gaps), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("steps", "boundary", "words"),
+    [
+        (4, 1.0, "boundary is 1.0: give a time between"),
+        (4, "experts", "boundary is 'experts': give a time between"),
+        (4, float("nan"), "give a time between"),
+        (1, 0.5, "take more steps"),
+    ],
+)
+def test_a_boundary_that_is_none_is_answered(steps, boundary, words):
+    process = fs.processes.RectifiedFlow()
+    with pytest.raises(InputError, match=words):
+        fs.grids.uniform_time(process, steps, boundary=boundary)

@@ -253,3 +253,17 @@ def test_mistakes_are_answered(settings_, words):
     given_ = {"steps": 5, **settings_}
     with pytest.raises(InputError, match=words):
         fs.grids.optimized(VP, fs.UniPC(3), given_.pop("steps"), **given_)
+
+
+@pytest.mark.parametrize("end", ["zero", None])
+def test_a_boundary_is_one_of_the_times(end):
+    solver = fs.UniPC(2)
+    free = fs.grids.optimized(VP, solver, 6, end=end)
+    boundary = float(free.times[2])
+    bound = fs.grids.optimized(VP, solver, 6, end=end, boundary=boundary)
+    assert boundary in bound.times.tolist() and bound.steps == 6
+    # It is a time of the best grid of all, so nothing is lost but what three moves of Newton's method gain at its end.
+    assert free.report.after <= bound.report.after * (1 + 3e-3) and bound.report.after <= free.report.after * 1.003
+    far = float(VP.time(VP.half_logsnr(free.times[1:3]).mean()))
+    moved = fs.grids.optimized(VP, solver, 6, end=end, boundary=far)
+    assert far in moved.times.tolist() and moved.report.after <= min(moved.report.before.values())

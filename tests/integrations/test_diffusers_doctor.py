@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import schedulers
 from support import tiny_pipelines as tiny
+from support import tiny_transformer_pipelines as newer
 
 import fewstep as fs
 from fewstep.errors import InputError
@@ -152,3 +153,22 @@ def test_mistakes():
         fs.doctor(3)
     with pytest.raises(InputError, match="does not get to its first step: .*divisible by 8"):
         fs.doctor(pipe, 4, **{**call, "height": 17})
+
+
+@pytest.mark.parametrize("steps", [2, 8])
+def test_the_calls_of_two_experts(steps):
+    pipe, call = newer.wan_22()
+    found = fs.doctor(pipe, steps, **call)
+    called = dict.fromkeys(("transformer", "transformer_2"), 0)
+    for name in called:
+        getattr(pipe, name).register_forward_pre_hook(lambda *_, name=name: called.update({name: called[name] + 1}))
+    tiny.run(pipe, call, steps=steps, output_type="latent")
+    assert {name: 2 * count for name, count in found.experts.items()} == called  # Each twice, for guidance.
+    assert f"experts: {found.experts['transformer']} of transformer" in str(found)
+    assert fs.doctor(*tiny.wan()[:1], steps, **tiny.wan()[1]).experts is None
+
+
+def test_an_expert_that_is_never_called():
+    pipe, call = newer.wan_22()
+    pipe.register_to_config(boundary_ratio=0.001)
+    assert {finding.name for finding in fs.doctor(pipe, 4, **call).findings} == {"expert-unused"}

@@ -12,6 +12,7 @@ import diffusers
 import pytest
 import torch
 from support import tiny_pipelines as tiny
+from support import tiny_transformer_pipelines as newer
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import fewstep as fs
@@ -453,3 +454,25 @@ def test_rho_by_the_number_of_steps():
         fs.enable(without_a_count(pixel), grid="karras", skip="auto")
     fs.enable(pipe, skip=fs.skip.for_calls(12))
     assert "ρ 0.78 … 1, the rule" in str(fs.summary(pipe))
+
+
+@pytest.mark.parametrize("grid", ["uniform_time", "optimized"])
+def test_a_time_where_two_experts_change(grid):
+    pipe, call = newer.wan_22()
+    fs.enable(pipe, steps=6, grid=f"{grid}:boundary=experts")
+    called = []
+    for name in ("transformer", "transformer_2"):
+        getattr(pipe, name).register_forward_pre_hook(lambda *_, name=name: called.append(name))
+    pipe(**call, output_type="latent")
+    summary = fs.summary(pipe)
+    assert 875.0 in summary.timesteps and summary.grid == f"{grid}:boundary=0.875"
+    above = sum(timestep >= 875.0 for timestep in summary.timesteps)
+    assert 0 < above < 6
+    assert summary.calls == {"transformer": 2 * above, "transformer_2": 2 * (6 - above)}  # Each twice, for guidance.
+    assert all(str(count) in str(summary) for count in summary.calls.values())
+    assert called.count("transformer") == 2 * above
+    with pytest.raises(InputError, match="this model has no two experts"):
+        fs.enable(tiny.wan()[0], steps=6, grid="uniform_time:boundary=experts")
+    with pytest.raises(InputError, match="boundary is 'experts': give a time"):
+        pipe.scheduler = FewStepScheduler.from_config(pipe.scheduler.config, grid="uniform_time:boundary=experts")
+        pipe.scheduler.set_timesteps(6)

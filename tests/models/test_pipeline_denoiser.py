@@ -105,9 +105,14 @@ def test_two_experts_are_called_where_each_belongs():
     pipe.transformer.register_forward_pre_hook(lambda *_: called.append(1))
     pipe.transformer_2.register_forward_pre_hook(lambda *_: called.append(2))
     x = torch.randn(1, *model.shape, generator=torch.Generator().manual_seed(0))
-    for t in (0.9, 0.8):
+    assert model.boundary == 0.875 and fs.models.from_pipeline(*built(tiny.wan)[:1], **call).boundary is None
+    for t in (0.9, model.boundary, 0.8):
         model(x, torch.tensor(t, dtype=torch.float64))
-    assert called == [1, 1, 2, 2]  # Each twice, for guidance.
+    assert called == [1, 1, 1, 1, 2, 2]  # Each twice, for guidance.
+    grid = fs.grids.optimized(model.process, fs.UniPC(2), 5, boundary=model.boundary)
+    called.clear()
+    fs.sample(model, fs.UniPC(2), grid, seeds=[0])
+    assert called.count(1) == 2 * int((grid.times >= 0.875).sum()) and 0 < called.count(2) < len(called)
 
 
 def test_the_pipeline_stays_as_it_is():

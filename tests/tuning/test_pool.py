@@ -53,3 +53,17 @@ def test_shifts_of_a_flow():
     even = fs.grids.uniform_time(fs.processes.RectifiedFlow(5.0), 4, end=0.0)
     assert settings.plan.times[1:-1] == pytest.approx(even.times[1:-1])
     assert settings.plan.times[0] == process.t_max
+
+
+def test_grids_with_a_time_where_two_experts_change():
+    process, spectrum = PROCESSES["flow"], named("power:2")
+    plain, found = (
+        ranked(process, 4, spectrum, "optimized", stochastic=False, boundary=boundary) for boundary in (None, 0.875)
+    )
+    with_it = [settings for settings, _ in found if "boundary=0.875" in settings.grid]
+    assert {settings.grid.partition(",")[0] for settings in with_it} >= {
+        "the grid of its spectrum",
+        "uniform_time:end=0",
+    }
+    assert all(0.875 in settings.plan.times.tolist() for settings in with_it)
+    assert {settings.key for settings, _ in plain} <= {settings.key for settings, _ in found}

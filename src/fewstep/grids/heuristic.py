@@ -19,6 +19,7 @@ __all__ = [
     "End",
     "Start",
     "beginning",
+    "checked_boundary",
     "checked_steps",
     "early_end",
     "karras",
@@ -38,7 +39,13 @@ Start = float | Literal["noise"] | None
 
 @registered
 def uniform_logsnr(
-    process: Process, steps: int, *, power: float = 1.0, start: Start = None, end: End = None
+    process: Process,
+    steps: int,
+    *,
+    power: float = 1.0,
+    start: Start = None,
+    end: End = None,
+    boundary: float | None = None,
 ) -> TimeGrid:
     """Return the grid that is even in λ = log(α/σ) (Lu et al., DPM-Solver, arXiv 2206.00927).
 
@@ -48,14 +55,17 @@ def uniform_logsnr(
     Where λ is −∞ at the start, here and for ``karras``, the first interval is longer: the times are those from t_max,
     and the first of them is moved to the start.
 
+    A ``boundary`` is a time at which one network gives way to another, as Wan 2.2's two experts: it is one of the inner
+    times, on both sides of which the grid is even.
+
     Raises:
         InputError: as all grids here: for ``steps`` below 1, or a ``start`` or ``end`` that is no time of the process,
-            or a start that is not noisier than the end; here and for ``karras`` also if ``end`` is 0, where λ is
+            or a start that is not noisier than the end, or a ``boundary`` that is not between them; here and for ``karras`` also if ``end`` is 0, where λ is
             infinite: write "zero"; and for a ``power`` that is not positive.
     """
     process, power = as_process(process), _power(power)
     if power == 1.0:
-        return _spaced(process, steps, start, end, process.half_logsnr, process.time, reaches_zero=False)
+        return _spaced(process, steps, start, end, process.half_logsnr, process.time, boundary, reaches_zero=False)
     first = process.half_logsnr(beginning(process, start, span(process, end)[0]))
     first = first if bool(torch.isfinite(first)) else process.half_logsnr(process.t_max)
     return _spaced(
@@ -65,12 +75,21 @@ def uniform_logsnr(
         end,
         lambda t: (process.half_logsnr(t) - first).clamp(min=0.0) ** (1.0 / power),
         lambda root: process.time(first + root**power),
+        boundary,
         reaches_zero=False,
     )
 
 
 @registered
-def uniform_time(process: Process, steps: int, *, power: float = 1.0, start: Start = None, end: End = None) -> TimeGrid:
+def uniform_time(
+    process: Process,
+    steps: int,
+    *,
+    power: float = 1.0,
+    start: Start = None,
+    end: End = None,
+    boundary: float | None = None,
+) -> TimeGrid:
     """Return the grid that is even in time (in the clock before the shift, for a flow), as DDIM's.
 
     With a ``power`` p it is even in t^{1/p}, so that for p above 1 steps are shorter at the data, as the "time" steps
@@ -87,17 +106,28 @@ def uniform_time(process: Process, steps: int, *, power: float = 1.0, start: Sta
         end,
         lambda t: process.clock(t) ** (1.0 / power),
         lambda root: process.from_clock(root**power),
+        boundary,
     )
 
 
 @registered
-def quadratic_time(process: Process, steps: int, *, start: Start = None, end: End = None) -> TimeGrid:
+def quadratic_time(
+    process: Process, steps: int, *, start: Start = None, end: End = None, boundary: float | None = None
+) -> TimeGrid:
     """Return the grid that is even in √t (DDIM's quadratic one, Song et al., arXiv 2010.02502)."""
-    return uniform_time(process, steps, power=2.0, start=start, end=end)
+    return uniform_time(process, steps, power=2.0, start=start, end=end, boundary=boundary)
 
 
 @registered
-def karras(process: Process, steps: int, *, rho: float = 7.0, start: Start = None, end: End = None) -> TimeGrid:
+def karras(
+    process: Process,
+    steps: int,
+    *,
+    rho: float = 7.0,
+    start: Start = None,
+    end: End = None,
+    boundary: float | None = None,
+) -> TimeGrid:
     """Return the grid that is even in (σ/α)^{1/ρ} (Karras et al., EDM, arXiv 2206.00364, eq. 5).
 
     Raises:
@@ -112,6 +142,7 @@ def karras(process: Process, steps: int, *, rho: float = 7.0, start: Start = Non
         end,
         lambda t: (-process.half_logsnr(t) / rho).exp(),
         lambda root: process.time(-rho * root.log()),
+        boundary,
         reaches_zero=False,
     )
 
@@ -181,6 +212,23 @@ def span(process: Process, end: End) -> tuple[float, bool]:
     return number, False
 
 
+def checked_boundary(boundary: float, first: float, last: float, intervals: int) -> float:
+    """Return the time of a boundary inside a grid that has so many intervals from ``first`` to ``last``.
+
+    Raises:
+        InputError: if it is not between them, or there are not two intervals.
+    """
+    number = as_real(boundary)
+    if number is None or not last < number < first:
+        raise InputError(
+            f"boundary is {shown(boundary)}: give a time between {last:.6g} and {first:.6g}; that of a pipeline with "
+            "two experts is fs.models.from_pipeline(pipe, …).boundary."
+        )
+    if intervals < 2:
+        raise InputError(f"boundary is {number:g}, and the grid has no inner time to put there: take more steps.")
+    return number
+
+
 def _spaced(
     process: Process,
     steps: int,
@@ -188,6 +236,7 @@ def _spaced(
     end: End,
     forward: Callable[[Tensor], Tensor],
     back: Callable[[Tensor], Tensor],
+    boundary: float | None,
     *,
     reaches_zero: bool = True,
 ) -> TimeGrid:
@@ -204,7 +253,16 @@ def _spaced(
     if not bool(torch.isfinite(first)):
         first = forward(torch.tensor(process.t_max, dtype=torch.float64))
     fractions = torch.linspace(0.0, 1.0, intervals + 1, dtype=torch.float64)
+    place = 0
+    if boundary is not None:
+        boundary = checked_boundary(boundary, begin, last, intervals)
+        at = float((forward(torch.tensor(boundary, dtype=torch.float64)) - first) / (final - first))
+        place = min(max(round(at * intervals), 1), intervals - 1)
+        before, after = (torch.linspace(0.0, 1.0, n + 1, dtype=torch.float64) for n in (place, intervals - place))
+        fractions = torch.cat([at * before[:-1], at + (1.0 - at) * after])
     times = back(first + (final - first) * fractions)
+    if boundary is not None:
+        times[place] = boundary
     times[0] = begin
     if intervals:
         times[-1] = last

@@ -20,6 +20,7 @@ from fewstep.grids.heuristic import (
     End,
     Start,
     beginning,
+    checked_boundary,
     checked_steps,
     karras,
     quadratic_time,
@@ -29,7 +30,7 @@ from fewstep.grids.heuristic import (
 )
 from fewstep.grids.placement import Placement
 from fewstep.grids.registry import registered
-from fewstep.grids.spectral import LogSteps, SpectralError, cleanest, log_newton_search
+from fewstep.grids.spectral import SpectralError, cleanest, log_newton_search, placements
 from fewstep.processes import Process
 from fewstep.processes.base import as_process
 from fewstep.spectra import Spectrum, named
@@ -97,6 +98,7 @@ def optimized(
     error_power: ErrorPower | None = None,
     start: Start = None,
     end: End = None,
+    boundary: float | None = None,
     method: Method | None = None,
 ) -> OptimizedGrid:
     r"""Return the grid that minimises the predicted error of ``solver``.
@@ -135,6 +137,8 @@ def optimized(
             function of λ, tensor to tensor, or measured pairs (λ, ε̃).
         start: as in the heuristic grids.
         end: as in the heuristic grids.
+        boundary: as in the heuristic grids, for the spectrum alone: one of the inner times is this one, whichever is
+            best there.
         method: of the bound: "prox-linear", milliseconds, or the published "trust-constr" (SciPy, from uniform λ and
             uniform t).
 
@@ -146,7 +150,9 @@ def optimized(
     if not callable(getattr(solver, "plan", None)) or isinstance(solver, type):
         raise InputError(f"solver is {shown(solver)}: give one such as fs.UniPC().")
     unseen = real("floor", floor, 0.0)
-    by_bound = _by_bound(objective, spectrum=spectrum, floor=unseen or None, error_power=error_power, method=method)
+    by_bound = _by_bound(
+        objective, spectrum=spectrum, floor=unseen or None, boundary=boundary, error_power=error_power, method=method
+    )
     steps = checked_steps(steps)
     if steps > MOST:
         raise InputError(f"steps is {steps}: optimized grids have at most {MOST}; take uniform_logsnr.")
@@ -166,7 +172,9 @@ def optimized(
         measure = SpectralError(process, solver, data)
         latest = cleanest(process, data, unseen) if to_zero else last
         last = min(max(last, latest), 0.5 * (begins + last))  # A start that is cleaner still is left some way to go.
-    starts = torch.stack([_to(make, process, steps, begins, last, to_zero) for make in STARTS.values()])
+    if boundary is not None:
+        boundary = checked_boundary(boundary, begins, last, steps - int(to_zero))
+    starts = torch.stack([_to(make, process, steps, begins, last, to_zero, boundary) for make in STARTS.values()])
     candidates, iterations, used = starts, 0, "heuristic"
     with _one_thread():
         before = measure(starts)
@@ -184,7 +192,7 @@ def optimized(
             candidates = torch.cat([found, starts])
         else:
             used = "log-newton"
-            found, iterations = log_newton_search(measure, LogSteps(process, steps, begins, last, to_zero))
+            found, iterations = log_newton_search(measure, placements(process, steps, begins, last, to_zero, boundary))
             candidates = torch.cat([found, starts])
         values = measure(candidates)
     best = int(values.argmin())
@@ -203,12 +211,20 @@ def optimized(
 
 
 def _to(
-    make: Callable[..., TimeGrid], process: Process, steps: int, start: float, last: float, to_zero: bool
+    make: Callable[..., TimeGrid],
+    process: Process,
+    steps: int,
+    start: float,
+    last: float,
+    to_zero: bool,
+    boundary: float | None,
 ) -> Tensor:
     """Return the times of a heuristic grid that ends at ``last``, or goes to the noise-free end from there."""
     if not to_zero:
-        return make(process, steps, start=start, end=last).times
-    inner = make(process, steps - 1, start=start, end=last).times if steps > 1 else torch.tensor([start])
+        return make(process, steps, start=start, end=last, boundary=boundary).times
+    inner = (
+        make(process, steps - 1, start=start, end=last, boundary=boundary).times if steps > 1 else torch.tensor([start])
+    )
     return torch.cat([inner.to(torch.float64), torch.zeros(1, dtype=torch.float64)])
 
 
@@ -224,7 +240,7 @@ def _by_bound(objective: str | None, **given: Any) -> bool:
         as_word("method", given["method"], ("prox-linear", "trust-constr"))
     there = {name: value is not None for name, value in given.items()}
     by_bound = there["error_power"] or there["method"] if objective is None else objective == "bound"
-    for name in ("spectrum", "floor") if by_bound else ("error_power", "method"):
+    for name in ("spectrum", "floor", "boundary") if by_bound else ("error_power", "method"):
         if there[name]:
             other = "spectrum" if by_bound else "bound"
             raise InputError(

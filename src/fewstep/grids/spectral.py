@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +21,7 @@ from fewstep.time_grid import TimeGrid
 if TYPE_CHECKING:
     from fewstep.solvers.base import Solver
 
-__all__ = ["LogSteps", "SpectralError", "check_spectrum", "cleanest", "log_newton_search"]
+__all__ = ["LogSteps", "SpectralError", "check_spectrum", "cleanest", "log_newton_search", "placements"]
 
 SHORTEST = 1e-3
 """The shortest step in λ, in units of the mean one."""
@@ -31,6 +31,8 @@ BENDS = (-0.5, 0.0, 0.5, 1.0)
 """How much longer the last steps in λ of a start are than its first ones: the logarithm of the ratio."""
 KEPT = 2
 """How many starts are followed."""
+PLACES = 3
+"""How many inner times are tried on a boundary."""
 LEAST = 1e-12
 """The smallest error of an interval that is told from none."""
 
@@ -72,10 +74,20 @@ class SpectralError:
 class LogSteps:
     """Grids by the logarithms of their steps in λ, as variables x [B, n] ↔ times [B, N + 1]; fixed times are exact.
 
-    To the noise-free end the steps may cover less than the range of λ, and cover no more; to a fixed end just that.
+    To the noise-free end the steps may cover less than the range of λ, and cover no more; to a fixed end just that. With
+    a boundary, a time and the number of the inner time that is there, the steps before it cover just the range up to it.
     """
 
-    def __init__(self, process: Process, steps: int, start: float, last: float, to_zero: bool) -> None:
+    def __init__(
+        self,
+        process: Process,
+        steps: int,
+        start: float,
+        last: float,
+        to_zero: bool,
+        boundary: tuple[float, int] | None = None,
+    ) -> None:
+        self.boundary = boundary
         self.process, self.to_zero, self.start, self.last = process, to_zero, start, last
         self.count = steps - 1 if to_zero else steps
         self.first = float(process.half_logsnr(start))
@@ -85,11 +97,19 @@ class LogSteps:
     def times(self, x: np.ndarray) -> Tensor:
         """Return the times of ``x`` [B, n]."""
         h = np.maximum(np.exp(x), SHORTEST * self.range / self.count)
-        share = self.range / h.sum(-1, keepdims=True)
-        h = h * (np.minimum(share, 1.0) if self.to_zero else share)
+        rest = self.range
+        if self.boundary is not None:
+            reached, before = float(self.process.half_logsnr(self.boundary[0])) - self.first, h[:, : self.boundary[1]]
+            before *= reached / before.sum(-1, keepdims=True)
+            rest -= reached
+        after = h[:, 0 if self.boundary is None else self.boundary[1] :]
+        share = rest / after.sum(-1, keepdims=True)
+        after *= np.minimum(share, 1.0) if self.to_zero else share
         logsnr = self.first + np.concatenate([np.zeros((len(h), 1)), h.cumsum(1)], axis=1)
         times = self.process.time(torch.from_numpy(logsnr))
         times[:, 0] = self.start
+        if self.boundary is not None:
+            times[:, self.boundary[1]] = self.boundary[0]
         if self.to_zero:
             return torch.cat([times, torch.zeros(len(h), 1, dtype=torch.float64)], dim=1)
         times[:, -1] = self.last
@@ -104,19 +124,38 @@ class LogSteps:
         )
 
 
-def log_newton_search(measure: SpectralError, steps: LogSteps) -> tuple[Tensor, int]:
+def placements(
+    process: Process, steps: int, start: float, last: float, to_zero: bool, boundary: float | None = None
+) -> list[LogSteps]:
+    """Return the variables of a search; with a boundary those for each inner time that may be there."""
+    if boundary is None:
+        return [LogSteps(process, steps, start, last, to_zero)]
+    inner = range(1, steps - int(to_zero))
+    return [LogSteps(process, steps, start, last, to_zero, (boundary, place)) for place in inner]
+
+
+def log_newton_search(measure: SpectralError, tried: Sequence[LogSteps]) -> tuple[Tensor, int]:
     """Return the grids [S, N + 1] that Newton's method finds from the best starts, and its iterations."""
+    steps = tried[0]
     if not steps.free:
         return torch.zeros(0, steps.count + 1 + int(steps.to_zero), dtype=torch.float64), 0
+    starts = steps.starts()
+    first = [_terms(measure, one)(starts).sum(-1) for one in tried]
+    found, iterations = [], 0
+    for place in sorted(range(len(tried)), key=lambda place: first[place].min())[:PLACES]:
+        chosen = first[place].argsort(kind="stable")[:KEPT]
+        best, _, took = log_newton(_terms(measure, tried[place]), starts[chosen])
+        found.append(tried[place].times(best))
+        iterations += took
+    return torch.cat(found), iterations
 
+
+def _terms(measure: SpectralError, steps: LogSteps) -> Callable[[np.ndarray], np.ndarray]:
     def terms(x: np.ndarray) -> np.ndarray:
         with torch.no_grad():
             return measure.terms(steps.times(x)).numpy()
 
-    starts = steps.starts()
-    chosen = terms(starts).sum(-1).argsort(kind="stable")[:KEPT]
-    found, _, iterations = log_newton(terms, starts[chosen])
-    return steps.times(found), iterations
+    return terms
 
 
 def cleanest(process: Process, spectrum: Spectrum, floor: float) -> float:

@@ -116,6 +116,17 @@ class PipelineDenoiser(DataPredictor):
         return self._process
 
     @property
+    def boundary(self) -> float | None:
+        """The time down to which, itself included, the first of two experts is called; None if there is one network.
+
+        A grid may have a time there (``boundary=``).
+        """
+        from fewstep.integrations.diffusers.known_pipelines import boundary_timestep
+
+        timestep = boundary_timestep(self.original)
+        return None if timestep is None else float(self.scheduler.formulation.time(torch.tensor(timestep)))
+
+    @property
     def num_classes(self) -> int | None:  # type: ignore[override]
         """The number of conditions; None for a pipeline that takes none."""
         return len(next(iter(self._rows.values()))) if self._rows else None

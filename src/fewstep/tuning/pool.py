@@ -67,7 +67,14 @@ def plan_of_calls(solver: Solver, make: Make, calls: int) -> Plan | None:
 
 @lru_cache(maxsize=16)
 def ranked(
-    process: Process, calls: int, spectrum: Spectrum, rule: str, *, stochastic: bool, on_steps: bool = False
+    process: Process,
+    calls: int,
+    spectrum: Spectrum,
+    rule: str,
+    *,
+    stochastic: bool,
+    on_steps: bool = False,
+    boundary: float | None = None,
 ) -> tuple[tuple[Settings, float], ...]:
     """Return all candidates of ``calls`` network calls with their likely errors, by Gaussian data of a spectrum.
 
@@ -81,13 +88,14 @@ def ranked(
         rule: the grid that is recommended for the model, in words.
         stochastic: whether solvers that add noise are among them.
         on_steps: whether times are moved to training steps.
+        boundary: the time at which the model's two experts change; grids with a time there are tried too.
     """
     by_solver: list[list[tuple[Settings, float]]] = []
     for word in (*DETERMINISTIC, *(STOCHASTIC if stochastic else ())):
         found: dict[tuple[float, ...], tuple[Settings, float]] = {}
         for solver, spelled in _variants(word, process):
             error = SpectralError(process, solver, spectrum)
-            for name, make in _makers(process, solver, spectrum, rule):
+            for name, make in _makers(process, solver, spectrum, rule, boundary):
                 try:
                     plan = plan_of_calls(solver, make, calls)
                 except InputError:  # There is no such grid of this process.
@@ -115,7 +123,9 @@ def _variants(word: str, process: Process) -> Iterator[tuple[Solver, str]]:
         yield solvers.named(spelled), spelled
 
 
-def _makers(process: Process, solver: Solver, spectrum: Spectrum, rule: str) -> Iterator[tuple[str, Make]]:
+def _makers(
+    process: Process, solver: Solver, spectrum: Spectrum, rule: str, boundary: float | None
+) -> Iterator[tuple[str, Make]]:
     """Yield the grids by name, as functions of the number of steps."""
     optimized = partial(grids.optimized, process, solver)
     yield "the grid of its spectrum", partial(optimized, spectrum=spectrum, end="zero")
@@ -130,6 +140,10 @@ def _makers(process: Process, solver: Solver, spectrum: Spectrum, rule: str) -> 
     if isinstance(process, RectifiedFlow):
         for shift in SHIFTS:
             yield f"uniform_time, shift {shift:g}", partial(_shifted, process, shift)
+    if boundary is not None:
+        place = f"boundary={boundary:g}"
+        yield f"the grid of its spectrum, {place}", partial(optimized, spectrum=spectrum, end="zero", boundary=boundary)
+        yield f"uniform_time:end=0,{place}", partial(grids.uniform_time, process, end=0.0, boundary=boundary)
 
 
 def _named(rule: str, process: Process, solver: Solver, steps: int) -> TimeGrid:

@@ -214,6 +214,7 @@ class Search:
             rule,
             stochastic=not self.goal.to_solution,
             on_steps=model.denoiser.integer_times,
+            boundary=getattr(model.denoiser, "boundary", None),
         )
 
     def _halved(self, pool: Sequence[tuple[Settings, float]], default: Settings, schedule: Schedule) -> list[Tried]:

@@ -15,7 +15,7 @@ from fewstep.guidance import evaluations
 from fewstep.models.model import Model
 from fewstep.plan import Plan
 from fewstep.recipe import Recipe, load_recipe
-from fewstep.recommended import STEPS, bound_for, recommended
+from fewstep.recommended import STEPS, at_experts, bound_for, recommended
 from fewstep.skip import Profile
 from fewstep.skip import named as named_skip
 from fewstep.solvers import Solver
@@ -132,4 +132,5 @@ class Asked:
         latent = model.decode is not None
         rule = recommended(model.denoiser.process, self.steps, latent=latent)
         grid = bound_for(self.grid or rule.grid, latent=latent)
+        grid = at_experts(grid, getattr(model.denoiser, "boundary", None))
         return {"solver": self.solver or rule.solver, "grid": grid, "steps": self.steps}

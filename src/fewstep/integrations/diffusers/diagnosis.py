@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ class Diagnosis:
         process: the process, as fewstep writes it.
         shift, mu: of a flow, the shift that is applied, and what the pipeline passed; else None.
         steps: the network calls.
+        experts: the calls of each of two experts, by its name in the pipeline; None where there is one network.
         findings: what is wrong, and what to write instead; empty where nothing was found.
     """
 
@@ -45,6 +46,7 @@ class Diagnosis:
     mu: float | None
     steps: Sequence[Step]
     findings: Sequence[Finding]
+    experts: Mapping[str, int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the diagnosis as JSON-able values."""
@@ -60,6 +62,8 @@ class Diagnosis:
         for i, step in enumerate(self.steps):
             sigma = "" if step.sigma is None else f"{step.sigma:.5g}"
             lines.append(f"{i:>4} {step.timestep:>10.6g} {sigma:>10} {step.ratio:>10.5g} {step.half_logsnr:>+8.3f}")
+        if self.experts is not None:
+            lines.append("experts: " + ", ".join(f"{count} of {name}" for name, count in self.experts.items()))
         if not self.findings:
             return "\n".join([*lines, "no fault was found"])
         return "\n".join([*lines, *(f"! {finding}" for finding in self.findings)])
@@ -93,6 +97,7 @@ def doctor(pipe: Any, steps: int | None = None, **call: Any) -> Diagnosis:
         mu=None if mu is None else float(mu),
         steps=_steps(seen),
         findings=[finding for finding in found if finding is not None],
+        experts=seen.experts,
     )
 
 

@@ -120,6 +120,19 @@ def first_step_late(seen: Observed) -> Finding | None:
     )
 
 
+def expert_unused(seen: Observed) -> Finding | None:
+    """One of two experts is never called."""
+    unused = [name for name, count in (seen.experts or {}).items() if not count]
+    if not unused:
+        return None
+    return Finding(
+        "expert-unused",
+        f"{unused[0]}, one of the pipeline's two experts, is never called: all {len(seen.timesteps)} timesteps are on "
+        "the other's side of the boundary",
+        "Take more steps, or a grid with a time on the boundary: fs.enable(pipe, grid='uniform_time:boundary=experts')",
+    )
+
+
 def timesteps_rounded(seen: Observed) -> Finding | None:
     """The network is fed another timestep than that of the level."""
     sigmas = seen.sigmas
@@ -219,6 +232,7 @@ CHECKS: tuple[Callable[[Observed], Finding | None], ...] = (
     first_step_late,
     noise_stays,
     step_wasted,
+    expert_unused,
     timesteps_repeat,
     timesteps_rounded,
     distilled_on_an_undistilled_schedule,

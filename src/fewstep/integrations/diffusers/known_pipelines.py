@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from fewstep.errors import InputError
 
-__all__ = ["Branches", "branches_of", "check_replaceable", "needed_settings"]
+__all__ = ["Branches", "boundary_timestep", "branches_of", "check_replaceable", "needed_settings"]
 
 TIED = {
     "ChronoEditPipeline": "shortens its scheduler's history in the middle of a run",
@@ -83,6 +83,18 @@ def branches_of(pipe: Any) -> Branches:
         not any(name.startswith(CALLED_TWICE) for name in kinds),
         any(name.startswith(CONDITION_FIRST) for name in kinds),
     )
+
+
+def boundary_timestep(pipe: Any) -> float | None:
+    """Return the timestep from which on upwards a pipeline calls the first of two experts; None if it has one network.
+
+    The second, ``transformer_2``, is called below it (Wan 2.2, whose ``boundary_ratio`` is this timestep over the
+    number of training timesteps).
+    """
+    ratio = getattr(getattr(pipe, "config", None), "boundary_ratio", None)
+    if ratio is None or getattr(pipe, "transformer", None) is None or getattr(pipe, "transformer_2", None) is None:
+        return None
+    return float(ratio) * pipe.scheduler.config.num_train_timesteps
 
 
 def check_replaceable(pipe: Any) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fewstep.errors import InputError, reason_of
 from fewstep.integrations.diffusers.formulation import FlowFormulation, Formulation, formulation_of
+from fewstep.integrations.diffusers.known_pipelines import boundary_timestep
 from fewstep.integrations.diffusers.origin import config_of
 from fewstep.integrations.diffusers.scheduler import FewStepScheduler
 
@@ -65,6 +66,15 @@ class Observed:
         """The levels in diffusers' sense, float64 [N + 1]; None for a scheduler that has none."""
         sigmas = getattr(self.scheduler, "sigmas", None)
         return None if sigmas is None else torch.as_tensor(sigmas).double().cpu()
+
+    @property
+    def experts(self) -> dict[str, int] | None:
+        """The network calls of each of the pipeline's two experts, by its name; None if it has one network."""
+        boundary = boundary_timestep(self.pipe)
+        if boundary is None:
+            return None
+        first = int((self.timesteps >= boundary).sum())
+        return {"transformer": first, "transformer_2": len(self.timesteps) - first}
 
     @property
     def times(self) -> Tensor:

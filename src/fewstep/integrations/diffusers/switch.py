@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import torch
 from diffusers import DiffusionPipeline, SchedulerMixin
 from torch import nn
 
@@ -24,7 +25,12 @@ from fewstep.guidance import checked_interval, guidance_named
 from fewstep.guidance.words import GuidanceWords
 from fewstep.integrations.diffusers.formulation import EDMFormulation
 from fewstep.integrations.diffusers.guidance_interval import IntervalGuard
-from fewstep.integrations.diffusers.known_pipelines import branches_of, check_replaceable, needed_settings
+from fewstep.integrations.diffusers.known_pipelines import (
+    boundary_timestep,
+    branches_of,
+    check_replaceable,
+    needed_settings,
+)
 from fewstep.integrations.diffusers.last_call import Summary
 from fewstep.integrations.diffusers.network_times import NetworkTimes, network_times
 from fewstep.integrations.diffusers.origin import config_of
@@ -34,7 +40,7 @@ from fewstep.integrations.diffusers.recommended import is_latent, recommended
 from fewstep.integrations.diffusers.scheduler import FewStepScheduler
 from fewstep.integrations.diffusers.stopwatch import Stopwatch
 from fewstep.recipe import Recipe, RecipeBook, load_recipe
-from fewstep.recommended import bound_for
+from fewstep.recommended import at_experts, bound_for
 from fewstep.skip import Profile, Tuned, for_calls, tuned
 from fewstep.skip import named as named_profile
 from fewstep.skip.calls import AUTO
@@ -96,7 +102,7 @@ def enable(
         steps: the number of steps of calls that do not give ``num_inference_steps``; None: the pipeline's default.
         solver: a name, "unipc", with settings, "unipc:order=2", or a solver, ``fs.UniPC(2)``.
         grid: a name, "karras", with settings, "karras:rho=5", a ``.json`` file, or a ``TimeGrid`` of the pipeline's
-            process.
+            process. "uniform_time:boundary=experts" has a time where the pipeline's two experts change.
         skip: Skip-Tuning of the network: ρ of its deepest skip, settings, "bottom=0.7,top=0.95", a ``.json`` file, or
             a profile; or "auto", each call's ρ by its number of steps (``fs.skip.for_calls``), not with the pipeline's
             own scheduler.
@@ -144,9 +150,10 @@ def enable(
         return _put(pipe, scheduler, recipe.plan.nfe, skip, interval, scale)
     given = None
     if grid is not None:
+        boundary = _boundary(pipe, config)
         given = None if isinstance(grid, str) and grid in PLACEMENTS else grids.read(grid, steps)
         check_spectrum(grid, _channels(pipe))
-        named = bound_for(grid, latent=is_latent(pipe)) if isinstance(grid, str) else grid
+        named = at_experts(bound_for(grid, latent=is_latent(pipe)), boundary) if isinstance(grid, str) else grid
         settings["grid"] = named if given is None else given.times.tolist()
         steps = steps if given is None else given.steps
     if solver is not None:
@@ -163,6 +170,14 @@ def enable(
     if given is not None and not agree(scheduler.formulation.process, given.process, given.times):
         raise InputError(f"the grid is of {given.process!r}, the pipeline of {scheduler.formulation.process!r}.")
     return _put(pipe, scheduler, steps, skip, interval)
+
+
+def _boundary(pipe: Any, config: Mapping[str, Any]) -> float | None:
+    """Return the time at which the pipeline's experts change; None if it has one network."""
+    timestep = boundary_timestep(pipe)
+    if timestep is None:
+        return None
+    return float(FewStepScheduler.from_config(config).formulation.time(torch.tensor(timestep)))
 
 
 def _takes_count(pipe: Any, base: type) -> bool:
