@@ -60,8 +60,9 @@ def uniform_logsnr(
 
     Raises:
         InputError: as all grids here: for ``steps`` below 1, or a ``start`` or ``end`` that is no time of the process,
-            or a start that is not noisier than the end, or a ``boundary`` that is not between them; here and for ``karras`` also if ``end`` is 0, where λ is
-            infinite: write "zero"; and for a ``power`` that is not positive.
+            or a start that is not noisier than the end, or a ``boundary`` that is not between them; here and for
+            ``karras`` also if ``end`` is 0, where λ is infinite: write "zero"; and for a ``power`` that is not
+            positive.
     """
     process, power = as_process(process), _power(power)
     if power == 1.0:

@@ -74,8 +74,9 @@ class SpectralError:
 class LogSteps:
     """Grids by the logarithms of their steps in λ, as variables x [B, n] ↔ times [B, N + 1]; fixed times are exact.
 
-    To the noise-free end the steps may cover less than the range of λ, and cover no more; to a fixed end just that. With
-    a boundary, a time and the number of the inner time that is there, the steps before it cover just the range up to it.
+    To the noise-free end the steps may cover less than the range of λ, and cover no more; to a fixed end just that.
+    With a boundary, a time and the number of the inner time that is there, the steps before it cover just the range up
+    to it.
     """
 
     def __init__(
