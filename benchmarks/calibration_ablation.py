@@ -88,7 +88,7 @@ class Parts:
     def together(self, start: Start, times: bool) -> fs.Plan:
         """Return the rows, and the times, fitted to the final samples."""
         rows = self.fitting.rows(start.tables, start.grid, LOSS)
-        return self.fitting.final(start.tables, rows, LOSS, times)
+        return self.fitting.final(start.tables, rows, LOSS, times)[1].detail.finished()
 
     def spectral(self) -> Start:
         """Return the best grid for the spectrum with the best number of formulas, rows fitted."""

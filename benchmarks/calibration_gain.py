@@ -160,6 +160,7 @@ class Bench:
             search=True,
             objective="final",
             features=None,
+            target=None,
             budget=BUDGET,
             batch_size=CHUNK,
             progress=None,
