@@ -119,6 +119,18 @@ def test_a_search_beats_every_grid_that_it_starts_from():
     assert [error for _, error in recipe.report.tried] == sorted(error for _, error in recipe.report.tried)
 
 
+def test_after_a_search_a_fit_must_be_better_than_the_best_plan_without_one():
+    grid = fs.grids.uniform_time(PROCESS, 30, end="zero")
+    x_T, settings = noises(grid, 32), {"num": 32, "reference_steps": 60, "objective": "local", **PLAIN}
+    model = GaussianMixture.example(PROCESS)
+    alone = fs.calibrate(model, fs.Euler(), grid, x_T, **settings)
+    searched = fs.calibrate(model, fs.Euler(), grid, x_T, **settings, search=True, budget=0)
+    assert searched.report.before < 0.5 * alone.report.before
+    assert searched.report.after <= searched.report.before
+    if searched.report.kept == "base":
+        assert "Euler" not in searched.plan.solver
+
+
 def test_a_search_between_fixed_ends_keeps_them():
     grid = fs.grids.uniform_time(PROCESS, 4)
     settings = {"search": True, "budget": 4_000, "reference_steps": 40, **PLAIN}

@@ -169,7 +169,7 @@ class Fitting:
 
     def rows(self, tables: BaseTables, grid: TimeGrid, loss: Loss) -> FittedRows:
         """Return the rows fitted one by one, ridge and width of each chosen by cross-validation."""
-        rows = fit_rows(tables.on(grid), self.network, self.reference, self.which, history=self.history, loss=self.loss)
+        rows = fit_rows(tables.on(grid), self.network, self.reference, self.which, history=self.history, loss=loss)
         self._progressed("rows", rows.fits[-1].fitted)
         return rows
 

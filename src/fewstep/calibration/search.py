@@ -15,10 +15,12 @@ from fewstep.calibration.least_deviation import least_deviation
 from fewstep.calibration.times_problem import TimesProblem
 from fewstep.errors import InputError
 from fewstep.grids import karras, optimized, quadratic_time, uniform_logsnr, uniform_time
+from fewstep.plan import Plan
 from fewstep.solvers import IPNDM, DPMSolverPP, UniPC
+from fewstep.spectra import Spectrum
 from fewstep.time_grid import TimeGrid
 
-__all__ = ["Tried", "search_times", "some_of", "starts"]
+__all__ = ["Tried", "search_times", "some_of", "starts", "untuned"]
 
 Tried = tuple[str, float]
 """A start of the search, and its root mean square error with fitted rows."""
@@ -72,6 +74,19 @@ def starts(problem: TimesProblem) -> Iterator[tuple[str, TimeGrid]]:
             grid = problem.placement.family(last, bend)
             if grid is not None:
                 yield f"family, last={last}, bend={bend}", grid
+
+
+def untuned(given: TimeGrid, spectrum: Spectrum | None) -> Iterator[Plan]:
+    """Yield the plans of ``SPECTRAL`` solvers on grids for the spectrum: the best ones known without a fit."""
+    if spectrum is None:
+        return
+    for solver in SPECTRAL:
+        best = partial(optimized, given.process, solver, given.steps, spectrum=spectrum)
+        for _, grid in _made(given, {"spectrum": best}):
+            try:
+                yield solver.plan(grid)
+            except InputError:  # Noise predictions say nothing where α = 0.
+                continue
 
 
 def _made(given: TimeGrid, makers: Mapping[str, Callable[..., TimeGrid]]) -> Iterator[tuple[str, TimeGrid]]:

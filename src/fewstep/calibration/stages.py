@@ -21,7 +21,7 @@ from fewstep.calibration.network import CountedNetwork
 from fewstep.calibration.noises import HELD_OUT, further_noises
 from fewstep.calibration.reference import Reference
 from fewstep.calibration.rows import FittedRows
-from fewstep.calibration.search import Tried
+from fewstep.calibration.search import Tried, untuned
 from fewstep.calibration.settings import Settings
 from fewstep.calibration.student import BaseTables
 from fewstep.plan import Plan
@@ -178,12 +178,23 @@ class Calibration:
         gain, _ = self.held.gain(best.plan, chosen)
         return Candidate(chosen, begin.loss, begin.rows) if gain.low > 1.0 else best
 
+    def base(self, grid: TimeGrid) -> Plan:
+        """Return the plan that a fit must be better than.
+
+        It is the solver's, or after a search the best on the held-out noises of that and those on grids for the
+        spectrum of the samples.
+        """
+        given = base_plan(self.fitting.solver, grid)
+        if not self.settings.search:
+            return given
+        return min([given, *untuned(grid, self.fitting.spectrum())], key=self.held.score)
+
     def report(self, grid: TimeGrid, start: Start, chosen: Candidate, since: Spent) -> Recipe:
         """Return the recipe: the fitted plan where it is better on the held-out noises beyond doubt, else the base.
 
         Its cost is that of the shared stages and of all ``since`` then.
         """
-        base = base_plan(self.fitting.solver, grid)
+        base = self.base(grid)
         gain, held_out = self.held.gain(base, chosen.plan)
         better = gain.low > 1.0
         report = Report(

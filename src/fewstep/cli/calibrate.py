@@ -76,7 +76,7 @@ def _calibrate(settings: CalibrateSettings, begin: Callable[[dict[str, Any]], Jo
         plan, report = recipe.plan, recipe.report
         typer.echo(f"{plan.steps} steps, {plan.nfe} network calls: {report} -> {settings.out}")
         if report is not None and report.kept == "base":
-            typer.echo("The fit was no better than the solver's rows on the held-out noises, so those were kept.")
+            typer.echo(f"The fit was no better on the held-out noises than {plan.solver}, so that was kept.")
     held_out = min(recipe.report.held_out for recipe in book.recipes if recipe.report is not None)
     if held_out < FEW:
         typer.echo(f"only {held_out} of {settings.num} noises were held out: take --num {4 * FEW} or more.")

@@ -40,7 +40,8 @@ class Report:
             of the result; with objective="distribution" the Fréchet distance of the features.
         gain: before/after; 1 if the uncalibrated plan was kept.
         gain_low, gain_high: 95 % bootstrap interval of the gain over the held-out noises.
-        kept: the plan that is returned: "fitted", or "base", the solver's, where the fit was not significantly better.
+        kept: the plan that is returned: "fitted", or "base", the best without a fit, where that was not significantly
+            better.
         num, held_out: noises in all, and those held out; more than a quarter where the gain was in doubt.
         calls: network calls, one a sample, guidance within a call not counted.
         seconds: wall-clock time.
