@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from support.rounding import by_rows, effect
 
 import fewstep as fs
+from fewstep.executor.noise import STEPS, seeded_generators
 from fewstep.plan import FIRST_FORMAT
 
 FIXTURES = Path(__file__).parent / "fixtures" / "v0_1"
@@ -41,10 +42,12 @@ def test_a_plan(name, samples):
     assert json.loads(text)["format"] == FIRST_FORMAT
     plan = fs.Plan.from_json(text)
     x_T = samples["x_T"] * float(plan.process.sigma(plan.times[0]))
-    made = fs.execute(plan, model, x_T, seeds=[1, 2, 3])
+    noise = seeded_generators([1, 2, 3], x_T.device, STEPS) if plan.stochastic else None  # which steps drew from then
+    made = fs.execute(plan, model, x_T, generator=noise)
     torch.testing.assert_close(made, samples[name], rtol=0, atol=off(plan, model, x_T))
     again = fs.Plan.from_json(plan.to_json())
-    assert torch.equal(fs.execute(again, model, x_T, seeds=[1, 2, 3]), made)
+    noise = seeded_generators([1, 2, 3], x_T.device, STEPS) if plan.stochastic else None
+    assert torch.equal(fs.execute(again, model, x_T, generator=noise), made)
 
 
 def test_a_grid(samples):

@@ -6,7 +6,7 @@ import torch
 
 import fewstep as fs
 from fewstep.errors import InputError
-from fewstep.executor.noise import NoiseSource
+from fewstep.executor.noise import seeded_generators
 from fewstep.integrations.diffusers.peers import PEERS, Peer
 from fewstep.models.model import Model
 
@@ -44,7 +44,7 @@ def test_it_is_diffusers_own_loop(name, prediction, type_):
     scheduler = getattr(diffusers, kind)(beta_schedule="linear", prediction_type=type_, **settings)
     scheduler.set_timesteps(6)
     x = torch.stack([torch.randn(1, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in SEEDS])
-    noise = NoiseSource(4, x.device, seeds=SEEDS, stream=1).generators
+    noise = seeded_generators(SEEDS, x.device, stream=1)
     labels, calls = torch.tensor([seed % 2 for seed in SEEDS]), 0
     for timestep in scheduler.timesteps:
         output = gaussian(prediction).network(x, timestep.expand(4), labels)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import InputError
+from fewstep.executor.philox import Philox
 
-__all__ = ["Generators", "NoiseSampler", "NoiseSource", "checked_seeds"]
+__all__ = ["Generators", "NoiseSampler", "NoiseSource", "checked_seeds", "seeded_generators"]
 
 Generators = torch.Generator | Sequence[torch.Generator]
 
@@ -46,14 +47,16 @@ def checked_seeds(seeds: Sequence[int] | Tensor, batch: int | None = None) -> li
 class NoiseSource:
     """Standard normal noise for a batch.
 
-    With seeds, sample b draws from a separate generator, so it does not depend on its batch. Stream 0 of a
-    seed below 2³² is ``torch.Generator().manual_seed(seed)``; other streams, and those of larger seeds, of which that
-    generator would see the lower 32 bits alone, are independent of it. With one generator the batch is drawn as a
-    whole; with a list of generators, one for each sample.
+    With seeds, the noise of sample b depends on its seed alone, not on its batch. Stream 0, the initial state, of a
+    seed below 2³² is ``torch.Generator().manual_seed(seed)``, and so differs between kinds of devices; that of a larger
+    seed, of which this generator would see the lower 32 bits alone, is independent of it. Other streams are those of
+    ``Philox``, keyed by seed, stream and level: each number depends on these, on how many draws were made before and on
+    its place in the sample, and is the same on every kind of device but for rounding. With one generator the batch is
+    drawn as a whole; with a list of generators, one for each sample.
 
     Args:
         batch: the number of samples.
-        device: where the noise is drawn and used; streams differ between kinds of devices.
+        device: where the noise is drawn and used.
         seeds: one seed for each sample, or None.
         generator: one generator, or one for each sample, or None.
         stream: which independent stream of the seeds to use.
@@ -76,36 +79,54 @@ class NoiseSource:
     ) -> None:
         if (seeds is None) == (generator is None):
             raise InputError("noise is needed: give either seeds (one for each sample) or a generator, not both.")
-        if seeds is not None:
-            mixed = (_mixed(seed, stream, level) for seed in checked_seeds(seeds, batch))
-            self.generators = [torch.Generator(device=device).manual_seed(seed) for seed in mixed]
+        self._philox: Philox | None = None
+        self._generators: list[torch.Generator] = []
+        if seeds is not None and stream == INITIAL:
+            self._generators = seeded_generators(checked_seeds(seeds, batch), device)
+        elif seeds is not None:
+            keys = [_mixed(seed, stream, level).generate_state(2, np.uint64) for seed in checked_seeds(seeds, batch)]
+            self._philox = Philox(np.stack(keys), device)
         else:
-            self.generators = [generator] if isinstance(generator, torch.Generator) else list(generator or [])
-            if not isinstance(generator, torch.Generator) and len(self.generators) != batch:
-                raise InputError(f"there are {len(self.generators)} generators for {batch} samples: give one for each.")
-            elsewhere = [g.device for g in self.generators if g.device.type != device.type]
+            self._generators = [generator] if isinstance(generator, torch.Generator) else list(generator or [])
+            if not isinstance(generator, torch.Generator) and len(self._generators) != batch:
+                raise InputError(
+                    f"there are {len(self._generators)} generators for {batch} samples: give one for each."
+                )
+            elsewhere = [g.device for g in self._generators if g.device.type != device.type]
             if elsewhere:
                 raise InputError(
                     f"a generator is on {elsewhere[0]}, the state on {device}: make it with "
                     f"torch.Generator(device={device.type!r})."
                 )
-        self.whole = isinstance(generator, torch.Generator)
+        self._whole = isinstance(generator, torch.Generator)
 
     def fill(self, out: Tensor) -> None:
         """Fill ``out`` [batch, …] with standard normal noise."""
-        if self.whole:
-            out.normal_(generator=self.generators[0])
-            return
-        for sample, generator in zip(out, self.generators, strict=True):
-            sample.normal_(generator=generator)
+        if self._philox is not None:
+            self._philox.fill(out)
+        elif self._whole:
+            out.normal_(generator=self._generators[0])
+        else:
+            for sample, generator in zip(out, self._generators, strict=True):
+                sample.normal_(generator=generator)
 
 
-def _mixed(seed: int, stream: int, level: float | None) -> int:
+def seeded_generators(seeds: Sequence[int], device: torch.device, stream: int = INITIAL) -> list[torch.Generator]:
+    """Return torch's generator of each seed's stream: seeded with a seed below 2³² itself in stream 0, else mixed."""
+    return [torch.Generator(device=device).manual_seed(_for_torch(seed, stream)) for seed in seeds]
+
+
+def _for_torch(seed: int, stream: int) -> int:
     """Return what a stream's generator is seeded with: all 64 bits of the seed count, on the CPU as well."""
     if stream == INITIAL:
         if seed < 2**32:
             return seed
         stream = INITIAL_WIDE
+    return int(_mixed(seed, stream).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _mixed(seed: int, stream: int, level: float | None = None) -> np.random.SeedSequence:
+    """Return the entropy of a seed's stream, or of its part at a level."""
     # A level is rounded to float32, so that one that was computed in two ways has one stream.
     key = [] if level is None else [int(np.float32(level).view(np.uint32))]
-    return int(np.random.SeedSequence([seed, stream, *key]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return np.random.SeedSequence([seed, stream, *key])

@@ -36,7 +36,7 @@ def step_noise(x: Tensor, seeds: list[int], *, level: float | None, on_cpu: bool
         x: a state.
         seeds: one an image.
         level: the first σ of a stage that starts below the model's highest level, else None.
-        on_cpu: whether to draw on the CPU, so that every machine has the same noise, or where ``x`` is.
+        on_cpu: whether to draw on the CPU, so that every machine has the same noise to the last bit, or where ``x`` is.
     """
     place = torch.device("cpu") if on_cpu else x.device
     source = NoiseSource(x.shape[0], place, seeds=seeds, stream=STEPS, level=level)

@@ -96,7 +96,7 @@ class FewstepSampler(io.ComfyNode):
                     "noise_device",
                     options=["cpu", "gpu"],
                     default="cpu",
-                    tooltip="cpu: every machine draws the same noise. gpu: it is drawn where the model is.",
+                    tooltip="cpu: every machine draws the same noise. gpu: where the model is, equal but for rounding.",
                 ),
                 io.Combo.Input(
                     "levels",

@@ -14,10 +14,9 @@ __all__ = ["StepNoise"]
 class StepNoise:
     """Standard normal noise for one run of a pipeline.
 
-    Without a generator image b draws from a separate one, made of ``seed + b``, so that it does not depend
-    on its batch; a run that begins later than its first step, at the time ``level``, draws other noise than one from
-    the first. A generator of another device than the latents (the usual one: on the CPU) draws there, and its noise is
-    copied.
+    Without a generator image b has the noise of ``seed + b``, whatever its batch and device (``NoiseSource``); a run
+    that begins later than its first step, at the time ``level``, draws other noise than one from the first. A generator
+    of another device than the latents (the usual one: on the CPU) draws there, and its noise is copied.
     """
 
     def __init__(self, seed: int, level: float | None = None) -> None:

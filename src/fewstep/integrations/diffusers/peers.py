@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fewstep.denoiser import DataPredictor, over_tensors
 from fewstep.errors import InputError, unknown_name
-from fewstep.executor.noise import STEPS, NoiseSource
+from fewstep.executor.noise import STEPS, NoiseSource, seeded_generators
 from fewstep.processes import Process, VPDiscrete
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Peer:
         cond = over_tensors(cond, lambda tensor: tensor.to(denoiser.device))
         prediction_type, output_of = OUTPUTS.get(_prediction(denoiser), ("sample", lambda x0, *_: x0))
         scheduler = self._scheduler(prediction_type, denoiser.device)
-        noise = {"generator": NoiseSource(len(seeds), denoiser.device, seeds=seeds, stream=STEPS).generators}
+        noise = {"generator": seeded_generators(seeds, denoiser.device, STEPS)}
         for timestep in scheduler.timesteps:
             t = torch.tensor(self._time(timestep), dtype=torch.float64).to(x.device)
             x0 = denoiser(x, t, *(() if cond is None else (cond,)))
