@@ -87,6 +87,57 @@ def test_both_ends_are_searched(denoiser):
     assert golden.best.value < min(p.value for p in golden.points if p.top == 1.0)
 
 
+class Levels(Nearness):
+    """How far outputs at two noise levels are from those with skips scaled at one of them."""
+
+    def rows(self, seeds):
+        self.seen.append(list(seeds))
+        x = torch.stack([torch.randn(2, 8, 8, generator=torch.Generator().manual_seed(s)) for s in seeds])
+        return torch.cat([self.denoiser(x * level, torch.tensor(level)) for level in (0.5, 3.0)], dim=1)
+
+    def __init__(self, denoiser, bottom, window):
+        self.denoiser, self.seen = denoiser, []
+        with fs.skip.tuned(denoiser, bottom, sigma_window=window):
+            self.target = self.rows(range(3))
+
+
+@pytest.mark.parametrize("window", [(None, 1.0), (1.0, None), None])
+def test_the_window_of_the_target_is_found_with_its_rho(denoiser, window):
+    objective = Levels(denoiser, 0.75, window)
+    windows = [None, (None, 1.0), (1.0, None)]
+    found = search(denoiser, objective, range(3), windows=windows, method="grid", points=3)
+    assert (found.best.window, found.best.bottom, found.best.value) == (window, 0.75, 0.0)
+    assert found.profile == fs.skip.Profile(0.75, sigma_window=window, skips=4)
+    assert [point for point in found.points if not point.tuned] == [found.points[0]]
+    assert len(found.points) == 7 and all(seeds == [0, 1, 2] for seeds in objective.seen[1:8])
+    assert evaluations((0.5, 1.0), (1.0, 1.0), "grid", 3, windows=windows) == 12
+
+
+def test_rho_is_searched_together_with_tau(denoiser):
+    """The best pair need not have the τ that is best without tuning; the check is against the best untuned one."""
+
+    class Shifted(Nearness):
+        def __init__(self, denoiser, bottom, more):
+            super().__init__(denoiser, bottom)
+            self.more = more
+
+        def value(self, rows):
+            return super().value(rows) + self.more
+
+    objectives = {
+        0.0: Shifted(denoiser, 0.5, 0.1),
+        0.4: Shifted(denoiser, 0.75, 0.0),
+        "1@0.05:1": Shifted(denoiser, 1, 0.0),
+    }
+    objectives["1@0.05:1"].more = 1e-9
+    found = search(denoiser, objectives, range(3), method="grid", points=3)
+    assert (found.best.tau, found.best.bottom, found.best.value) == (0.4, 0.75, 0.0)
+    assert [point.tau for point in found.points if not point.tuned] == [0.0, 0.4, "1@0.05:1"]
+    untuned = min(point.value for point in found.points if not point.tuned)
+    assert untuned == 1e-9 and objectives["1@0.05:1"].seen[-1] == [3, 4, 5] == objectives[0.4].seen[-1]
+    assert evaluations((0.5, 1.0), (1.0, 1.0), "grid", 3, taus=3) == 14
+
+
 def test_no_tuning_is_kept_where_it_is_best(denoiser):
     found = search(denoiser, Nearness(denoiser, 1.0), range(3), bottom=(0.5, 0.9), points=3)
     assert (found.best.bottom, found.best.top, found.check) == (1.0, 1.0, None)
@@ -110,11 +161,18 @@ def test_the_check_says_whether_it_holds_on_fresh_seeds(denoiser):
         ({"points": 1}, "points is 1"),
         ({"bottom": (0.9, 0.5)}, "low ≤ high"),
         ({"top": (-1.0, 0.5)}, "low ≤ high"),
+        ({"windows": []}, "windows is"),
+        ({"windows": [(2.0, 1.0)]}, "sigma_window is"),
     ],
 )
 def test_mistakes(denoiser, settings, message):
     with pytest.raises(ValueError, match=message):
         search(denoiser, Nearness(denoiser, 1.0), range(3), **settings)
+
+
+def test_no_objective_is_refused(denoiser):
+    with pytest.raises(ValueError, match="one for each τ"):
+        search(denoiser, {}, range(3))
 
 
 def test_evaluations_are_known_beforehand():

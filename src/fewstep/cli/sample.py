@@ -35,8 +35,8 @@ def sample(settings: SampleSettings) -> None:
     if settings.out.suffix != ".npz":
         check_pictures(model, "--out samples.npz")
     sampler = asked.on(model)
-    if asked.skip is not None:
-        tuned_by(asked.skip, model.denoiser)
+    if sampler.skip is not None:
+        tuned_by(sampler.skip, model.denoiser)
     seeds = [settings.seed + i for i in range(settings.num)]
     conditions: Any = conditions_of(model, seeds, settings.class_, texts)
     began = time.perf_counter()

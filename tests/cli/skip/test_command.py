@@ -177,6 +177,30 @@ def test_a_search_by_feature_loss(folder):
     assert "feature-loss" in printed
 
 
+def test_a_search_over_windows_and_tau(folder):
+    printed = searched(
+        *("--reference", "small.npz", "--method", "grid", "--bottom", "0.6:0.8", "--points", 2),
+        *("--solver", "sa:few_step=true", "--tau", "0,1@0.05:1", "--windows", "all,:1,1:", "--out", "profile.json"),
+    )
+    profile = fs.skip.load("profile.json")
+    points = profile.origin["points"]
+    assert len(points) == 2 * (1 + 3 * 2) and {point["tau"] for point in points} == {"0", "1@0.05:1"}
+    assert {str(point["window"]) for point in points} == {"None", "[None, 1.0]", "[1.0, None]"}
+    best = min(points, key=lambda point: point["value"])
+    window = best["window"] and tuple(best["window"])
+    assert (profile.bottom, profile.sigma_window) == (best["bottom"], window)
+    assert f"tau={best['tau']}" in profile.origin["settings"]["solver"]
+    assert "τ" in printed.splitlines()[0] and "σ/α" in printed.splitlines()[0]
+
+
+def test_skips_by_the_number_of_calls(folder):
+    sampling = ("sample", *SMALL, "--steps", 9, "--num", 2)
+    printed = fewstep(*sampling, "--skip", "auto", "--out", "auto.npz")
+    assert "ρ = 0.675 by the rule of arXiv 2402.15170 at 9 calls" in printed
+    fewstep(*sampling, "--skip", "0.675", "--out", "said.npz")
+    assert np.array_equal(*(np.load(f"{name}.npz")["images"] for name in ("auto", "said")))
+
+
 def test_samples_with_a_profile(folder):
     sampling = ("sample", *SMALL, "--steps", 2, "--grid", "karras", "--num", 3)
     fewstep(*sampling, "--out", "plain.npz")
@@ -281,6 +305,12 @@ SEARCH = ("search", *SMALL, "--features", "torchscript:rows.pt", "--num", "2", "
         ((*SEARCH, "--bottom", "low"), "write a range"),
         ((*SEARCH, "--bottom", "0.9:0.5"), "low ≤ high"),
         ((*SEARCH, "--method", "gold"), "did you mean 'golden'"),
+        ((*SEARCH, "--windows", "2:1"), "write low:high in σ/α"),
+        ((*SEARCH, "--windows", "all,high"), "--windows has 'high'"),
+        ((*SEARCH, "--tau", "0,1"), "write --solver sa, without tau"),
+        ((*SEARCH, "--solver", "sa:tau=0.4", "--tau", "0,1"), "write --solver sa, without tau"),
+        ((*SEARCH, "--solver", "sa", "--tau", "0,-1"), "tau is -1"),
+        ((*SEARCH, "--tau", "1", "--metric", "feature-loss", "--data", "small.npz"), "it changes samples"),
         ((*SEARCH, "--points", "1"), "points is 1"),
         ((*SEARCH, "--solver", "unicp"), "did you mean 'unipc'"),
         ((*SEARCH, "--features", "none"), "give --features"),

@@ -35,8 +35,8 @@ def _generate(settings: GenerateSettings, asked: Asked, wanted: Sequence[int], w
         check_pictures(model, "--format npz")
     sampler = asked.on(model)
     words = dict(sampler.words)
-    if asked.skip is not None:
-        words["skip"] = settings_of(tuned_by(asked.skip, model.denoiser).profile)
+    if sampler.skip is not None:
+        words["skip"] = settings_of(tuned_by(sampler.skip, model.denoiser).profile)
     conditional = conditions_of(model, wanted[:1], class_, texts) is not None
     made = SampleSet(
         out=settings.out,

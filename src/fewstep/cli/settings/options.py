@@ -116,7 +116,9 @@ class RecipeSamplerSettings(SamplerSettings):
             rich_help_panel=SAMPLER,
         ),
     ] = None
-    skip: Annotated[str | None, typer.Option(help=PROFILE, rich_help_panel=SAMPLER)] = None
+    skip: Annotated[
+        str | None, typer.Option(help=f"{PROFILE[:-1]}; or auto, by the number of calls.", rich_help_panel=SAMPLER)
+    ] = None
 
     def __post_init__(self) -> None:
         given = [name for name in ("solver", "grid") if getattr(self, name) is not None]

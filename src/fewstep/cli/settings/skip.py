@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +25,8 @@ from fewstep.errors import InputError, unknown_name
 __all__ = ["DiagnoseSettings", "SearchSettings"]
 
 METRICS = ("fd", "feature-loss")
+Window = tuple[float | None, float | None] | None
+"""(low, high) in σ/α, either None for open; None is everywhere."""
 
 DATA = "Real images: an .npz with 'images' (and 'labels' for their classes), or a folder of .npz or pictures."
 Features = Annotated[
@@ -87,6 +90,13 @@ class SearchSettings(SamplerSettings, ModelSettings):
     metric: Annotated[str, typer.Option(help="fd of samples, or feature-loss of real images (with --data).")] = "fd"
     bottom: Annotated[str, typer.Option(help="ρ of the deepest skip: a range, 0.5:1.0, or a number.")] = "0.5:1.0"
     top: Annotated[str, typer.Option(help="ρ of the outermost skip: a number, or a range to search too.")] = "1.0"
+    windows: Annotated[
+        str,
+        typer.Option(help="σ/α at which skips are scaled, low:high, each tried: all,0.05:1,1: (open above)."),
+    ] = "all"
+    tau: Annotated[
+        str | None, typer.Option(help="Noise strengths of SA-Solver to search ρ with, as 0,0.4,1@0.05:1.")
+    ] = None
     method: Annotated[str, typer.Option(help="golden (golden-section search), or grid (evenly spaced).")] = "golden"
     points: Annotated[int, typer.Option(help="Evaluations of each range, 2 or more.")] = 6
     num: Annotated[int, typer.Option(help="Samples, or real images, of each evaluation.")] = 500
@@ -120,7 +130,9 @@ class SearchSettings(SamplerSettings, ModelSettings):
         at_least(0, seed=self.seed)
         if (self.data is None) != (self.metric == "fd"):
             raise InputError("feature-loss needs real images, --data; fd compares samples with --reference instead.")
-        self.ranges  # noqa: B018  # Refuses what is no range.
+        self.ranges, self.noise_windows  # noqa: B018  # Refuses what is no range.
+        if self.tau is not None and self.metric != "fd":
+            raise InputError(f"--tau is {self.tau!r}: it changes samples, not the loss; search it with --metric fd.")
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
@@ -128,9 +140,30 @@ class SearchSettings(SamplerSettings, ModelSettings):
         return {"bottom": _range("--bottom", self.bottom), "top": _range("--top", self.top)}
 
     @property
+    def noise_windows(self) -> tuple[Window, ...]:
+        """``--windows``, None for "all"."""
+        return tuple(None if word.strip() == "all" else _window(word) for word in self.windows.split(","))
+
+    @property
+    def taus(self) -> tuple[str, ...]:
+        """``--tau`` in its parts, each once; empty if the solver's own is kept."""
+        return tuple(dict.fromkeys((self.tau or "").split(","))) if self.tau else ()
+
+    @property
     def classes(self) -> str:
         """``--class``; without it the classes of the data, else each in turn."""
         return self.class_ or ("each" if self.data is None else "data")
+
+
+def _window(word: str) -> Window:
+    low, colon, high = (part.strip() for part in word.partition(":"))
+    try:
+        ends = float(low or 0.0), float(high or math.inf)
+    except ValueError:
+        ends = 0.0, 0.0
+    if not colon or not 0.0 <= ends[0] < ends[1]:
+        raise InputError(f"--windows has {word!r}: write low:high in σ/α, as 0.05:1, :1 or 1:, or all.")
+    return ends[0] if low else None, ends[1] if high else None
 
 
 def _range(option: str, text: str) -> tuple[float, float]:

@@ -16,8 +16,9 @@ from fewstep.models.model import Model
 from fewstep.plan import Plan
 from fewstep.recipe import Recipe, load_recipe
 from fewstep.recommended import STEPS, at_experts, bound_for, recommended
-from fewstep.skip import Profile
+from fewstep.skip import Profile, for_calls
 from fewstep.skip import named as named_skip
+from fewstep.skip.calls import AUTO
 from fewstep.solvers import Solver
 from fewstep.time_grid import TimeGrid
 
@@ -31,14 +32,18 @@ class ChosenSampler:
     Attributes:
         plan: what is executed.
         words: solver, grid and steps, or the recipe, as a manifest keeps them.
+        skip: how the model's skip connections are scaled, or None.
     """
 
     plan: Plan
     words: dict[str, Any]
+    skip: Profile | None = None
 
     def __str__(self) -> str:
         name = self.words.get("recipe") or f"{self.words['solver']} on {self.words['grid']}"
-        return f"{name}, {self.plan.steps} steps, {self.plan.nfe} network calls"
+        source = None if self.skip is None else self.skip.origin.get("source")
+        by = f", skips from ρ = {self.skip.bottom:.3g} by {source}" if self.skip is not None and source else ""
+        return f"{name}, {self.plan.steps} steps, {self.plan.nfe} network calls{by}"
 
     def on_samples_of(self, model: Model, conditional: bool) -> str:
         """Return the description with the evaluations that guidance takes, where there is any."""
@@ -55,14 +60,14 @@ class Asked:
         grid: likewise.
         steps: the number of intervals.
         recipe: what is used instead of the three, and its file.
-        skip: how the model's skip connections are scaled, or None.
+        skip: how the model's skip connections are scaled, "auto" for ρ by the number of calls, or None.
     """
 
     solver: str | None
     grid: str | None
     steps: int
     recipe: tuple[Recipe, Path] | None = None
-    skip: Profile | None = None
+    skip: Profile | str | None = None
 
     @classmethod
     def of(cls, settings: SolverSettings, steps: int | None = None) -> Asked:
@@ -82,10 +87,11 @@ class Asked:
         given = None if settings.grid is None else grids.read(settings.grid, asked)
         steps = STEPS if asked is None else asked
         steps = steps if given is None else given.steps
-        recipe, skip = None, None
+        recipe: tuple[Recipe, Path] | None = None
+        skip: Profile | str | None = None
         if isinstance(settings, RecipeSamplerSettings):
             recipe = None if settings.recipe is None else (load_recipe(settings.recipe, asked), settings.recipe)
-            skip = None if settings.skip is None else named_skip(settings.skip)
+            skip = settings.skip if settings.skip in (None, AUTO) else named_skip(settings.skip)
             if skip is None and recipe is not None and recipe[0].skip is not None:
                 skip = Profile.from_json(json.dumps(recipe[0].skip))
         return cls(settings.solver, settings.grid, steps, recipe, skip)
@@ -112,9 +118,10 @@ class Asked:
         """
         if self.recipe is not None:
             plan, words = recipe_plan(*self.recipe, model.denoiser), {"recipe": str(self.recipe[1])}
-            return ChosenSampler(plan, words)
-        solver, grid = self.chosen(model)
-        return ChosenSampler(solver.plan(grid), self.words(model))
+        else:
+            solver, grid = self.chosen(model)
+            plan, words = solver.plan(grid), self.words(model)
+        return ChosenSampler(plan, words, for_calls(plan.nfe) if isinstance(self.skip, str) else self.skip)
 
     def chosen(self, model: Model) -> tuple[Solver, TimeGrid]:
         """Return the solver and the grid for a model.

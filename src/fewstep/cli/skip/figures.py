@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.report.style import ACCENT, INK, MUTED, RULE, drawing
-from fewstep.skip_analysis import Change, NoiseStatistics, NormRatios, SearchResult
+from fewstep.skip_analysis import Change, NoiseStatistics, NormRatios, SearchPoint, SearchResult
+from fewstep.skip_analysis.search import Window
 
 __all__ = ["draw_inversion", "draw_losses", "draw_ratios", "draw_search"]
 
@@ -91,17 +92,44 @@ def draw_inversion(untuned: NoiseStatistics, tuned: NoiseStatistics, path: Path)
 
 
 def draw_search(result: SearchResult, metric: str, path: Path) -> None:
-    """Draw every point that was evaluated, over ρ of the deepest skip; one line for each ρ of the outermost."""
-    untuned, *points = result.points
-    with _figure(path, width=5.0) as (axes,):
-        from matplotlib import colormaps
+    """Draw every point that was evaluated, over ρ of the deepest skip: a panel for each τ.
 
-        tops = sorted({point.top for point in points})
-        for i, top in enumerate(tops):
-            line = sorted((point.bottom, point.value) for point in points if point.top == top)
-            colour = ACCENT if len(tops) == 1 else colormaps["viridis"](0.9 * i / (len(tops) - 1))
-            axes.plot(*zip(*line, strict=True), "o-", color=colour, markersize=4, linewidth=1, label=f"{top:.3g}")
-        axes.axhline(untuned.value, color=MUTED, linewidth=0.8, linestyle="--", label="untuned")
-        axes.plot([result.best.bottom], [result.best.value], "*", color=INK, markersize=9)
-        axes.set(xlabel="ρ of the deepest skip", ylabel=metric)
-        axes.legend(title="ρ of the outermost", fontsize=8, title_fontsize=8)
+    A line is of one window of noise levels and one ρ of the outermost skip.
+    """
+    taus = list(dict.fromkeys(point.tau for point in result.points))
+    with _figure(path, len(taus), width=5.0 if len(taus) == 1 else 4.2) as panels:
+        for axes, tau in zip(panels, taus, strict=True):
+            _draw_rho(axes, [point for point in result.points if point.tau == tau], metric)
+            if tau is not None:
+                axes.set_title(f"τ = {tau}", fontsize=9)
+            if result.best.tau == tau:
+                axes.plot([result.best.bottom], [result.best.value], "*", color=INK, markersize=9)
+        low, high = min(axes.get_ylim()[0] for axes in panels), max(axes.get_ylim()[1] for axes in panels)
+        for axes in panels:
+            axes.set_ylim(low, high)
+
+
+def _draw_rho(axes: Any, points: Sequence[SearchPoint], metric: str) -> None:
+    from matplotlib import colormaps
+
+    tuned = [point for point in points if point.tuned]
+    lines = list(dict.fromkeys((point.window, point.top) for point in tuned))
+    tops, windows = ({key[place] for key in lines} for place in (1, 0))
+    for i, (window, top) in enumerate(lines):
+        line = sorted((point.bottom, point.value) for point in tuned if (point.window, point.top) == (window, top))
+        colour = ACCENT if len(lines) == 1 else colormaps["viridis"](0.9 * i / (len(lines) - 1))
+        within = _levels(window)
+        shown = [within] * (len(windows) > 1) + [f"{top:.3g}"] * (len(tops) > 1 or len(windows) == 1)
+        axes.plot(*zip(*line, strict=True), "o-", color=colour, markersize=4, linewidth=1, label=", ".join(shown))
+    untuned = next(point for point in points if not point.tuned)
+    axes.axhline(untuned.value, color=MUTED, linewidth=0.8, linestyle="--", label="untuned")
+    axes.set(xlabel="ρ of the deepest skip", ylabel=metric)
+    title = "ρ of the outermost" if len(windows) == 1 else "skips scaled at"
+    axes.legend(title=title, fontsize=8, title_fontsize=8)
+
+
+def _levels(window: Window) -> str:
+    """Return the noise levels of a window in words."""
+    low, high = window or (None, None)
+    below, above = "" if low is None else f"{low:g} ≤ ", "" if high is None else f" ≤ {high:g}"
+    return f"{below}σ/α{above}" if window else "all σ/α"
