@@ -169,7 +169,7 @@ def test_processes_by_name():
         ),
         (lambda: VPDiscrete([0.9, 0.95]), "fall strictly"),
         (lambda: VPDiscrete([0.9, 0.0]), "zero terminal SNR"),
-        (lambda: VPDiscrete.from_betas(schedule="cosine"), "'scaled_linear'"),
+        (lambda: VPDiscrete.from_betas(schedule="cubic"), "'scaled_linear'"),
         (lambda: VPDiscrete.from_betas(beta_start=2.0), "between 0 and 1"),
         (lambda: named("vp-liner"), "did you mean 'vp-linear'"),
         (lambda: named("flow:shfit=3"), "did you mean 'shift'"),

@@ -24,7 +24,7 @@ from fewstep.plan import Plan
 from fewstep.processes import Process
 from fewstep.time_grid import TimeGrid
 
-__all__ = ["is_pipeline", "load_pipeline", "read_pipeline", "whole_model"]
+__all__ = ["coder_of", "is_pipeline", "load_pipeline", "read_pipeline", "whole_model"]
 
 OF_NETWORKS = (
     "DDIMPipeline",
@@ -229,8 +229,11 @@ class _Called(nn.Module):
 def _coder(pipeline: Any) -> tuple[Callable[[Tensor], Tensor] | None, Callable[[Tensor], Tensor] | None]:
     """Return the way from samples to images and back (the mean of a variational encoder's posterior)."""
     coder = getattr(pipeline, "vae", None) or getattr(pipeline, "vqvae", None)
-    if coder is None:
-        return None, None
+    return (None, None) if coder is None else coder_of(coder)
+
+
+def coder_of(coder: Any) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """Return the way from samples to images and back by an autoencoder of diffusers, put into evaluation mode."""
     coder.eval().requires_grad_(False)
     scale = coder.config.scaling_factor
     shift = getattr(coder.config, "shift_factor", None) or 0.0

@@ -112,6 +112,13 @@ class VPCosine(_VariancePreserving):
         return "VPCosine()"
 
 
+def cosine_betas(num: int) -> Tensor:
+    """Return the cosine schedule's betas, float64 [num] (Nichol & Dhariwal, arXiv 2102.09672, eq. 17)."""
+    u = torch.linspace(0.0, 1.0, num + 1, dtype=torch.float64)
+    alpha_bar = torch.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+    return (1.0 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999)
+
+
 class VPDiscrete(_VariancePreserving):
     r"""A discrete-time DDPM schedule made continuous: t = (i + 1)/N for training index i = 0 … N−1.
 
@@ -154,10 +161,14 @@ class VPDiscrete(_VariancePreserving):
     def from_betas(
         cls, beta_start: float = 1e-4, beta_end: float = 0.02, num: int = 1000, schedule: str = "linear"
     ) -> VPDiscrete:
-        """Return the schedule of ``num`` betas: "linear", or "scaled_linear" (linear in √β, Stable Diffusion).
+        """Return the schedule of ``num`` betas: "linear", "scaled_linear" (linear in √β) or "cosine".
+
+        The cosine's are those of ᾱ = cos²((u + 0.008)/1.008·π/2), u from 0 to 1, at most 0.999; the ends of β do not
+        count for it. Sources: Ho et al., DDPM (arXiv 2006.11239), Stable Diffusion, and Nichol & Dhariwal
+        (arXiv 2102.09672).
 
         Raises:
-            InputError: if a β is outside (0, 1) or the schedule is neither of the two.
+            InputError: if a β is outside (0, 1) or the schedule is none of the three.
         """
         first, last = as_real(beta_start), as_real(beta_end)
         if first is None or last is None or not (0 < first < 1 and 0 < last < 1):
@@ -166,8 +177,10 @@ class VPDiscrete(_VariancePreserving):
             )
         num = whole("num", num, 1, 1_000_000)
         powers = {"linear": 1.0, "scaled_linear": 2.0}
+        if schedule == "cosine":
+            return cls(torch.cumprod(1.0 - cosine_betas(num), dim=0))
         if not isinstance(schedule, str) or schedule not in powers:
-            raise InputError(f"schedule is {shown(schedule)}: write 'linear' or 'scaled_linear'.")
+            raise InputError(f"schedule is {shown(schedule)}: write 'linear', 'scaled_linear' or 'cosine'.")
         power = powers[schedule]
         betas = torch.linspace(first ** (1 / power), last ** (1 / power), num, dtype=torch.float64) ** power
         return cls(torch.cumprod(1.0 - betas, dim=0))

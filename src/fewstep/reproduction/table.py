@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, StringConstraints
 
 from fewstep.errors import InputError, unknown_name
-from fewstep.reproduction.networks import Network
+from fewstep.reproduction.networks import FileName, Network
 from fewstep.storage import Schema, parsed, read_json
 
 __all__ = ["NAMES", "Download", "Paper", "Row", "Table", "named"]
@@ -25,7 +25,6 @@ NAMES = tuple(
 """The tables that come with the package."""
 
 Whole = Annotated[int, Field(ge=1, le=100_000_000)]
-FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*$")]
 RowName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -141,10 +140,8 @@ def _checked(table: Table) -> Table:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"the table has two rows {twice!r}: give each a name of its own.")
-    listed = {file.name for file in table.files}
-    missing = [name for name in table.network.needs() if name not in listed]
-    if missing:
+    if table.network.file not in {file.name for file in table.files}:
         raise InputError(
-            f"the table's network needs {missing[0]!r}, which is not among its files: add where it is from."
+            f"the network's file {table.network.file!r} is not among the table's files: add where it is from."
         )
     return table

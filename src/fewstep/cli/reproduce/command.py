@@ -27,7 +27,8 @@ from fewstep.metrics.extractor import NAMES, features
 from fewstep.metrics.references import reference_hash, reference_summary
 from fewstep.metrics.statistics import FeatureStatistics
 from fewstep.models.model import Model
-from fewstep.plan import Plan
+from fewstep.processes import Process
+from fewstep.processes.spec import parse
 from fewstep.reproduction import Row, Table, Wanted
 from fewstep.skip import named as named_skip
 from fewstep.storage import Schema, read_json, write_json
@@ -108,7 +109,8 @@ def _reproduce(settings: ReproduceSettings, table: Table, rows: Sequence[Row], o
     _check_features(extractor, against, table.resolution, reference)
     model = table.network.load(folder, worker.device).guided(table.guidance)
     _check_resolution(model, table)
-    plans = [_plan(row, model) for row in rows]
+    for row in rows:
+        _check_calls(row, model.denoiser.process)
     count = settings.num or table.samples
     decided = {
         "table": table.model_dump(mode="json"),
@@ -120,7 +122,7 @@ def _reproduce(settings: ReproduceSettings, table: Table, rows: Sequence[Row], o
     description = {"format": FORMAT, "settings": decided, "versions": manifest.versions(), "files": []}
     worker.lead(lambda: manifest.enter(out, description, leads=worker.index == 0))
     bench = _Bench(settings, table, model, extractor, against, out, count, worker)
-    results = [bench.result(row, plan) for row, plan in zip(rows, plans, strict=True)]
+    results = [bench.result(row) for row in rows]
     if worker.index == 0:
         write(out, table, results, {**decided, "versions": manifest.versions()})
         show(table, results, extractor.name, len(against.moments.mean), out)
@@ -152,17 +154,21 @@ def _check_resolution(model: Model, table: Table) -> None:
         )
 
 
-def _plan(row: Row, model: Model) -> Plan:
-    """Return the plan of a row.
+def _check_calls(row: Row, process: Process) -> None:
+    """Refuse a row with another number of calls than it says, without the search for an optimised grid.
 
     Raises:
-        InputError: if it does not fit the model, or has another number of calls.
+        InputError: with both numbers, or if solver or grid do not fit the process.
     """
     solver = solvers.named(row.solver)
-    plan = solver.plan(grids.named(row.grid, model.denoiser.process, row.steps, solver=solver))
-    if plan.nfe != row.calls:
-        raise InputError(f"row {row.name!r} has {plan.nfe} network calls, and says {row.calls}: correct the table.")
-    return plan
+    name, settings = parse(row.grid)
+    grid = row.grid
+    if name == "optimized":
+        grids.read(row.grid)
+        grid = "uniform_logsnr" + (f":end={settings['end']}" if "end" in settings else "")
+    calls = solver.plan(grids.named(grid, process, row.steps, solver=solver)).nfe
+    if calls != row.calls:
+        raise InputError(f"row {row.name!r} has {calls} network calls, and says {row.calls}: correct the table.")
 
 
 @dataclass(frozen=True)
@@ -178,11 +184,11 @@ class _Bench:
     count: int
     worker: Workers
 
-    def result(self, row: Row, plan: Plan) -> Result:
+    def result(self, row: Row) -> Result:
         """Return a row with what was measured now, or in a run that was stopped."""
         file = self.out / f"{row.name}.json"
         if not file.is_file():
-            self._draw(row, plan)
+            self._draw(row)
             if self.worker.index == 0:
                 found = evaluate(self.out / row.name, self.against, self.extractor, ("fd",), self.settings.batch_size)
                 write_json(file, {"fd": found["metrics"]["fd"], "images": found["images"]})
@@ -190,8 +196,9 @@ class _Bench:
         measured = read_json(file, _Measured, "the result")
         return Result(row, measured.fd, measured.images)
 
-    def _draw(self, row: Row, plan: Plan) -> None:
-        folder = self.out / row.name
+    def _draw(self, row: Row) -> None:
+        solver, folder = solvers.named(row.solver), self.out / row.name
+        plan = solver.plan(grids.named(row.grid, self.model.denoiser.process, row.steps, solver=solver))
         self.worker.lead(lambda: folder.mkdir(exist_ok=True))
         described: dict[str, Any] = {"table": self.table.title, "solver": row.solver, "grid": row.grid}
         scaled: Any = nullcontext()

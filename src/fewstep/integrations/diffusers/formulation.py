@@ -13,6 +13,7 @@ from torch import Tensor
 from fewstep.denoiser import PREDICTIONS
 from fewstep.errors import InputError, unknown_name
 from fewstep.processes import EDM, Process, RectifiedFlow, VPDiscrete
+from fewstep.processes.vp import cosine_betas
 
 __all__ = ["EDMFormulation", "FlowFormulation", "Formulation", "VPFormulation", "alphas_cumprod_of", "formulation_of"]
 
@@ -179,7 +180,7 @@ def betas_of(config: Mapping[str, Any]) -> Tensor:
         "scaled_linear": lambda: torch.linspace(low**0.5, high**0.5, num, dtype=torch.float64) ** 2,
         "exp": lambda: _from_alpha_bar(torch.exp(-12.0 * u)),
         "sigmoid": lambda: low + (high - low) * torch.linspace(-6.0, 6.0, num, dtype=torch.float64).sigmoid(),
-        "squaredcos_cap_v2": lambda: _from_alpha_bar(torch.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2),
+        "squaredcos_cap_v2": lambda: cosine_betas(num),
     }
     if config["beta_schedule"] not in schedules:
         raise unknown_name("beta_schedule", config["beta_schedule"], schedules)
