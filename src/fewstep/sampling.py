@@ -62,6 +62,7 @@ def sample(
     cond: Any = None,
     callback: Callback | None = None,
     correct_x_t: StateCorrection | None = None,
+    graph: bool = False,
 ) -> Tensor:
     """Return the samples at the grid's last time: ``execute(solver.plan(grid), denoiser, x_T, …)``.
 
@@ -95,4 +96,5 @@ def sample(
         cond=cond,
         callback=callback,
         correct_x_t=correct_x_t,
+        graph=graph,
     )

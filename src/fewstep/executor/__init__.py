@@ -1,8 +1,9 @@
 """The executor: one loop for every plan."""
 
 from fewstep.executor.fold import folded
-from fewstep.executor.loop import Callback, StateCorrection, check_denoiser, execute
+from fewstep.executor.loop import check_denoiser, execute
 from fewstep.executor.noise import Generators, NoiseSampler, NoiseSource, checked_seeds
+from fewstep.executor.tape import Callback, StateCorrection
 
 __all__ = [
     "Callback",

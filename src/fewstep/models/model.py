@@ -79,9 +79,14 @@ class Model:
 
     @torch.no_grad()
     def draw(
-        self, plan: Plan, seeds: Sequence[int], conditions: Conditions = None, callback: Callback | None = None
+        self,
+        plan: Plan,
+        seeds: Sequence[int],
+        conditions: Conditions = None,
+        callback: Callback | None = None,
+        graph: bool = False,
     ) -> Tensor:
-        """Return one image for each seed, [n, C, H, W] in [−1, 1], on the model's device.
+        """Return one image for each seed, [n, C, H, W] in [−1, 1], on the model's device; ``graph`` as ``fs.execute``.
 
         Raises:
             InputError: if the denoiser does not know the shape of a sample.
@@ -93,7 +98,8 @@ class Model:
                 "the model does not know the shape of a sample: write fs.Denoiser(..., shape=(3, 32, 32))."
             )
         x_T = initial_state(plan.grid, shape, seeds, device=self.denoiser.device)
-        samples = execute(plan, self.denoiser, x_T, seeds=seeds, cond=self.condition(conditions), callback=callback)
+        cond = self.condition(conditions)
+        samples = execute(plan, self.denoiser, x_T, seeds=seeds, cond=cond, callback=callback, graph=graph)
         return self.images(samples)
 
     def images(self, samples: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from support import killing, two_processes
 from support.generating import fewstep, loaded, same_files
+from support.waiting import needs_gpu
 
 import fewstep as fs
 from fewstep.cli.app import app
@@ -37,6 +38,23 @@ def test_samples_are_those_of_the_library(tmp_path):
     assert fs.Plan.from_json(manifest["plan"]).nfe == 6
     assert manifest["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert manifest["files"] == ["samples-00000.npz", "samples-00001.npz", "samples-00002.npz"]
+
+
+def test_without_a_gpu_the_graph_is_none_and_the_samples_are_the_same(tmp_path):
+    words = ["generate", *SMALL, "--num", 3, "--out"]
+    with pytest.warns(UserWarning, match="graph=True: a CUDA graph needs a CUDA device"):
+        fewstep(*words, tmp_path / "graph", "--graph")
+    fewstep(*words, tmp_path / "loop")
+    same_files(tmp_path / "graph", tmp_path / "loop")
+
+
+@needs_gpu
+def test_on_a_gpu_a_graph_gives_the_samples_of_the_loop(tmp_path):
+    words = ["generate", *SMALL, "--device", "cuda", "--num", 12, "--batch-size", 4, "--out"]
+    fewstep(*words, tmp_path / "graph", "--graph")
+    fewstep(*words, tmp_path / "loop")
+    (one, *_), (other, *_) = (loaded(tmp_path / name) for name in ("graph", "loop"))
+    assert np.abs(one.astype(int) - other).max() <= 1
 
 
 def test_a_run_killed_at_any_moment_goes_on_to_the_same_600_images(tmp_path, monkeypatch, one_thread):

@@ -48,6 +48,7 @@ def _generate(settings: GenerateSettings, asked: Asked, wanted: Sequence[int], w
         batch_size=settings.batch_size,
         shard_size=settings.shard_size,
         pictures=settings.format_ == "png",
+        graph=settings.graph,
     )
     described = {"model": settings.model, **words, "device": settings.device.partition(":")[0], "dtype": settings.dtype}
     speed = made.draw(worker, described)

@@ -45,6 +45,7 @@ class SampleSet:
         batch_size: samples in a network call.
         shard_size: samples in a file.
         pictures: a PNG for each seed in place of npz shards.
+        graph: whether the steps of a batch are one CUDA graph.
     """
 
     out: Path
@@ -56,6 +57,7 @@ class SampleSet:
     batch_size: int = 256
     shard_size: int = 1024
     pictures: bool = False
+    graph: bool = False
 
     def draw(self, worker: Workers, described: Mapping[str, Any]) -> str:
         """Draw what is missing, and return how quick it was, in words.
@@ -138,7 +140,8 @@ class SampleSet:
         try:
             for start in range(0, len(shard.seeds), self.batch_size):
                 part = slice(start, start + self.batch_size)
-                images = self.model.draw(self.plan, shard.seeds[part], conditions and conditions[part])
+                given = conditions and conditions[part]
+                images = self.model.draw(self.plan, shard.seeds[part], given, graph=self.graph)
                 waiting.append(writer.submit(write, kept(images)))
                 while len(waiting) > QUEUE:
                     waiting.popleft().result()
