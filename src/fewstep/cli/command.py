@@ -29,7 +29,7 @@ def command(settings: type, run: str) -> Callable[..., None]:
     hints = get_type_hints(settings, include_extras=True)
 
     def called(**values: Any) -> None:
-        chosen = settings(**values)
+        chosen = settings(**{key: tuple(one) if isinstance(one, list) else one for key, one in values.items()})
         _refuse_overwriting(chosen)
         module, _, function = run.partition(":")
         getattr(importlib.import_module(module), function)(chosen)
@@ -80,7 +80,9 @@ def spelled(name: str, settings: Any) -> str:
         value, option = getattr(settings, field.name), field.name.rstrip("_").replace("_", "-")
         if value == field.default:
             continue
-        words += (
-            [f"--{option}" if value else f"--no-{option}"] if isinstance(value, bool) else [f"--{option}", f"{value}"]
-        )
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+            continue
+        for one in value if isinstance(value, tuple) else (value,):
+            words += [f"--{option}", f"{one}"]
     return shlex.join(words)

@@ -9,6 +9,7 @@ import typer
 
 from fewstep.cli.settings.doctor import DoctorSettings
 from fewstep.cli.settings.grid import check_suffix
+from fewstep.cli.shared.calls import call_of
 from fewstep.errors import InputError
 from fewstep.integrations.diffusers import Diagnosis
 from fewstep.integrations.diffusers import doctor as diagnosed
@@ -28,9 +29,12 @@ def doctor(settings: DoctorSettings) -> None:
             f"{str(settings.model)!r} {'has no model_index.json' if there else 'is no folder'}: give one that a "
             "pipeline's save_pretrained wrote."
         )
-    pipe = read_pipeline(settings.model)
-    call = {"height": settings.height, "width": settings.width, "guidance_scale": settings.guidance}
-    found = diagnosed(pipe, settings.steps, **{name: value for name, value in call.items() if value is not None})
+    options = {"height": settings.height, "width": settings.width, "guidance_scale": settings.guidance}
+    given = {name: value for name, value in options.items() if value is not None}
+    call = call_of(settings.call, settings.guidance)
+    for name in call.keys() & given.keys():
+        raise InputError(f"--call {name}=… and --{name} are both given: leave one of them out.")
+    found = diagnosed(read_pipeline(settings.model), settings.steps, **given, **call)
     typer.echo(json.dumps(found.to_dict(), indent=1) if settings.json else str(found))
     if settings.plot is not None:
         write_whole(settings.plot, lambda path: _draw(found, path))

@@ -22,8 +22,13 @@ class Wrapped(DataPredictor):
                 "write fs.Denoiser(network, process, prediction) first."
             )
         self.inner = inner
-        self.process, self.shape, self.num_classes = inner.process, inner.shape, inner.num_classes
+        self.process, self.shape = inner.process, inner.shape
         self.integer_times = inner.integer_times
+
+    @property
+    def num_classes(self) -> int | None:  # type: ignore[override]
+        """The number of the inner one's conditions, which grows where prompts are added to a pipeline's."""
+        return self.inner.num_classes
 
     @property
     def device(self) -> torch.device:

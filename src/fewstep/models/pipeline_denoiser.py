@@ -19,9 +19,11 @@ from fewstep.plan import Plan
 from fewstep.processes import Process
 from fewstep.time_grid import TimeGrid
 
-__all__ = ["PipelineDenoiser", "from_pipeline"]
+__all__ = ["PROMPTS", "PipelineDenoiser", "check_call", "from_pipeline"]
 
 PROMPTS = ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2", "prompt_3", "negative_prompt_3")
+DECIDED = ("latents", "num_inference_steps", "timesteps", "sigmas", "output_type", "return_dict")
+"""What fewstep decides in each call of a pipeline."""
 LABELS = "class_labels"
 ENCODERS = ("encode_prompt", "encode_image", "_encode_image", "_encode_vae_image", "generate_language_model")
 """Methods that encode conditions, whose results are kept."""
@@ -63,15 +65,24 @@ def from_pipeline(pipe: Any, **call: Any) -> PipelineDenoiser:
         raise MissingPackageError("pipelines are diffusers': pip install 'fewstep[diffusers]'.") from error
     if not isinstance(pipe, diffusers.DiffusionPipeline) or getattr(pipe, "scheduler", None) is None:
         raise InputError(f"pipe is {type(pipe).__name__}: give a diffusers pipeline that has a scheduler.")
-    parameters = inspect.signature(pipe.__call__).parameters
-    if "latents" not in parameters:
-        raise InputError(f"{type(pipe).__name__} takes no latents, so it cannot be called for one step from a state.")
-    for name in call:
-        if name in ("latents", "num_inference_steps", "timesteps", "sigmas", "output_type", "return_dict"):
-            raise InputError(f"{name} is what fewstep decides in each call: leave it out.")
-        if name not in parameters:
-            raise InputError(f"{type(pipe).__name__} takes no {name!r}: it takes {', '.join(parameters)}.")
+    check_call(type(pipe), call)
     return PipelineDenoiser(pipe, call)
+
+
+def check_call(kind: type, call: Mapping[str, Any]) -> None:
+    """Refuse what a class of pipelines does not take, or is not to be given.
+
+    Raises:
+        InputError: with what it takes.
+    """
+    from fewstep.integrations.diffusers.known_pipelines import check_takes
+
+    if "latents" not in inspect.signature(kind.__call__).parameters:
+        raise InputError(f"{kind.__name__} takes no latents, so it cannot be called for one step from a state.")
+    for name in call:
+        if name in DECIDED:
+            raise InputError(f"{name} is what fewstep decides in each call: leave it out.")
+    check_takes(kind, call, DECIDED)
 
 
 class PipelineDenoiser(DataPredictor):

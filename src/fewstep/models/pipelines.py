@@ -19,7 +19,7 @@ from fewstep.errors import InputError, MissingPackageError, reason_of
 from fewstep.guidance import DynamicThreshold, StaticThreshold
 from fewstep.models.folder import check_folder
 from fewstep.models.model import Model
-from fewstep.models.pipeline_denoiser import PipelineDenoiser, from_pipeline
+from fewstep.models.pipeline_denoiser import PipelineDenoiser, check_call, from_pipeline
 from fewstep.plan import Plan
 from fewstep.processes import Process
 from fewstep.time_grid import TimeGrid
@@ -44,12 +44,14 @@ def is_pipeline(path: Path) -> bool:
     return (path / "model_index.json").is_file()
 
 
-def load_pipeline(path: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Model:
+def load_pipeline(
+    path: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32, call: Mapping[str, Any] | None = None
+) -> Model:
     """Return a pipeline as a model.
 
     Its network is the model where that is called with classes or a text's states alone (unconditional pipelines, DiT,
-    Stable Diffusion 1 and 2); any other pipeline that takes ``latents`` is called as a whole
-    (``fs.models.from_pipeline``).
+    Stable Diffusion 1 and 2); any other pipeline that takes ``latents``, and one that is given a ``call``, is called as
+    a whole (``fs.models.from_pipeline``).
 
     Only safetensors are read and no code of the folder is run. The process, the prediction and the clipping of x0
     are those of the pipeline's scheduler; the scheduler itself is what fewstep replaces.
@@ -58,16 +60,19 @@ def load_pipeline(path: Path, *, device: str = "cpu", dtype: torch.dtype = torch
         path: the folder.
         device: where the pipeline lives.
         dtype: the type of its parameters; the state stays float32.
+        call: what the pipeline is called with beside its prompt: height, num_frames, negative_prompt, ….
 
     Raises:
-        InputError: if the folder cannot be loaded, or its kind of pipeline is another one.
+        InputError: if the folder cannot be loaded, or its kind of pipeline is another one, or takes no such call.
         MissingPackageError: if diffusers is not installed.
     """
     if find_spec("diffusers") is None:
         raise MissingPackageError(f"{str(path)!r} is a diffusers pipeline: pip install 'fewstep[diffusers]'.")
+    if call:
+        _check_class_takes(path, call)
     pipeline = read_pipeline(path, dtype).to(device)
-    if type(pipeline).__name__ not in OF_NETWORKS:
-        return _whole(pipeline)
+    if call or type(pipeline).__name__ not in OF_NETWORKS:
+        return _whole(pipeline, call or {})
     network: Any = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
     network.eval().requires_grad_(False)
     denoiser, null = _denoiser(pipeline, network)
@@ -128,10 +133,17 @@ def read_pipeline(path: Path, dtype: torch.dtype = torch.float32) -> Any:
     return pipeline
 
 
-def _whole(pipeline: Any) -> Model:
+def _check_class_takes(path: Path, call: Mapping[str, Any]) -> None:
+    """Refuse a call that the class of a folder does not take, before anything large is read."""
+    import diffusers
+
+    check_call(getattr(diffusers, check_folder(path)["_class_name"]), call)
+
+
+def _whole(pipeline: Any, call: Mapping[str, Any]) -> Model:
     """Return a pipeline that is called for one step at a time as a model."""
     takes_prompts = "prompt" in inspect.signature(pipeline.__call__).parameters
-    model = whole_model(from_pipeline(pipeline, **({"prompt": ""} if takes_prompts else {})))
+    model = whole_model(from_pipeline(pipeline, **({"prompt": ""} if takes_prompts else {}), **call))
     assert isinstance(model.denoiser, PipelineDenoiser)
     return replace(model, embed=model.denoiser.add_prompts) if takes_prompts else model
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from fewstep.checks import shown
 from fewstep.errors import InputError, unknown_name
 
-__all__ = ["build", "check", "parse", "register"]
+__all__ = ["build", "check", "literal", "parse", "register"]
 
 Made = TypeVar("Made")
 NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
@@ -36,11 +36,12 @@ def parse(spec: str) -> tuple[str, dict[str, Any]]:
         key, equals, value = part.partition("=")
         if not equals:
             raise InputError(f"{part!r} in {spec!r} is not a setting: write name:key=value,key=value.")
-        settings[key.strip()] = _value(value.strip())
+        settings[key.strip()] = literal(value.strip())
     return name.strip().lower(), settings
 
 
-def _value(text: str) -> Any:
+def literal(text: str) -> Any:
+    """Return a value as it is written: a Python literal, true or false, or the words themselves."""
     if text.lower() in TRUTH:
         return TRUTH[text.lower()]
     if len(text) > LONGEST:  # The parser has its limits.

@@ -33,7 +33,7 @@ from fewstep.metrics.references import reference_hash, reference_summary
 from fewstep.metrics.statistics import FeatureStatistics
 from fewstep.models.model import Model
 from fewstep.recipe import load_recipes
-from fewstep.recommended import recommended
+from fewstep.recommended import at_experts, recommended
 from fewstep.storage import remove_leftovers
 
 __all__ = ["compare", "split_specs"]
@@ -88,6 +88,7 @@ def _compare(settings: CompareSettings, seeds: Sequence[int], texts: list[str], 
         "metrics": wanted,
         "device": settings.device.partition(":")[0],
         "dtype": settings.dtype,
+        **({"call": list(settings.call)} if settings.call else {}),
     }
     description = {"format": FORMAT, "settings": common, "versions": manifest.versions()}
     worker.lead(lambda: manifest.enter(settings.out, description, leads=worker.index == 0))
@@ -159,7 +160,7 @@ def _check(settings: CompareSettings) -> None:
 
 
 def _cells(model: Model, settings: CompareSettings) -> list[Cell]:
-    counts = settings.counts
+    counts, boundary = settings.counts, getattr(model.denoiser, "boundary", None)
     rules = [recommended(model.denoiser.process, steps, latent=model.decode is not None) for steps in counts]
     if settings.solvers is None:
         chosen = list(dict.fromkeys([*(rule.solver for rule in rules), "dpmpp", "ddim"]))
@@ -168,7 +169,7 @@ def _cells(model: Model, settings: CompareSettings) -> list[Cell]:
     if settings.grids is None:
         places = list(dict.fromkeys([*(rule.grid for rule in rules), "karras", "uniform_logsnr"]))
     else:
-        places = split_specs("--grids", settings.grids)
+        places = [at_experts(place, boundary) for place in split_specs("--grids", settings.grids)]
     found = planned_cells(model.denoiser, chosen, places, counts)
     found += recipe_cells(model.denoiser, split_specs("--recipes", settings.recipes) if settings.recipes else [])
     found += peer_cells(model.denoiser, split_specs("--peers", settings.peers) if settings.peers else [], counts)
@@ -185,6 +186,7 @@ def _commands(settings: CompareSettings, common: Mapping[str, Any]) -> Commands:
 
     led_by = {"--prompt": settings.prompt, "--prompts": settings.prompts}
     extra = [str(word) for option, value in led_by.items() if value is not None for word in (option, value)]
+    extra += [word for one in settings.call for word in ("--call", one)]
     extra += ["--trust-pickle"] if settings.trust_pickle else []
     measured = ["--num", str(settings.num), "--metrics", ",".join(common["metrics"])]
     measured += [] if settings.features is None else ["--features", settings.features]

@@ -51,6 +51,7 @@ def _generate(settings: GenerateSettings, asked: Asked, wanted: Sequence[int], w
         graph=settings.graph,
     )
     described = {"model": settings.model, **words, "device": settings.device.partition(":")[0], "dtype": settings.dtype}
+    described |= {"call": list(settings.call)} if settings.call else {}
     speed = made.draw(worker, described)
     if worker.index == 0:
         typer.echo(f"{sampler.on_samples_of(model, conditional)}: {len(wanted)} images, {speed} -> {settings.out}")

@@ -25,5 +25,11 @@ class DoctorSettings:
     height: Annotated[int | None, typer.Option(help="Height of the sample.", show_default=DEFAULT)] = None
     width: Annotated[int | None, typer.Option(help="Width of the sample.", show_default=DEFAULT)] = None
     guidance: Annotated[float | None, typer.Option(help="Guidance scale.", show_default=DEFAULT)] = None
+    call: Annotated[
+        list[str],
+        typer.Option(
+            help="What else the pipeline is called with, as num_frames=33; once for each.", show_default=False
+        ),
+    ] = ()  # type: ignore[assignment]
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
     plot: Annotated[Path | None, typer.Option(help="Draw σ/α and λ over the steps into this .png or .svg file.")] = None

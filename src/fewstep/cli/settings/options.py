@@ -69,6 +69,14 @@ class ModelSettings:
             rich_help_panel=MODEL,
         ),
     ] = "float32"
+    call: Annotated[
+        list[str],
+        typer.Option(
+            help="What a pipeline is called with, as height=512, num_frames=33, negative_prompt=blurry; once for each.",
+            show_default=False,
+            rich_help_panel=CONDITION,
+        ),
+    ] = ()  # type: ignore[assignment]
     trust_pickle: Annotated[
         bool, typer.Option(help="Load a pickle, which runs the code in it.", rich_help_panel=MODEL)
     ] = False

@@ -10,6 +10,7 @@ import torch
 
 from fewstep import checks
 from fewstep.cli.settings.options import ModelSettings
+from fewstep.cli.shared.calls import call_of
 from fewstep.errors import InputError, unknown_name
 from fewstep.guidance import guidance_named
 from fewstep.models import zoo
@@ -39,6 +40,7 @@ def load_model(settings: ModelSettings, guidance: str | None = None, device: str
         guidance_named(guidance)  # Refused before anything is loaded.
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
+    call = call_of(settings.call, guidance)
     check_device(device)
     path, kind = Path(name), getattr(torch, dtype)
     is_pickle, is_entry = path.suffix in (".pkl", ".pickle", ".pt", ".pth"), ":" in name
@@ -52,9 +54,11 @@ def load_model(settings: ModelSettings, guidance: str | None = None, device: str
             stacklevel=2,
         )
     if is_pipeline(path):
-        return load_pipeline(path, device=device, dtype=kind).guided(guidance)
+        return load_pipeline(path, device=device, dtype=kind, call=call).guided(guidance)
     if path.is_dir():
         raise InputError(f"--model is the folder {name!r}, which has no model_index.json: give a diffusers pipeline.")
+    if call:
+        raise InputError(f"--call {settings.call[0]} is for the folder of a pipeline: {name!r} is none; leave it out.")
     if (is_pickle or is_entry) and guidance is not None and guidance_named(guidance).scale != 1.0:
         raise InputError(
             f"--guidance is {guidance}: this model has no known null condition; apply guidance in its own code."

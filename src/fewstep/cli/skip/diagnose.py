@@ -81,6 +81,7 @@ def _diagnose(settings: DiagnoseSettings, begin: Callable[[dict[str, Any]], Jour
         "inversion_steps": settings.inversion_steps,
         "device": settings.device.partition(":")[0],
         "dtype": settings.dtype,
+        **({"call": list(settings.call)} if settings.call else {}),
     }
     _write(settings.out, found, record)
     _show(found, settings.out)

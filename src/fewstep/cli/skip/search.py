@@ -115,6 +115,7 @@ def _record(settings: SearchSettings) -> dict[str, Any]:
         "class": settings.classes,
         "device": settings.device.partition(":")[0],
         "dtype": settings.dtype,
+        **({"call": list(settings.call)} if settings.call else {}),
     }
 
 

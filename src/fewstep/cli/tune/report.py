@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ def write_report(settings: TuneSettings, model: Model, found: Tuning, texts: lis
 def usage(settings: TuneSettings, model: Model) -> tuple[str, str]:
     """Return the command that samples with the recipe, and the lines of Python that do."""
     prompts = " --prompt 'a red bicycle'" if model.embed is not None else ""
-    command = f"fewstep sample --model {settings.model} --recipe {settings.out}{prompts}"
+    call = "".join(f" --call {shlex.quote(one)}" for one in settings.call)
+    command = f"fewstep sample --model {settings.model}{call} --recipe {settings.out}{prompts}"
     if (Path(settings.model) / "model_index.json").is_file():
         python = f'fs.enable(pipe, recipe="{settings.out}")  # then call pipe(…) as ever'
     else:

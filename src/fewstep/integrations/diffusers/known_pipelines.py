@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Container, Iterable
 from typing import Any, NamedTuple
 
 from fewstep.errors import InputError
 
-__all__ = ["Branches", "boundary_timestep", "branches_of", "check_replaceable", "needed_settings"]
+__all__ = ["Branches", "boundary_timestep", "branches_of", "check_replaceable", "check_takes", "needed_settings"]
 
 TIED = {
     "ChronoEditPipeline": "shortens its scheduler's history in the middle of a run",
@@ -106,6 +108,23 @@ def check_replaceable(pipe: Any) -> None:
     for name in _names(pipe):
         if name in TIED:
             raise InputError(f"{name} {TIED[name]}: keep its scheduler.")
+
+
+def check_takes(kind: type, names: Iterable[str], besides: Container[str] = ()) -> None:
+    """Refuse what a class of pipelines is not called with.
+
+    Args:
+        kind: the class.
+        names: of what it is to be called with.
+        besides: what is not said to be taken.
+
+    Raises:
+        InputError: with what it takes.
+    """
+    taken = [name for name in inspect.signature(kind.__call__).parameters if name != "self" and name not in besides]
+    for name in names:
+        if name not in taken:
+            raise InputError(f"{kind.__name__} takes no {name!r}: it takes {', '.join(taken)}.")
 
 
 def needed_settings(pipe: Any) -> dict[str, Any]:

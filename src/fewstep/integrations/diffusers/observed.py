@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fewstep.errors import InputError, reason_of
 from fewstep.integrations.diffusers.formulation import FlowFormulation, Formulation, formulation_of
-from fewstep.integrations.diffusers.known_pipelines import boundary_timestep
+from fewstep.integrations.diffusers.known_pipelines import boundary_timestep, check_takes
 from fewstep.integrations.diffusers.origin import config_of
 from fewstep.integrations.diffusers.scheduler import FewStepScheduler
 
@@ -112,6 +112,7 @@ def observed(pipe: Any, steps: int | None, call: Mapping[str, Any]) -> Observed:
     vars(seen)["_progress_bar_config"] = {"disable": True}
     parameters = inspect.signature(pipe.__call__).parameters
     settings = dict(call)
+    check_takes(type(pipe), call)
     if steps is not None:
         if COUNT not in parameters:
             raise InputError(f"{type(pipe).__name__} takes no {COUNT}: leave steps out.")
