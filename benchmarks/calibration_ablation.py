@@ -33,7 +33,7 @@ ADDED = {
     "rows": "+ rows fitted one by one",
     "formulas": "+ first predictions by formulas",
     "spectra": "+ grids for the spectrum",
-    "times": "+ times searched",
+    "times": "+ the search's other starts, 3,000 network calls",
     "final": "+ rows and times fitted to the final samples",
     "calibrated": "+ both losses, the held-out noises choosing: the whole",
 }
@@ -140,8 +140,8 @@ def write(benches: list[Bench], noises: int) -> None:
 
 def report() -> str:
     """Return the table."""
-    read = figures.read("calibration_ablation")
-    cells = {(model, calls): cell for model, some in read["models"].items() for calls, cell in some.items()}
+    found = figures.read("calibration_ablation").get("models", {})
+    cells = {(model, calls): cell for model, some in found.items() for calls, cell in some.items()}
     rows = [
         [
             words,

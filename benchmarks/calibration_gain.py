@@ -1,13 +1,13 @@
 """What calibration gains over the best untuned samplers, those on grids for the data's spectrum included.
 
-    python -W ignore benchmarks/calibration_gain.py [--model NAME] [--calls N] [--noises N] [--ablation] [--report]
+    python -W ignore benchmarks/calibration_gain.py [--model NAME] [--calls N] [--noises N] [--report]
 
 On the embedded model and, where the shared folder is present, lfw32-ddpm. The error of a noise is the root mean square
 over its pixels of its sample less its solution (300 calls of a fourth-order method, to the noise-free end). Untuned are
 ``SOLVERS``, and versions of them whose first prediction is a formula, on the grid for the spectrum of the model's
 samples, the best one there is (spectra.py). All are measured on 32 noises, the two best on as many as the fitted plan.
 Plans are searched (rows and times, no new start after 3,000 network calls) from the quadratic grid, with 64 noises from
-10⁹ on: no test noise is among them. One reference serves all. --ablation fits rows alone, one by one, on three grids.
+10⁹ on: no test noise is among them. One reference serves all.
 
 What is measured is kept, cell by cell, in --cache, and a run goes on where the last one stopped. --report writes the
 figures of all that is there, of as many noises as the fitted plan was measured on.
@@ -44,10 +44,9 @@ SOLVERS = {"UniPC-3": fs.UniPC(3), "UniPC-2": fs.UniPC(2), "DPM++2": fs.DPMSolve
 SOLVERS |= {f"{name}, analytic first": replace(solver, analytic_first=True) for name, solver in SOLVERS.items()}
 """Those that begin with a formula take one step more for the same calls."""
 CHUNK, FIRST, FINE = 32, 32, 300
+MOST = 10
+"""The most calls at which rows and times are fitted to the final samples; above, rows one by one alone."""
 NUM, REFERENCE, BUDGET = 64, 100, 3000
-PLACES: dict[str, fs.Solver | None] = {"quadratic": None, "UniPC-3": fs.UniPC(3), "iPNDM-3": fs.IPNDM(3)}
-"""Grids of the ablation: the quadratic one, and those for the spectrum and a solver."""
-COUNTS = (0, 1, 2)
 
 
 class Bench:
@@ -118,28 +117,13 @@ class Bench:
             median = float(torch.tensor(found).median() / torch.tensor(fitted).median())
             print(f"{self.name} {calls}: {name} {sum(found) / noises:.4f}, {gain:.2f} / {median:.2f} times", flush=True)
 
-    def ablation(self, calls: int, noises: int) -> None:
-        """Measure rows fitted one by one on three grids, with none to two predictions by formulas."""
-        fitting = self.calibration.fitting
-        spectrum, tables = fitting.spectrum(), fitting.candidates(COUNTS)
-        for place, solver in PLACES.items():
-            for count in COUNTS:
-                if solver is None:
-                    grid = fs.grids.quadratic_time(self.process, calls + count, end="zero")
-                else:
-                    steps = calls + count
-                    grid = fs.grids.optimized(self.process, solver, steps, spectrum=spectrum, end="zero")
-                key = f"errors-{calls}-rows-{place}-{count}"
-                if not len(self.measured(key)) >= noises:
-                    plan = fitting.rows(tables[count], grid, "root").table.finished()
-                    found = self.errors(key, plan, noises)
-                    print(f"{self.name} {calls}, {place}, {count}: {sum(found) / noises:.4f}", flush=True)
-
     def recipe(self, calls: int) -> fs.Recipe:
         """Return the fitted plan, from the file of an earlier run if there is one."""
         path = self.folder / f"recipe-searched-{calls}.json"
         if not path.exists():
             calibration = self.calibration
+            if calls > MOST:
+                calibration = replace(calibration, settings=replace(calibration.settings, objective="local"))
             calibration.fitting.network.calls = 0
             recipe = calibration.recipe(fs.grids.quadratic_time(self.process, calls, end="zero"))
             recipe.save(path)
@@ -189,12 +173,6 @@ def write(benches: list[Bench]) -> None:
             assert recipe is not None
             untuned = {name: bench.measured(f"errors-{calls}-{name}") for name in SOLVERS}
             whole = {name: errors for name, errors in untuned.items() if len(errors) >= len(fitted)}
-            rows = {
-                f"{place}, {count}": summary(errors)
-                for place in PLACES
-                for count in COUNTS
-                if len(errors := bench.measured(f"errors-{calls}-rows-{place}-{count}"))
-            }
             cells[calls] = {
                 "noises": len(fitted),
                 "network calls": recipe.calls,
@@ -202,7 +180,6 @@ def write(benches: list[Bench]) -> None:
                 "calibrated": summary(fitted),
                 "untuned": {name: summary(errors) for name, errors in whole.items()},
                 "untuned, 32 noises": {name: float(errors[:FIRST].mean()) for name, errors in untuned.items()},
-                "rows": rows,
             }
             if whole:
                 best = whole[min(whole, key=lambda name: float(whole[name].mean()))][: len(fitted)]
@@ -230,7 +207,7 @@ def report() -> str:
     """Return the tables."""
     parts = []
     for model, cells in figures.read("calibration_gain").items():
-        rows, removed = [], []
+        rows = []
         for calls, cell in cells.items():
             if not cell["untuned"]:
                 continue
@@ -250,16 +227,10 @@ def report() -> str:
                     f"{cell['network calls'] / 1000:.0f}k",
                 ]
             )
-            for place in PLACES if cell["rows"] else []:
-                made = [cell["rows"][f"{place}, {count}"] for count in COUNTS]
-                removed.append([calls, place, *(f"{one['mean']:.4f} / {one['median']:.4f}" for one in made)])
         if not rows:
             continue
         head = ["calls", "noises", "best untuned", "its mean / RMS / median", "calibrated", "gain of the mean (95 %)"]
         parts += [f"### {model}", table([*head, "of the median", "formulas", "network calls of the fit"], rows)]
-        if removed:
-            parts.append("Rows fitted one by one, times as they are: mean / median")
-            parts.append(table(["calls", "grid", *(f"{count} formulas" for count in COUNTS)], removed))
     return "\n\n".join(parts)
 
 
@@ -269,7 +240,6 @@ def main() -> None:
     parser.add_argument("--model", choices=list(MODELS), action="append")
     parser.add_argument("--calls", type=int, choices=CALLS, action="append")
     parser.add_argument("--noises", type=int, default=320)
-    parser.add_argument("--ablation", action="store_true")
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--cache", type=Path, default=Path("build/calibration_gain"))
     arguments = parser.parse_args()
@@ -278,8 +248,7 @@ def main() -> None:
         return write(benches)
     for calls in arguments.calls or CALLS:
         for bench in benches:
-            run = bench.ablation if arguments.ablation else bench.measure
-            run(calls, arguments.noises)
+            bench.measure(calls, arguments.noises)
     return None
 
 

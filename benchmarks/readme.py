@@ -15,6 +15,8 @@ from pathlib import Path
 
 import baseline
 import bound_trust
+import calibration_ablation
+import calibration_distance
 import calibration_gain
 import calibration_report
 import grid_speed
@@ -39,6 +41,8 @@ REPORTS: dict[str, Callable[[], str]] = {
     "baseline-cuda": partial(baseline.report, "cuda"),
     "bound_trust": bound_trust.report,
     "calibration": calibration_report.report,
+    "calibration_ablation": calibration_ablation.report,
+    "calibration_distance": calibration_distance.report,
     "calibration_gain": calibration_gain.report,
     "grid_speed": grid_speed.report,
     "guidance": guidance.report,

@@ -15,6 +15,9 @@ from fewstep.calibration.student import Table
 
 __all__ = ["DistributionProblem"]
 
+DERIVED = 64
+"""The most noises that derivatives are taken on, the costly part."""
+
 
 @dataclass(frozen=True)
 class DistributionProblem(FinalProblem):
@@ -35,22 +38,22 @@ class DistributionProblem(FinalProblem):
         table = self._table(theta)
         if table is None:
             return None
-        features = torch.cat([self._features(table, part) for part in self._parts()])
-        error = distance(features, self._target.moments)
+        error = distance(self._all_features(table), self._target.moments)
         return Point(theta, error + float(theta @ self._penalty @ theta), table)
 
     def linearise(self, point: Point) -> NormalEquations:
-        """Return the normal equations over θ, of one residual for all noises."""
+        """Return the normal equations over θ, of one residual for all noises; derivatives are taken on some of them."""
         tables, steps, starts = self._perturbed(point.theta)
         sizes = torch.tensor(steps, dtype=torch.float64)[:, None, None]
-        features, moved = [], []
-        for part in self._parts():
-            made = [self._flat(end) for end in self._ends(point.detail, tables, starts, part)]
-            features.append(made[0])
+        features = self._all_features(point.detail)
+        some = torch.linspace(0, len(self.which) - 1, min(len(self.which), DERIVED)).round().long()
+        moved = []
+        for place in some.split(self.network.batch_size):
+            made = [self._flat(end) for end in self._ends(point.detail, tables, starts, self.which[place])]
             moved.append((torch.stack(made[1:]) - made[0]) / sizes)
-        at, changed = torch.cat(features), torch.cat(moved, 1)
-        units = self._target.changes(at, changed)
-        pull = (changed * self._target.pull(at)).sum((1, 2)) - self._penalty @ point.theta
+        changed, share = torch.cat(moved, 1), len(self.which) / len(some)
+        units = self._target.changes(features[some], changed)
+        pull = share * (changed * self._target.pull(features)[some]).sum((1, 2)) - self._penalty @ point.theta
         return NormalEquations(
             (units @ units.T + self._penalty)[None], pull[None], torch.tensor([point.error], dtype=torch.float64)
         )
@@ -60,11 +63,9 @@ class DistributionProblem(FinalProblem):
         assert self.target is not None
         return self.target
 
-    def _parts(self) -> list[Tensor]:
-        return list(self.network.blocks(self.which))
-
-    def _features(self, table: Table, part: Tensor) -> Tensor:
-        return self._flat(self._run(table, part))
+    def _all_features(self, table: Table) -> Tensor:
+        """Return the features of the samples of all noises, float64 [n, d]."""
+        return torch.cat([self._flat(self._run(table, part)) for part in self.network.blocks(self.which)])
 
     def _flat(self, ends: Tensor) -> Tensor:
         return self.compared(ends).flatten(1).double()

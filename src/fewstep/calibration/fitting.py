@@ -45,7 +45,7 @@ SAMPLES = 64
 FINAL_ROUNDS = 3
 SEARCHED_ROUNDS = 8
 """Rounds of fitting all rows to the final samples, and of fitting rows and times together after a search."""
-DISTRIBUTION_ROUNDS = 4
+DISTRIBUTION_ROUNDS = 3
 """Rounds of fitting to moments of features, after those."""
 
 
