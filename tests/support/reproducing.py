@@ -70,7 +70,12 @@ def dit(folder: Path, table: dict) -> None:
     checkpoints.autoencoder(folder / table["network"]["autoencoder"])
 
 
-WRITERS = {"adm": adm, "dit": dit, "edm": edm, "score-sde": score_sde}
+def latent_diffusion(folder: Path, table: dict) -> None:
+    table["network"]["settings"] = asdict(checkpoints.LATENT_DIFFUSION)
+    checkpoints.latent_diffusion(folder / table["network"]["file"])
+
+
+WRITERS = {"adm": adm, "dit": dit, "edm": edm, "latent-diffusion": latent_diffusion, "score-sde": score_sde}
 """By the kind of a network: what makes a table's network small, and writes its files."""
 
 

@@ -9,13 +9,14 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from fewstep.models.dit import DiTSettings, load_dit
 from fewstep.models.guided_diffusion import UNetSettings, load_adm
+from fewstep.models.latent_diffusion import LatentDiffusionSettings, load_latent_diffusion
 from fewstep.models.loading import load_edm_pickle
 from fewstep.models.model import Model
 from fewstep.models.score_sde import DDPMPlusPlusSettings, load_score_sde
 from fewstep.processes import VPDiscrete
 from fewstep.storage import Schema
 
-__all__ = ["ADM", "EDM", "DiT", "FileName", "Network", "ScoreSDE"]
+__all__ = ["ADM", "EDM", "DiT", "FileName", "LatentDiffusion", "Network", "ScoreSDE"]
 
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*$")]
 """A name, in folders or not, that leads out of none."""
@@ -93,5 +94,16 @@ class DiT(_Kind):
         return load_dit(folder / self.file, self.settings, folder / self.autoencoder, device)
 
 
-Network = Annotated[EDM | ScoreSDE | ADM | DiT, Field(discriminator="kind")]
+class LatentDiffusion(_Kind):
+    """A class-conditional checkpoint of latent-diffusion with its autoencoder."""
+
+    kind: Literal["latent-diffusion"]
+    settings: LatentDiffusionSettings
+
+    def load(self, folder: Path, device: str) -> Model:
+        """Return the model."""
+        return load_latent_diffusion(folder / self.file, self.settings, device)
+
+
+Network = Annotated[EDM | ScoreSDE | ADM | DiT | LatentDiffusion, Field(discriminator="kind")]
 """Any network of a table."""

@@ -138,6 +138,18 @@ def test_mistakes_are_one_sentence_before_anything_is_sampled(spoil, words, answ
     assert not Path("out").exists()
 
 
+def test_statistics_count_where_there_are_images_too(folder):
+    """As in the references of guided-diffusion."""
+    table = reproducing.small(FIRST, folder)
+    short(table, 1)
+    fewstep(*reproducing.words())
+    with np.load(Path("weights", table["reference"]["name"])) as data:
+        images = np.zeros((4, reproducing.RESOLUTION, reproducing.RESOLUTION, 3), np.uint8)
+        np.savez("both.npz", arr_0=images, **data)
+    fewstep(*reproducing.words("--reference", "both.npz", out="both"))
+    assert results()["rows"] == results("both")["rows"]
+
+
 def test_what_is_left_out_is_named(folder, fails):
     reproducing.small(FIRST, folder)
     given = ["reproduce", "table.json", "--weights", "weights"]

@@ -24,6 +24,7 @@ from fewstep.errors import InputError
 from fewstep.metrics import Extractor
 from fewstep.metrics.evaluate import evaluate
 from fewstep.metrics.extractor import NAMES, features
+from fewstep.metrics.images import npz_names
 from fewstep.metrics.references import reference_hash, reference_summary
 from fewstep.metrics.statistics import FeatureStatistics
 from fewstep.models.model import Model
@@ -105,7 +106,7 @@ def _reproduce(settings: ReproduceSettings, table: Table, rows: Sequence[Row], o
     reference = settings.reference or folder / table.reference.name
     reproduction.check_reference(reference, table.resolution)
     extractor = _features(settings, worker.device)
-    against = worker.lead(lambda: reference_summary(str(reference), extractor, settings.batch_size))
+    against = worker.lead(lambda: _against(reference, extractor, settings.batch_size))
     _check_features(extractor, against, table.resolution, reference)
     model = table.network.load(folder, worker.device).guided(table.guidance)
     _check_resolution(model, table)
@@ -126,6 +127,13 @@ def _reproduce(settings: ReproduceSettings, table: Table, rows: Sequence[Row], o
     if worker.index == 0:
         write(out, table, results, {**decided, "versions": manifest.versions()})
         show(table, results, extractor.name, len(against.moments.mean), out)
+
+
+def _against(reference: Path, extractor: Extractor, batch_size: int) -> FeatureStatistics:
+    """Return the statistics in a reference, where it has images too: those are often of more images than it has."""
+    if reference.suffix == ".npz" and {"mu", "sigma"} <= npz_names(reference):
+        return FeatureStatistics.load(reference)
+    return reference_summary(str(reference), extractor, batch_size)
 
 
 def _check_features(extractor: Extractor, against: FeatureStatistics, resolution: int, reference: Path) -> None:
