@@ -3,8 +3,8 @@
     python -W ignore benchmarks/skip_tau.py [--num 600] [--calls 8 15] [--cache FOLDER]
 
 ``fs.skip_analysis.search`` on common seeds: SA-Solver of order 2, τ = 0, 0.4 and 1 throughout, on the grid even in λ to
-the noise-free end; ρ of the deepest skip 0.5, 0.65, 0.8 and 1, scaled at all noise levels, where σ/α ≤ 1 and where it is
-at least 1. The winner is compared with the best τ without tuning on as many fresh seeds. What was sampled is kept in
+the noise-free end; ρ of the deepest skip 0.5, 0.65, 0.8 and 1, scaled at all noise levels, where σ/α ≤ 1 and where
+σ/α ≥ 1. The winner is compared with the best τ without tuning on as many fresh seeds. What was sampled is kept in
 --cache, from where a stopped run goes on.
 """
 

@@ -10,9 +10,12 @@ import torch
 from typer.testing import CliRunner
 
 from fewstep.cli.app import app
+from fewstep.errors import InputError
 from fewstep.metrics import features, frechet_distance, from_uint8, reference
+from fewstep.metrics.inception_score import inception_score
 from fewstep.metrics.neighbours import prdc
 from fewstep.metrics.references import reference_summary
+from fewstep.metrics.statistics import summarised
 
 
 def pixels(count: int, top: int = 255, side: int = 28) -> np.ndarray:
@@ -40,15 +43,47 @@ def evaluate(*words: object) -> dict:
 
 
 def test_all_metrics_at_once_are_those_of_the_library(folder):
-    result = evaluate("--reference", "data.npz", "--metrics", "fd,kid,prdc,mmd", "--batch-size", 16)
+    result = evaluate("--reference", "data.npz", "--metrics", "fd,kid,prdc,mmd,cmmd,is", "--batch-size", 16)
     extractor = features("fashion-mnist")
     own = extractor(from_uint8(np.concatenate([pixels(40), pixels(30)])))
     other = extractor(from_uint8(pixels(60, top=120)))
     values = result["metrics"]
     assert values["fd"] == pytest.approx(frechet_distance(own, other), rel=1e-3)
     assert {name: values[name] for name in ("precision", "recall", "density", "coverage")} == prdc(own, other)
-    assert np.isfinite([values["kid"], values["kid_deviation"], values["mmd"]]).all()
+    assert np.isfinite([values["kid"], values["kid_deviation"], values["mmd"], values["cmmd"]]).all()
+    sample = summarised([pixels(40), pixels(30)], extractor).sample
+    scored = inception_score(extractor.head(sample).detach())
+    assert (values["is"], values["is_deviation"]) == pytest.approx(scored, rel=1e-4)
     assert (result["images"], result["reference_images"], result["features"]) == (70, 60, extractor.tag)
+
+
+class Classes(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.last = torch.nn.Linear(28, 3)
+        torch.nn.init.normal_(self.last.weight, generator=torch.Generator().manual_seed(0))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.mean((1, 2))
+
+
+class WithHead(Classes):
+    @torch.jit.export
+    def head(self, features: torch.Tensor) -> torch.Tensor:
+        return self.last(features)
+
+
+def test_the_inception_score_of_a_module_with_a_head(folder):
+    torch.jit.save(torch.jit.script(WithHead()), "head.pt")
+    result = evaluate("--reference", "data.npz", "--metrics", "is", "--features", "torchscript:head.pt")
+    assert 1.0 <= result["metrics"]["is"] <= 3.0
+
+
+def test_features_without_classes_have_no_inception_score(folder):
+    torch.jit.save(torch.jit.script(Classes()), "plain.pt")
+    words = ["evaluate", "samples", "--reference", "data.npz", "--metrics", "is", "--features", "torchscript:plain.pt"]
+    with pytest.raises(InputError, match="have none"):
+        CliRunner().invoke(app, words, catch_exceptions=False)
 
 
 def test_the_embedded_statistics_are_the_reference_where_none_is_given(folder):

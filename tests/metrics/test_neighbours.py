@@ -8,7 +8,7 @@ from support.waiting import each_device, needs_gpu
 
 from fewstep.errors import InputError
 from fewstep.metrics import neighbours
-from fewstep.metrics.neighbours import kid, mmd, prdc
+from fewstep.metrics.neighbours import cmmd, kid, mmd, prdc
 
 
 def normal(count: int, size: int = 3, seed: int = 0, mean: float = 0.0) -> torch.Tensor:
@@ -39,7 +39,29 @@ def test_kid_on_a_gpu_leaves_its_random_state_alone():
     assert torch.equal(torch.cuda.get_rng_state(), before)
 
 
-METRICS = {"kid": kid, "mmd": mmd, "prdc": prdc}
+def test_cmmd_is_the_mean_over_all_pairs_of_features_of_unit_length():
+    x, y = normal(20, seed=1).double(), normal(30, seed=2, mean=0.7).double()
+
+    def kernel(a, b):
+        return (torch.cdist(a / a.norm(dim=1, keepdim=True), b / b.norm(dim=1, keepdim=True)) ** 2 / -200).exp()
+
+    expected = 1000 * float(kernel(x, x).mean() + kernel(y, y).mean() - 2 * kernel(x, y).mean())
+    assert cmmd(x, y) == pytest.approx(expected, abs=1e-10)
+    assert cmmd(x, x) == 0.0 and cmmd(3.0 * x, y) == pytest.approx(cmmd(x, y), abs=1e-10)
+
+
+def test_cmmd_of_two_directions_is_known():
+    """All of one set at one point and all of the other at another: 2·(1 − k), 1000 times."""
+    x, y = torch.tensor([[1.0, 0.0]]).repeat(3, 1), torch.tensor([[0.0, 2.0]]).repeat(4, 1)
+    assert cmmd(x, y) == pytest.approx(2000 * -math.expm1(-2 / 200), rel=1e-12)
+
+
+def test_cmmd_needs_directions():
+    with pytest.raises(InputError, match="zero throughout"):
+        cmmd(torch.zeros(3, 2), torch.ones(3, 2))
+
+
+METRICS = {"cmmd": cmmd, "kid": kid, "mmd": mmd, "prdc": prdc}
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -23,7 +23,8 @@ __all__ = ["NAMES", "Extractor", "features", "reference"]
 EMBEDDED = "fashion-mnist"
 NAMES = {
     EMBEDDED: "the embedded classifier: 64 features of grey images of 28×28 or 32×32 pixels",
-    "torchscript:FILE": "a TorchScript module: float images [n, C, H, W] in [−1, 1] to features [n, d]",
+    "torchscript:FILE": "a TorchScript module: float images [n, C, H, W] in [−1, 1] to features [n, d]; its method "
+    "head, if it has one, takes these to logits",
     "dinov2:FOLDER": "DINOv2 as transformers saves it: the class token of RGB images",
     "inception:FILE": "Inception's 2048 features, those of the FID, with torch-fidelity's or pytorch-fid's weights",
 }
@@ -38,18 +39,21 @@ class Extractor:
         hash: the first 16 hexadecimal digits of the SHA-256 of the weights, and of a folder's ``config.json``.
         network: the function behind it.
         device: where it is called.
+        head: the features to logits of classes, for the inception score; None where there are no classes.
     """
 
     name: str
     hash: str
     network: Callable[[Tensor], Tensor]
     device: torch.device = torch.device("cpu")
+    head: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         """Check the attributes."""
         for name in ("name", "hash"):
             checks.instance(str, name, getattr(self, name), "give a word")
         checks.function("network", self.network, "give a function of images [n, C, H, W]")
+        checks.check_callback("head", self.head)
         object.__setattr__(self, "device", checks.device("device", self.device, meta=True))
 
     @property
@@ -122,7 +126,7 @@ def features(name: str, device: torch.device | str = "cpu") -> Extractor:
         with resources.as_file(resources.files("fewstep.metrics") / "fashion_mnist") as folder:
             return embedded(folder, place)
     if kind in ("torchscript", "dinov2", "inception") and path:
-        return Extractor(kind, file_hash(Path(path)), getattr(foreign, kind)(Path(path), place), place)
+        return Extractor(kind, file_hash(Path(path)), *getattr(foreign, kind)(Path(path), place))
     raise unknown_name("features", name, NAMES)
 
 
@@ -159,4 +163,5 @@ def file_hash(path: Path) -> str:
 def embedded(folder: Path, device: torch.device = Extractor.device) -> Extractor:
     """Return the features 'fashion-mnist' with the weights in ``folder``."""
     weights = folder / "classifier.safetensors"
-    return Extractor(EMBEDDED, file_hash(weights), load_classifier(weights).to(device).features, device)
+    classifier = load_classifier(weights).to(device)
+    return Extractor(EMBEDDED, file_hash(weights), classifier.features, device, classifier.head)

@@ -19,18 +19,22 @@ from fewstep.metrics.pixels import rounded
 __all__ = ["dinov2", "inception", "torchscript"]
 
 Network = Callable[[Tensor], Tensor]
+Loaded = tuple[Network, torch.device, Network | None]
+"""The features of images, where they are computed, and the logits of features if there are classes."""
 
 
-def torchscript(path: Path, device: torch.device) -> Network:
-    """Return a TorchScript module: float32 [n, C, H, W] in [−1, 1] to [n, d]."""
+def torchscript(path: Path, device: torch.device) -> Loaded:
+    """Return a TorchScript module: float32 [n, C, H, W] in [−1, 1] to [n, d], with its exported method ``head``."""
     try:
         torch.jit.load(str(path), map_location="cpu")
     except (RuntimeError, ValueError) as error:
         raise InputError(f"{str(path)!r} is not a TorchScript file: write it with torch.jit.save.") from error
-    return torch.jit.load(str(path), map_location=device).eval()  # .to(device) would leave traced constants behind.
+    module = torch.jit.load(str(path), map_location=device).eval()  # .to(device) would leave traced constants behind.
+    head = getattr(module, "head", None)
+    return module, device, head if callable(head) else None
 
 
-def dinov2(path: Path, device: torch.device) -> Network:
+def dinov2(path: Path, device: torch.device) -> Loaded:
     """Return DINOv2's class token from a folder that transformers saved, at the size and scale of its images."""
     try:
         from transformers import AutoConfig, AutoModel
@@ -61,11 +65,14 @@ def dinov2(path: Path, device: torch.device) -> Network:
         pixels = interpolate(pixels, (size, size), mode="bicubic", antialias=True).clamp(0.0, 1.0)
         return model((pixels - mean) / deviation).last_hidden_state[:, 0]
 
-    return token
+    return token, device, None
 
 
-def inception(path: Path, device: torch.device) -> Network:
-    """Return torch-fidelity's Inception, 2048 features: pytorch-fid's weights fit, and it resizes as the FID does."""
+def inception(path: Path, device: torch.device) -> Loaded:
+    """Return torch-fidelity's Inception, 2048 features: pytorch-fid's weights fit, and it resizes as the FID does.
+
+    Its logits are those of the inception score, without the last layer's bias.
+    """
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError as error:
@@ -92,7 +99,11 @@ def inception(path: Path, device: torch.device) -> Network:
     def pooled(images: Tensor) -> Tensor:
         return model(rounded(_rgb(images)))[0]
 
-    return pooled
+    weight = weights.get("fc.weight")
+    if weight is None:
+        return pooled, device, None
+    weight = weight.to(device, torch.float32)
+    return pooled, device, lambda features: features @ weight.T
 
 
 def _rgb(images: Tensor) -> Tensor:

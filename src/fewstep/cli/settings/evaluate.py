@@ -29,7 +29,7 @@ class EvaluateSettings:
         str,
         typer.Option(help="fashion-mnist (of grey images), inception:FILE, dinov2:FOLDER or torchscript:FILE."),
     ] = "fashion-mnist"
-    metrics: Annotated[str, typer.Option(help="Some of fd,kid,prdc,mmd.")] = "fd"
+    metrics: Annotated[str, typer.Option(help="Some of fd,kid,prdc,mmd,cmmd,is.")] = "fd"
     batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 256
     device: Device = "cpu"
     out: Annotated[Path | None, typer.Option(help="A .json file for the result.")] = None
