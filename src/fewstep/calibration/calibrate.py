@@ -67,8 +67,8 @@ def calibrate(  # type: ignore[misc]  # The overloads tell what is returned, thi
 
     A quarter of the noises is held out. The fit is returned only if it is better on them beyond doubt: the lower end of
     the gain's 95 % interval is above 1. Where the interval contains 1, three times as many noises more are held out.
-    Otherwise the solver's plan is returned; with ``search``, the best on the held-out noises of that and the plans of
-    iPNDM, UniPC and DPM-Solver++ on their grids for the spectrum of the samples: a fit must then be better than it.
+    Otherwise the solver's plan is returned; with ``search``, the best on all noises of that and the plans of iPNDM,
+    UniPC and DPM-Solver++ on their grids for the spectrum of the samples: a fit must then be better than it.
     ``objective="local"`` without a search and analytic predictions costs num·(reference_steps + N) calls, and 2·N for
     each held-out noise.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -181,13 +181,14 @@ class Calibration:
     def base(self, grid: TimeGrid) -> Plan:
         """Return the plan that a fit must be better than.
 
-        It is the solver's, or after a search the best on the held-out noises of that and those on grids for the
-        spectrum of the samples.
+        It is the solver's, or after a search the best on all noises of that and those on grids for the spectrum of the
+        samples: no coefficient of theirs was fitted to any.
         """
         given = base_plan(self.fitting.solver, grid)
         if not self.settings.search:
             return given
-        return min([given, *untuned(grid, self.fitting.spectrum())], key=self.held.score)
+        every = replace(self.held, which=torch.arange(self.settings.num))
+        return min([given, *untuned(grid, self.fitting.spectrum())], key=every.score)
 
     def report(self, grid: TimeGrid, start: Start, chosen: Candidate, since: Spent) -> Recipe:
         """Return the recipe: the fitted plan where it is better on the held-out noises beyond doubt, else the base.
