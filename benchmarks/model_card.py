@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 import fewstep as fs
-from fewstep.cli.shared.images import write_images
+from fewstep.cli.shared.images import write_samples
 from fewstep.metrics import to_uint8
 from fewstep.report.style import drawing
 
@@ -28,7 +28,7 @@ def class_grid(steps: int) -> None:
     assert plan.nfe == steps
     x_T = fs.initial_state(fs.TimeGrid(plan.process, plan.times), (1, 32, 32), SEEDS)
     images = to_uint8(fs.execute(plan, model, x_T, cond=CLASSES))
-    write_images(IMAGES / f"fashion-mnist-{steps}.png", images, SEEDS, CLASSES.tolist())
+    write_samples(IMAGES / f"fashion-mnist-{steps}.png", "images", images, SEEDS, CLASSES.tolist())
 
 
 def loss_curve() -> None:

@@ -151,5 +151,5 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "savez_compressed", full)
     with pytest.raises(FewstepError, match="No space left"):
-        images.write_images(out, np.zeros((1, 2, 2, 1), np.uint8), [0], None)
+        images.write_samples(out, "images", np.zeros((1, 2, 2, 1), np.uint8), [0])
     assert out.read_bytes() == b"old" and os.listdir(tmp_path) == ["samples.npz"]

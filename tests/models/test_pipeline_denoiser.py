@@ -31,7 +31,8 @@ def own_loop(pipe, call, grid, latents, output_type="latent"):
         pipe.scheduler.config, solver="unipc", grid=grid.times.tolist()
     )
     pipe.scheduler = scheduler
-    made = tiny.run(pipe, call, steps=grid.steps, latents=latents.clone(), output_type=output_type)
+    latents = latents / scheduler.init_noise_sigma  # By which the pipelines of EDM networks multiply them.
+    made = tiny.run(pipe, call, steps=grid.steps, latents=latents, output_type=output_type)
     return made, scheduler.plan
 
 
@@ -53,6 +54,21 @@ def test_it_is_the_pipelines_own_loop(make):
     theirs, plan = own_loop(pipe, call, grid, model.layout.latents_of(x_T))
     ours = fs.execute(plan, model, x_T)
     assert ours.shape == theirs.shape
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 * float(1 + theirs.abs().max()))
+
+
+def test_stable_audio_by_its_own_schedulers_times():
+    """Whose network is fed 2·atan(σ)/π; diffusers makes that scheduler only where torchsde is installed."""
+    config = {**newer.STABLE_AUDIO_SCHEDULER, "_class_name": "CosineDPMSolverMultistepScheduler"}
+    pipe, call = newer.stable_audio(fs.integrations.diffusers.FewStepScheduler.from_config(config))
+    model = fs.models.from_pipeline(pipe, **call)
+    assert (
+        model.process == fs.processes.EDM(0.3, 500.0) and model.pipe.scheduler.formulation.noise_conditioning == "atan"
+    )
+    grid = fs.grids.uniform_logsnr(model.process, STEPS)
+    x_T = fs.initial_state(grid, model.shape, [3])
+    theirs, plan = own_loop(pipe, call, grid, model.layout.latents_of(x_T))
+    ours = fs.execute(plan, model, x_T)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 * float(1 + theirs.abs().max()))
 
 
@@ -82,7 +98,7 @@ def test_rows_of_embeddings_are_conditions():
         fs.sample(model, fs.Euler(), grid, x_T, cond=[0, 2])
 
 
-DECODED = [tiny.stable_diffusion, tiny.flux, tiny.wan, newer.flux_2, newer.ltx, newer.audioldm_2]
+DECODED = [tiny.stable_diffusion, tiny.flux, tiny.wan, newer.flux_2, newer.ltx, newer.audioldm_2, newer.stable_audio]
 
 
 @pytest.mark.parametrize("make", DECODED, ids=lambda make: make.__name__)

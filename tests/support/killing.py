@@ -41,8 +41,8 @@ def killed_at(words: list[str], folder: Path, event: str, count: int) -> bool:
 
         to_npz = shards.ShardWriter._to_npz
 
-        def written(writer: shards.ShardWriter, images: object) -> None:
-            to_npz(writer, images)
+        def written(writer: shards.ShardWriter, name: str, images: object) -> None:
+            to_npz(writer, name, images)
             passed("batch", ())
 
         shards.ShardWriter._to_npz = written

@@ -368,6 +368,54 @@ def audioldm_2():
     return pipe, call
 
 
+STABLE_AUDIO_SCHEDULER = {
+    "sigma_data": 1.0,
+    "sigma_min": 0.3,
+    "sigma_max": 500.0,
+    "prediction_type": "v_prediction",
+    "sigma_schedule": "exponential",
+}
+
+
+def stable_audio(scheduler=None):
+    """With the EDM scheduler that it may have instead of its own, which needs torchsde."""
+    torch.manual_seed(0)
+    network = diffusers.StableAudioDiTModel(
+        sample_size=4,
+        in_channels=3,
+        num_layers=2,
+        attention_head_dim=4,
+        num_key_value_attention_heads=2,
+        num_attention_heads=4,
+        out_channels=3,
+        cross_attention_dim=4,
+        time_proj_dim=8,
+        global_states_input_dim=8,
+        cross_attention_input_dim=4,
+    )
+    coder = diffusers.AutoencoderOobleck(
+        encoder_hidden_size=6,
+        downsampling_ratios=[1, 2],
+        decoder_channels=3,
+        decoder_input_channels=3,
+        audio_channels=2,
+        channel_multiples=[2, 4],
+        sampling_rate=4,
+    )
+    projection = diffusers.StableAudioProjectionModel(
+        text_encoder_dim=16, conditioning_dim=4, min_value=0, max_value=32
+    )
+    pipe = diffusers.StableAudioPipeline(
+        vae=coder.eval(),
+        text_encoder=None,
+        projection_model=projection.eval(),
+        tokenizer=None,
+        transformer=network.eval(),
+        scheduler=scheduler or schedulers.EDMDPMSolverMultistepScheduler(**STABLE_AUDIO_SCHEDULER),
+    )
+    return pipe, {**TEXT, "audio_end_in_s": 1.5}
+
+
 ALL = [
     pixart_sigma,
     flux_2,
@@ -381,4 +429,5 @@ ALL = [
     cogvideox,
     mochi,
     audioldm_2,
+    stable_audio,
 ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,14 +14,17 @@ from fewstep.denoiser import Condition, DataPredictor
 from fewstep.errors import InputError, NonFiniteStateError
 from fewstep.executor import Callback, execute
 from fewstep.guidance import ClassifierFree, guidance_named
+from fewstep.metrics.pixels import kept, rounded
 from fewstep.models.pipeline_denoiser import PipelineDenoiser
 from fewstep.plan import Plan
 from fewstep.sampling import initial_state
 
-__all__ = ["Conditions", "Model"]
+__all__ = ["Conditions", "Kind", "Model"]
 
 Conditions = Sequence[int] | Sequence[str] | None
 """A class number or a prompt for each sample, or None."""
+Kind = Literal["images", "videos", "audio"]
+"""What a model makes."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,9 @@ class Model:
         null_cond: the condition that means "none", for guidance; None if there is none that is known.
         default: a number of steps to the name of the sampler that comes with the model, and its plan; None if none is
             known.
+        kind: what ``decode`` makes: images [n, C, H, W] or videos [n, frames, C, H, W], both in [−1, 1], or audio,
+            [n, values] or [n, channels, values].
+        rate: frames or values of audio a second; None if unknown.
     """
 
     denoiser: DataPredictor
@@ -45,6 +52,8 @@ class Model:
     encode: Callable[[Tensor], Tensor] | None = None
     null_cond: Condition | int = None
     default: Callable[[int], tuple[str, Plan]] | None = None
+    kind: Kind = "images"
+    rate: float | None = None
 
     def guided(self, guidance_scale: float | str | None) -> Model:
         """Return the model under classifier-free guidance (``fs.guidance.ClassifierFree``); a scale of 1 is none.
@@ -114,6 +123,17 @@ class Model:
                 "an image is not finite: the network or the decoder overflows in half precision; use float32."
             )
         return images
+
+    def kept(self, samples: Tensor) -> tuple[str, np.ndarray]:
+        """Return what files keep of decoded samples, and what it is called.
+
+        "images", uint8 [n, H, W, C]; "videos", uint8 [n, frames, H, W, C]; "audio", float32; of anything else
+        "samples", as they are, in float32.
+        """
+        if self.kind == "videos" and samples.ndim == 5 and samples.shape[2] in (1, 3):
+            return "videos", rounded(samples).movedim(2, -1).cpu().numpy()
+        made = kept(samples)
+        return "images" if made.dtype == np.uint8 else "audio" if self.kind == "audio" else "samples", made
 
     def condition(self, conditions: Conditions) -> Any:
         """Return class numbers or prompts as the denoiser takes them.

@@ -18,7 +18,7 @@ from fewstep.denoiser import Condition, DataPredictor, Denoiser
 from fewstep.errors import InputError, MissingPackageError, reason_of
 from fewstep.guidance import DynamicThreshold, StaticThreshold
 from fewstep.models.folder import check_folder
-from fewstep.models.model import Model
+from fewstep.models.model import Kind, Model
 from fewstep.models.pipeline_denoiser import PipelineDenoiser, check_call, from_pipeline
 from fewstep.plan import Plan
 from fewstep.processes import Process
@@ -150,14 +150,29 @@ def _whole(pipeline: Any, call: Mapping[str, Any]) -> Model:
 
 def whole_model(denoiser: PipelineDenoiser) -> Model:
     """Return a pipeline that is called for one step at a time with its decoder and what it runs by itself."""
+    kind, rate = _kind(denoiser)
 
     def decode(samples: Tensor) -> Tensor:
-        made = torch.as_tensor(denoiser.decode(samples, output_type="pt"))
-        return made.float() * 2.0 - 1.0 if made.ndim in (4, 5) else made.float()
+        made = torch.as_tensor(denoiser.decode(samples, output_type="pt")).float()
+        return made if kind == "audio" else made * 2.0 - 1.0
 
     networks = [part for part in denoiser.original.components.values() if isinstance(part, nn.Module)]
     parts = tuple(part for part in networks if part is not denoiser.network)
-    return Model(denoiser, decode, parts=parts, default=denoiser.default)
+    return Model(denoiser, decode, parts=parts, default=denoiser.default, kind=kind, rate=rate)
+
+
+def _kind(denoiser: PipelineDenoiser) -> tuple[Kind, float | None]:
+    """Return what a pipeline makes, and how much of it a second, by what it is called with and its parts."""
+    pipe = denoiser.original
+    parameters = inspect.signature(pipe.__call__).parameters
+    if any(name.startswith("audio_") for name in parameters):
+        places = (getattr(getattr(pipe, name, None), "config", {}) for name in ("vocoder", "vae"))
+        rates = (config.get("sampling_rate") if hasattr(config, "get") else config.sampling_rate for config in places)
+        return "audio", next((float(rate) for rate in rates if rate), None)
+    if not {"num_frames", "video_length"}.isdisjoint(parameters):
+        rate = denoiser.call.get("frame_rate", getattr(parameters.get("frame_rate"), "default", None))
+        return "videos", float(rate) if isinstance(rate, (int, float)) else None
+    return "images", None
 
 
 def _denoiser(pipeline: Any, network: Any) -> tuple[DataPredictor, Condition | int]:

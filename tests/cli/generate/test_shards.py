@@ -130,7 +130,7 @@ def test_damaged_shards_are_named(tmp_path, entry, fails, name, damage):
 
 def test_no_flipped_byte_of_a_shard_goes_unnoticed(tmp_path):
     shard = Shard([3, 5], (tmp_path / "samples-00000.npz",))
-    ShardWriter(shard, [1, 0])(np.arange(32, dtype=np.uint8).reshape(2, 4, 4, 1))
+    ShardWriter(shard, [1, 0])("images", np.arange(32, dtype=np.uint8).reshape(2, 4, 4, 1))
     shard.check([1, 0], (4, 4, 1))
     for labels, size in (([1, 1], None), (None, None), ([1, 0], (4, 4, 3)), ([1, 0], (5, 4, 1))):
         with pytest.raises(InputError, match="damaged or holds other samples"):

@@ -18,7 +18,7 @@ from fewstep.cli.compare.cells import Cell
 from fewstep.cli.compare.draws import Draws, Progress
 from fewstep.cli.compare.population import Population
 from fewstep.cli.compare.solution import Solution
-from fewstep.cli.shared.images import write_images
+from fewstep.cli.shared.images import write_samples
 from fewstep.cli.shared.manifest import versions
 from fewstep.cli.shared.progress import bar
 from fewstep.cli.shared.workers import Workers
@@ -183,7 +183,8 @@ class Bench:
         if population is not None:
             found["fd_solution"] = frechet_distance(moments, population)
         day = datetime.now(timezone.utc).date().isoformat()
-        write_images(self._pictures(cell), first, self.draws.seeds[: len(first)], None)
+        name = "images" if first.dtype == np.uint8 else "samples"
+        write_samples(self._pictures(cell), name, first, self.draws.seeds[: len(first)])
         write_json(
             self._figures(cell), {**found, "batch_size": self.draws.batch_size, "measured": day, "versions": versions()}
         )

@@ -10,7 +10,7 @@ from fewstep.cli.generate.sample_set import SampleSet
 from fewstep.cli.settings.generate import GenerateSettings
 from fewstep.cli.shared import manifest
 from fewstep.cli.shared.conditions import conditions_of, parse_seeds, read_prompts
-from fewstep.cli.shared.images import check_pictures
+from fewstep.cli.shared.images import check_kind
 from fewstep.cli.shared.models import load_model
 from fewstep.cli.shared.profiles import settings_of, tuned_by
 from fewstep.cli.shared.sampler import Asked
@@ -31,8 +31,7 @@ def generate(settings: GenerateSettings) -> None:
 def _generate(settings: GenerateSettings, asked: Asked, wanted: Sequence[int], worker: Workers) -> None:
     class_, texts = settings.class_, read_prompts(settings.prompt, settings.prompts)
     model = asked.guided(load_model(settings, settings.guidance, worker.device), settings.guidance)
-    if settings.format_ == "png":
-        check_pictures(model, "--format npz")
+    check_kind(model, f".{settings.format_}", f"--format is {settings.format_}", "--format npz")
     sampler = asked.on(model)
     words = dict(sampler.words)
     if sampler.skip is not None:
@@ -47,7 +46,7 @@ def _generate(settings: GenerateSettings, asked: Asked, wanted: Sequence[int], w
         prompts=texts,
         batch_size=settings.batch_size,
         shard_size=settings.shard_size,
-        pictures=settings.format_ == "png",
+        format_=settings.format_,
         graph=settings.graph,
     )
     described = {"model": settings.model, **words, "device": settings.device.partition(":")[0], "dtype": settings.dtype}

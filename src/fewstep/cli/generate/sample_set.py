@@ -20,7 +20,7 @@ from fewstep.cli.shared.workers import Workers
 from fewstep.errors import InputError
 from fewstep.fingerprint import guidance_scale, model_fingerprint
 from fewstep.guidance import thresholds
-from fewstep.metrics.pixels import are_pictures, kept
+from fewstep.metrics.pixels import are_pictures
 from fewstep.models.model import Model
 from fewstep.plan import Plan
 from fewstep.storage import remove_leftovers
@@ -44,7 +44,7 @@ class SampleSet:
         prompts: samples take them in turn.
         batch_size: samples in a network call.
         shard_size: samples in a file.
-        pictures: a PNG for each seed in place of npz shards.
+        format_: "npz" for shards, or a file for each seed: "png", "gif" of videos, "wav" of audio.
         graph: whether the steps of a batch are one CUDA graph.
     """
 
@@ -56,7 +56,7 @@ class SampleSet:
     prompts: list[str] = field(default_factory=list)
     batch_size: int = 256
     shard_size: int = 1024
-    pictures: bool = False
+    format_: str = "npz"
     graph: bool = False
 
     def draw(self, worker: Workers, described: Mapping[str, Any]) -> str:
@@ -69,7 +69,7 @@ class SampleSet:
         Raises:
             InputError: if the folder holds other samples, or cannot be written.
         """
-        out, shards = self.out, shards_of(self.out, self.seeds, self.shard_size, self.pictures)
+        out, shards = self.out, shards_of(self.out, self.seeds, self.shard_size, self.format_)
         description = self._description(described, shards)
         worker.lead(lambda: manifest.enter(out, description, leads=worker.index == 0))
         if worker.index == 0:
@@ -96,7 +96,7 @@ class SampleSet:
                 f"{absent} of {len(shards)} shards are missing in {str(out)!r}: run the same command again."
             )
         speed = sum(len(shard.seeds) for shard in missing) / (time.perf_counter() - began)
-        return f"{speed:.1f} images/s{worker.among}" if missing else "all there already"
+        return f"{speed:.1f} {self.model.kind}/s{worker.among}" if missing else "all there already"
 
     def _description(self, described: Mapping[str, Any], shards: list[Shard]) -> dict[str, Any]:
         return {
@@ -110,7 +110,7 @@ class SampleSet:
                 "prompts": self.prompts,
                 "guidance": guidance_scale(self.model.denoiser),
                 "shard_size": self.shard_size,
-                "format": "png" if self.pictures else "npz",
+                "format": self.format_,
             },
             "plan": self.plan.to_json(),
             "versions": manifest.versions(),
@@ -129,20 +129,20 @@ class SampleSet:
             for shard in shards:
                 for count in self._fill_one(shard, writer):
                     speed = (progress.tasks[task].completed + count) / (time.perf_counter() - began)
-                    progress.update(task, speed=f"{speed:.1f} images/s")
+                    progress.update(task, speed=f"{speed:.1f} {self.model.kind}/s")
                     progress.advance(task, count)
 
     def _fill_one(self, shard: Shard, writer: ThreadPoolExecutor) -> Iterator[int]:
         """Draw one shard batch by batch, while another thread writes; yield the size of each batch."""
         conditions: Any = self._conditions(shard)
-        write = ShardWriter(shard, None if self.prompts else conditions)
+        write = ShardWriter(shard, None if self.prompts else conditions, self.model.rate)
         waiting: deque[Future[None]] = deque()
         try:
             for start in range(0, len(shard.seeds), self.batch_size):
                 part = slice(start, start + self.batch_size)
                 given = conditions and conditions[part]
                 images = self.model.draw(self.plan, shard.seeds[part], given, graph=self.graph)
-                waiting.append(writer.submit(write, kept(images)))
+                waiting.append(writer.submit(write, *self.model.kept(images)))
                 while len(waiting) > QUEUE:
                     waiting.popleft().result()
                 count = len(images)

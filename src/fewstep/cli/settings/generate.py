@@ -35,10 +35,12 @@ class GenerateSettings(ConditionSettings, RecipeSamplerSettings, ModelSettings):
     graph: Annotated[
         bool, typer.Option(help="Run the steps of a batch as one CUDA graph: quicker for small networks on a GPU.")
     ] = False
-    format_: Annotated[str, typer.Option("--format", help="npz, or png: a picture for each seed.")] = "npz"
+    format_: Annotated[
+        str, typer.Option("--format", help="npz, or a file for each seed: png, of videos gif, of audio wav.")
+    ] = "npz"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(1, batch_size=self.batch_size, shard_size=self.shard_size)
-        if self.format_ not in ("npz", "png"):
-            raise InputError(f"--format is {self.format_!r}: write npz or png.")
+        if self.format_ not in ("npz", "png", "gif", "wav"):
+            raise InputError(f"--format is {self.format_!r}: write npz or png, for videos gif, for audio wav.")

@@ -23,7 +23,10 @@ class SampleSettings(ConditionSettings, RecipeSamplerSettings, ModelSettings):
     num: Annotated[int, typer.Option(help="How many samples, 1 or more.")] = 16
     seed: Annotated[int, typer.Option(help="The first sample's seed; sample i has seed + i.")] = 0
     batch_size: BatchSize = 64
-    out: Annotated[Path, typer.Option(help="A .png (one picture), a .npz, or a folder for PNGs.")] = Path("samples.png")
+    out: Annotated[
+        Path,
+        typer.Option(help="A .png (one picture), a .gif of videos, a .wav, a .npz, or a folder for files by seed."),
+    ] = Path("samples.png")
     list_: Annotated[bool, typer.Option("--list", help="Show solvers, grids and models, and stop.")] = False
 
     def __post_init__(self) -> None:
