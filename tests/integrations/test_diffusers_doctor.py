@@ -42,8 +42,34 @@ def test_it_tells_what_the_pipeline_runs(make, steps):
         np.testing.assert_allclose(
             [scale * value for value in dict.fromkeys(values)], list(dict.fromkeys(calls)), rtol=1e-5
         )
+        fs.enable(pipe, steps=steps)
+        tiny.run(pipe, call, steps=steps)
+        np.testing.assert_allclose([step.timestep for step in found.own], pipe.scheduler.timesteps.double(), rtol=1e-6)
     assert str(found).count("\n") >= len(found.steps) + 1
     assert all(a.half_logsnr <= b.half_logsnr for a, b in zip(found.steps, found.steps[1:], strict=False))
+
+
+@pytest.mark.parametrize("says", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("right", ["epsilon", "v_prediction"])
+def test_what_a_network_predicts_is_measured(says, right):
+    """Of a trained network of v, and of the same with its output turned into noise, ε = α·v + σ·x."""
+    network = fs.zoo.load("fashion-mnist").network
+    pipe = diffusers.DDIMPipeline(network, schedulers.DDIMScheduler(prediction_type=says))
+    pipe.set_progress_bar_config(disable=True)
+    network.register_forward_pre_hook(
+        lambda _, args, kwargs: (args, {**kwargs, "class_labels": torch.tensor([10])}), with_kwargs=True
+    )
+
+    def of_noise(_, args, output):
+        alpha = pipe.scheduler.alphas_cumprod[int(args[1])] ** 0.5
+        return type(output)(alpha * output.sample + (1 - alpha**2) ** 0.5 * args[0])
+
+    if right == "epsilon":
+        network.register_forward_hook(of_noise)
+    found = [one for one in fs.doctor(pipe, 4, measure=True).findings if one.name == "prediction"]
+    assert bool(found) == ((says == "epsilon") != (right == "epsilon"))
+    assert all(f"Set prediction_type to {right!r}" in str(one) for one in found)
+    assert not any(one.name == "prediction" for one in fs.doctor(pipe, 4).findings)
 
 
 def test_a_sound_pipeline_has_no_faults():

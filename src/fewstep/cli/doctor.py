@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import typer
@@ -14,7 +15,7 @@ from fewstep.errors import InputError
 from fewstep.integrations.diffusers import Diagnosis
 from fewstep.integrations.diffusers import doctor as diagnosed
 from fewstep.models.pipelines import is_pipeline, read_pipeline
-from fewstep.report.style import ACCENT, drawing
+from fewstep.report.style import ACCENT, COLOURS, drawing, plain_ticks
 from fewstep.storage import write_whole
 
 __all__ = ["doctor"]
@@ -34,19 +35,26 @@ def doctor(settings: DoctorSettings) -> None:
     call = call_of(settings.call, settings.guidance)
     for name in call.keys() & given.keys():
         raise InputError(f"--call {name}=… and --{name} are both given: leave one of them out.")
-    found = diagnosed(read_pipeline(settings.model), settings.steps, **given, **call)
+    found = diagnosed(read_pipeline(settings.model), settings.steps, measure=settings.measure, **given, **call)
     typer.echo(json.dumps(found.to_dict(), indent=1) if settings.json else str(found))
     if settings.plot is not None:
         write_whole(settings.plot, lambda path: _draw(found, path))
 
 
 def _draw(found: Diagnosis, path: Path) -> None:
+    """Draw σ/α and λ over the network calls, beside those that fewstep would make."""
+    lines = [(found.steps, found.scheduler, {"color": ACCENT, "marker": "o", "linestyle": "-"})]
+    if found.own is not None:
+        lines.append((found.own, "fs.enable(pipe)", {"color": COLOURS[0], "marker": "s", "linestyle": "--"}))
     with drawing(path, 8, 3.2, dpi=150, columns=2) as (_, panels):
-        calls = range(len(found.steps))
-        for axes, values, name in (
-            (panels[0][0], [step.ratio for step in found.steps], "σ/α"),
-            (panels[0][1], [step.half_logsnr for step in found.steps], "λ"),
-        ):
-            axes.plot(calls, values, "o-", color=ACCENT, markersize=5, linewidth=1)
+        for steps, label, look in lines:
+            for axes, name in zip(panels[0], ("ratio", "half_logsnr"), strict=True):
+                values = [getattr(step, name) for step in steps]
+                finite = [value if math.isfinite(value) else None for value in values]
+                axes.plot(range(len(steps)), finite, label=label, markersize=5, linewidth=1, **look)
+        for axes, name in zip(panels[0], ("σ/α", "λ"), strict=True):
             axes.set(xlabel="network call", ylabel=name)
+            axes.xaxis.get_major_locator().set_params(integer=True)
         panels[0][0].set_yscale("log")
+        plain_ticks(panels[0][0].yaxis)
+        panels[0][0].legend()

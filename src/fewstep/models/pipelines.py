@@ -166,8 +166,8 @@ def _kind(denoiser: PipelineDenoiser) -> tuple[Kind, float | None]:
     pipe = denoiser.original
     parameters = inspect.signature(pipe.__call__).parameters
     if any(name.startswith("audio_") for name in parameters):
-        places = (getattr(getattr(pipe, name, None), "config", {}) for name in ("vocoder", "vae"))
-        rates = (config.get("sampling_rate") if hasattr(config, "get") else config.sampling_rate for config in places)
+        configs = (getattr(getattr(pipe, name, None), "config", None) for name in ("vocoder", "vae"))
+        rates = (getattr(config, "sampling_rate", None) for config in configs)
         return "audio", next((float(rate) for rate in rates if rate), None)
     if not {"num_frames", "video_length"}.isdisjoint(parameters):
         rate = denoiser.call.get("frame_rate", getattr(parameters.get("frame_rate"), "default", None))

@@ -53,4 +53,6 @@ def _generate(settings: GenerateSettings, asked: Asked, wanted: Sequence[int], w
     described |= {"call": list(settings.call)} if settings.call else {}
     speed = made.draw(worker, described)
     if worker.index == 0:
-        typer.echo(f"{sampler.on_samples_of(model, conditional)}: {len(wanted)} images, {speed} -> {settings.out}")
+        typer.echo(
+            f"{sampler.on_samples_of(model, conditional)}: {len(wanted)} {model.kind}, {speed} -> {settings.out}"
+        )

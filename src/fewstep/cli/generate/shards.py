@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -152,7 +153,7 @@ def _check_sound(path: Path) -> None:
     """
     try:
         rate, _ = wavfile.read(path)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, struct.error) as error:
         raise InputError(f"{str(path)!r} is damaged ({error}): delete it and run again.") from error
     if not rate:
         raise InputError(f"{str(path)!r} is damaged: delete it and run again.")

@@ -31,5 +31,8 @@ class DoctorSettings:
             help="What else the pipeline is called with, as num_frames=33; once for each.", show_default=False
         ),
     ] = ()  # type: ignore[assignment]
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Call the network in one step, and look what it predicts.")
+    ] = False
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
     plot: Annotated[Path | None, typer.Option(help="Draw σ/α and λ over the steps into this .png or .svg file.")] = None

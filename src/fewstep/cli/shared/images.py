@@ -90,7 +90,8 @@ def write_samples(
 
     Args:
         out: where.
-        name, samples: as ``Model.kept`` gives them.
+        name: what they are, as ``Model.kept`` gives it.
+        samples: likewise.
         seeds: of the samples.
         labels: their classes.
         rate: frames or values of audio a second.

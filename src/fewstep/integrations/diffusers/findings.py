@@ -14,7 +14,7 @@ from torch import Tensor
 from fewstep.integrations.diffusers.formulation import VPFormulation
 from fewstep.integrations.diffusers.observed import Observed
 
-__all__ = ["CHECKS", "Finding"]
+__all__ = ["CHECKS", "Finding", "prediction_against_config"]
 
 ALIKE = 1.15
 """Shifts that differ by less are the same: a pipeline's steps end at 1/n or at the smallest training level."""
@@ -221,6 +221,28 @@ def process_against_network(seen: Observed) -> Finding | None:
         "prediction",
         f"{name} is a flow, and the scheduler reads its output as {seen.config.get('prediction_type')!r}",
         "Set prediction_type='flow_prediction' and use_flow_sigmas=True, or take FlowMatchEulerDiscreteScheduler",
+    )
+
+
+def prediction_against_config(seen: Observed, likeness: float) -> Finding | None:
+    """A network whose output at the noisiest time is not what the scheduler takes it for.
+
+    Args:
+        seen: the pipeline and its scheduler.
+        likeness: of the network's output to x_t.
+    """
+    if not isinstance(seen.formulation, VPFormulation):
+        return None
+    of_noise = seen.formulation.prediction == "epsilon"
+    if (likeness >= 0.5) == of_noise:
+        return None
+    says = seen.config.get("prediction_type", "epsilon")
+    other = "v_prediction (or sample)" if of_noise else "epsilon"
+    return Finding(
+        "prediction",
+        f"The scheduler reads the network's output as {says!r}, and at the noisiest step its correlation with the "
+        f"noise is {likeness:.2f}, as that of {other} networks: about 1 for epsilon, about 0 for the others",
+        f"Set prediction_type to {other.partition(' ')[0]!r}",
     )
 
 

@@ -19,7 +19,7 @@ from fewstep.integrations.diffusers.known_pipelines import boundary_timestep, ch
 from fewstep.integrations.diffusers.origin import config_of
 from fewstep.integrations.diffusers.scheduler import FewStepScheduler
 
-__all__ = ["Observed", "observed"]
+__all__ = ["COUNT", "Observed", "observed"]
 
 COUNT = "num_inference_steps"
 
