@@ -118,6 +118,17 @@ def test_a_score_chooses_settings(tmp_path):
     assert best.value == max(one.value for one in found.tried if one.noises == best.noises)
 
 
+def test_the_error_may_be_that_of_features():
+    model = fs.zoo.load("fashion-mnist")
+    objective = fs.tuning.ErrorToSolution(fs.metrics.features("fashion-mnist"))
+    found = fs.tune(model, 2, objective=objective, budget=60, batch_size=4)
+    assert found.verdict.metric == "feature-error" and "error of features" in str(found.verdict)
+    samples = found.samples(found.verdict.noises)
+    drawn, solved = (fs.metrics.features("fashion-mnist")(samples[name][1]) for name in ("best found", "solution"))
+    expected = float((drawn.double() - solved.double()).square().mean().sqrt())
+    assert found.verdict.winner.value == pytest.approx(expected, rel=1e-3)
+
+
 def test_nothing_better_gives_the_default():
     """All samples score alike."""
     found = fs.tune(smooth(), 4, objective=fs.tuning.Score(lambda samples: np.ones(len(samples)), "one"), budget=200)

@@ -15,6 +15,7 @@ __all__ = ["tuning_page"]
 
 METRICS = {
     "error": ("Error to the solution", "RMSE"),
+    "feature-error": ("Error of features to the solution's", "RMSE of features"),
     "fd": ("Fréchet distance to the images", "Fréchet distance"),
     "score": ("Score", "score"),
 }

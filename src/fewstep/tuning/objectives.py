@@ -87,16 +87,37 @@ class Objective(ABC):
 
 
 class ErrorToSolution(Objective):
-    """The root mean square distance of samples to the model's solutions from the same noises."""
+    """The root mean square distance of samples, or of their features, to the model's solutions from the same noises.
 
-    name = "error"
+    Args:
+        extractor: images → features; None: the samples themselves are compared.
+    """
+
     to_solution = True
     no_gain = 1.0
 
+    def __init__(self, extractor: Extractor | None = None) -> None:
+        self.extractor = extractor
+        self.name = "error" if extractor is None else "feature-error"
+
+    @property
+    def identity(self) -> str:
+        """The name, with that of the features."""
+        return self.name if self.extractor is None else f"{self.name} {self.extractor.tag}"
+
     def rows(self, subject: Subject, settings: Settings, noises: Noises) -> np.ndarray:
-        """Return the mean squared difference of each sample."""
-        errors = squared_errors(subject.samples(settings, noises), subject.solutions(noises))
+        """Return the mean squared difference of each sample, or of its features."""
+        pair = subject.samples(settings, noises), subject.solutions(noises)
+        if self.extractor is None:
+            errors = squared_errors(*pair)
+        else:
+            errors = squared_errors(*(self._features(subject, one) for one in pair))
         return errors.numpy().astype(np.float32)[:, None]
+
+    def _features(self, subject: Subject, samples: Tensor) -> Tensor:
+        assert self.extractor is not None
+        parts = samples.split(subject.batch_size)
+        return torch.cat([self.extractor(_images(subject.model, part)).cpu() for part in parts])
 
     def value(self, rows: np.ndarray) -> float:
         """Return the root of the mean."""

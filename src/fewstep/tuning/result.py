@@ -13,7 +13,12 @@ from fewstep.tuning.settings import Settings
 
 __all__ = ["Tried", "Tuning", "Value", "Verdict"]
 
-NAMES = {"error": "error to the solution", "fd": "Fréchet distance", "score": "score"}
+NAMES = {
+    "error": "error to the solution",
+    "feature-error": "error of features to the solution's",
+    "fd": "Fréchet distance",
+    "score": "score",
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Verdict:
     """The winner against the model's default, on noises and prompts that the search has not seen.
 
     Attributes:
-        metric: "error", "fd" or "score".
+        metric: "error", "feature-error", "fd" or "score".
         noises: how many.
         default: the name of the sampler that comes with the model.
         winner, before: the values of the winner and of the default at as many network calls.
@@ -97,7 +102,7 @@ class Verdict:
                 f"on {self.noises} unseen noises; the best other setting had {self.winner}, and the interval of its "
                 "gain includes none"
             )
-        factor = "times lower" if self.metric == "error" else "better"
+        factor = "times lower" if self.metric in ("error", "feature-error") else "better"
         return (
             f"{name} {self.winner} on {self.noises} unseen noises, {self.before} by default ({self.default}): "
             f"{self.gain.value:.3g} {factor} (95 %: {self.gain.low:.3g} to {self.gain.high:.3g}); "

@@ -222,7 +222,7 @@ class Search:
         left: list[tuple[Settings, float | None]] = [(default, None), *pool]
         found: dict[str, Tried] = {}
         for number, one in enumerate(schedule.rounds, start=1):
-            stage = f"round {number} of {len(schedule.rounds)}: {one.noises} noises"
+            stage = f"round {number} of {len(schedule.rounds)}: {one.noises} noise{'s' * (one.noises > 1)}"
             tried = self._measured(left[: one.candidates + 1], one.noises, stage)
             found |= {each.settings.key: each for each in tried}
             order = sorted(tried, key=self._order)
@@ -350,7 +350,9 @@ class Search:
                     settings = self.default_of(number)[1]
                 except InputError:
                     return None
-            (found,) = self._run([self._task(settings, fresh)], f"verdict on {len(fresh)} unseen noises")
+            (found,) = self._run(
+                [self._task(settings, fresh)], f"verdict on {len(fresh)} unseen noise{'s' * (len(fresh) > 1)}"
+            )
             return found.rows
 
         return verdict_of(self.goal, name, self.calls, rows, rungs)

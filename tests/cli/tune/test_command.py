@@ -158,7 +158,7 @@ def test_scores_and_images(tmp_path, monkeypatch):
         (["--score", "no_such_module:f"], "--score is 'no_such_module:f': No module named 'no_such_module'"),
         (["--score", "bright"], "--score is 'bright': write module:function"),
         (["--score", "math:pi"], "--score is 'math:pi', which is float: name a function of samples"),
-        (["--features", "fashion-mnist"], "--features is given without --data"),
+        (["--features", "fashion-mnist", "--score", "x:y"], "--features and --score are both given"),
         (["--prompt", "a cat"], "this model takes no prompts"),
         (["--class", "cat"], "--class is 'cat': give a number from 0 to 1"),
     ],

@@ -58,7 +58,10 @@ class TuneSettings(ConditionSettings, ModelSettings):
     ] = None
     features: Annotated[
         str | None,
-        typer.Option(help="The features of --data, as in fewstep evaluate.", rich_help_panel=OBJECTIVE),
+        typer.Option(
+            help="Compare samples in these features, as in fewstep evaluate: with --data, or with solutions.",
+            rich_help_panel=OBJECTIVE,
+        ),
     ] = None
     score: Annotated[
         str | None,
@@ -83,5 +86,5 @@ class TuneSettings(ConditionSettings, ModelSettings):
         at_least(2, calls=self.calls)
         if self.data is not None and self.score is not None:
             raise InputError("--data and --score are both given: leave one of them out.")
-        if self.features is not None and self.data is None:
-            raise InputError("--features is given without --data, the images that they compare: add them.")
+        if self.features is not None and self.score is not None:
+            raise InputError("--features and --score are both given: leave one of them out.")

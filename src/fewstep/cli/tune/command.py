@@ -24,7 +24,7 @@ from fewstep.metrics import from_uint8
 from fewstep.metrics.images import check_path, image_batches
 from fewstep.models.model import Model
 from fewstep.skip_analysis.images import fitted
-from fewstep.tuning import DistanceToImages, Objective, Score, Tuning
+from fewstep.tuning import DistanceToImages, ErrorToSolution, Objective, Score, Tuning
 from fewstep.tuning import tune as tuned
 
 __all__ = ["tune"]
@@ -72,12 +72,15 @@ def tune(settings: TuneSettings) -> None:
 def _objective(
     settings: TuneSettings, model: Model, scorer: Callable[..., Any] | None, texts: list[str]
 ) -> Objective | None:
-    """Return what is made small; None for the error to the solution."""
+    """Return what is made small; None for the error of samples to the solution."""
     if scorer is not None:
         return Score(scorer, str(settings.score), texts or None)
-    if settings.data is None:
+    if settings.data is None and settings.features is None:
         return None
-    extractor = needed_features(settings.features, settings.model, "--data", settings.device)
+    what = "--features" if settings.data is None else "--data"
+    extractor = needed_features(settings.features, settings.model, what, settings.device)
+    if settings.data is None:
+        return ErrorToSolution(extractor)
     shape = model.denoiser.shape if model.decode is None else None
     batches = [from_uint8(part) if shape is None else fitted(part, shape) for part in image_batches(settings.data)]
     return DistanceToImages(extractor, batches, settings.data.name)
@@ -116,11 +119,13 @@ def _scorer(text: str) -> Callable[..., Any]:
 
 
 def _show(found: Tuning) -> None:
-    """Print the best candidates."""
+    """Print the best candidates, and the default."""
     metric = found.verdict.metric
     table = Table("solver", "grid", metric, "noises", "predicted", box=None, header_style="bold")
-    for one in found.tried[:SHOWN]:
+    default = [one for one in found.tried[SHOWN:] if one.settings.key == found.default.key]
+    for one in (*found.tried[:SHOWN], *default):
         predicted = "" if one.predicted is None else f"{one.predicted:.4g}"
         words = one.settings.solver, one.settings.grid, f"{one.value:.4g}", str(one.noises), predicted
+        words = (f"{words[0]} (default)", *words[1:]) if one.settings.key == found.default.key else words
         table.add_row(*map(one_line, words), style="bold" if one.settings.key == found.winner.key else "")
     Console(highlight=False, markup=False).print(table)
