@@ -24,6 +24,7 @@ __all__ = [
     "checked_prediction",
     "network_device",
     "over_tensors",
+    "unpacked",
 ]
 
 Network = Callable[..., Any]
@@ -161,7 +162,7 @@ PREDICTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
 }
 
 
-def _unpacked(output: Any) -> Any:
+def unpacked(output: Any) -> Any:
     """Return the tensor in an output that is an object with ``.sample``, or a tuple; other things as they are."""
     held = getattr(output, "sample", None)
     if isinstance(held, Tensor):
@@ -286,7 +287,7 @@ class Denoiser(DataPredictor):
         else:
             output = self.network(inputs, times) if cond is None else self.network(inputs, times, cond)
         if not isinstance(output, Tensor):
-            output = _unpacked(output)
+            output = unpacked(output)
         if self.learned_variance and isinstance(output, Tensor) and output.ndim > 1:
             output = output[:, : x.shape[1]]
         return checked_prediction(output, x, "the network").to(x.dtype)

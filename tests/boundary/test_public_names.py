@@ -151,6 +151,7 @@ OTHERWISE: dict[str, Callable[[], Any]] = {
     "Frechet.model": lambda: Model(MODEL),
     "FeatureLoss.data": lambda: real_data(),
     "FeatureLoss.features": lambda: lambda images: images.flatten(1),
+    "complexity.data": lambda: real_data(),
     "denoising_losses.data": lambda: real_data(),
     "diagnose.data": lambda: real_data(),
     "diagnose.profile": lambda: fs.skip.Profile(0.8),
@@ -198,7 +199,17 @@ OTHERWISE: dict[str, Callable[[], Any]] = {
 """Good values by function and argument, where ``GOOD`` has another one of that name or none."""
 QUICK = {"num": 8, "reference_steps": 6, "objective": "local"}
 """What keeps a call short, where it is an argument."""
-HEAVY = ("calibrate", "optimized", "invert", "sample", "execute", "denoising_losses", "diagnose", "search")
+HEAVY = (
+    "calibrate",
+    "optimized",
+    "invert",
+    "sample",
+    "execute",
+    "complexity",
+    "denoising_losses",
+    "diagnose",
+    "search",
+)
 """Calls whose arguments each get a part of the bad values, which all of them together cover."""
 ELSEWHERE = ("fewstep.integrations.comfyui", "fewstep.tuning", "fewstep.errors")
 """What needs ComfyUI, what runs for seconds (tests/tuning has its mistakes), and exceptions."""

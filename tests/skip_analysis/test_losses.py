@@ -9,6 +9,7 @@ from torch import nn
 import fewstep as fs
 from fewstep import skip
 from fewstep.skip_analysis import Change, RealData, denoising_losses, noise_levels, plan_levels
+from fewstep.skip_analysis.losses import haar_bands
 
 EDM = fs.processes.EDM()
 X_0 = torch.randn(5, 1, 4, 4, generator=torch.Generator().manual_seed(1)).clamp(-1, 1)
@@ -141,3 +142,31 @@ def test_levels_of_a_plan_leave_pure_noise_out():
 def test_mistakes(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_bands_are_orthonormal_and_tell_frequencies_apart():
+    """Parseval: float64 sums of 64 squares, in another order."""
+    images = torch.randn(3, 2, 4, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    bands = haar_bands(images)
+    assert bands.shape == (4, 3, 2, 2, 4)
+    squares = bands.square().flatten(2).sum((0, 2))
+    torch.testing.assert_close(squares, images.square().flatten(1).sum(1), rtol=1e-12, atol=0)
+    signs = torch.tensor([1.0, -1.0]).repeat(2)
+    flat = torch.ones(4)
+    for i, (rows, columns) in enumerate([(flat, flat), (flat, signs), (signs, flat), (signs, signs)]):
+        squares = haar_bands((rows[:, None] * columns).view(1, 1, 4, 4)).square().sum((1, 2, 3, 4))
+        assert squares.tolist() == [16.0 * (j == i) for j in range(4)]
+
+
+def test_losses_of_bands_are_the_parts_of_the_loss():
+    found = denoising_losses(RealData(Identity(), X_0, batch_size=2), (0.05, 0.7), nn.Flatten())
+    torch.testing.assert_close(found.bands.sum(0), found.pixel, rtol=1e-12, atol=0)
+    expected = haar_bands(0.7 * noise(range(5)).double()).square().flatten(2).sum(2) / 16
+    torch.testing.assert_close(found.bands[:, 1], expected, rtol=1e-4, atol=1e-6)
+    assert found.feature.shape == (2, 5)
+
+
+def test_samples_of_odd_sizes_have_no_bands():
+    assert denoising_losses(RealData(Identity(), X_0[..., :3]), (0.5,)).bands is None
+    with pytest.raises(ValueError, match="even height and width"):
+        haar_bands(X_0[..., :3])

@@ -1,5 +1,6 @@
 """The analysis of Skip-Tuning on a model: its effects, and the search for ρ."""
 
+from fewstep.skip_analysis.complexity import complexity
 from fewstep.skip_analysis.diagnosis import Diagnosis, diagnose
 from fewstep.skip_analysis.inversion import NoiseStatistics, invert, noise_statistics
 from fewstep.skip_analysis.losses import Change, Losses, denoising_losses
@@ -21,6 +22,7 @@ __all__ = [
     "SearchPoint",
     "RealData",
     "SearchResult",
+    "complexity",
     "denoising_losses",
     "diagnose",
     "golden_section",

@@ -15,10 +15,13 @@ from fewstep.denoiser import network_device
 from fewstep.errors import InputError, one_line
 from fewstep.skip_analysis.real_data import RealData
 
-__all__ = ["Change", "FeatureMap", "Losses", "denoising_losses", "features_of"]
+__all__ = ["BANDS", "Change", "FeatureMap", "Losses", "denoising_losses", "features_of", "haar_bands"]
 
 FeatureMap = Callable[[Tensor], Tensor]
 """Images [n, C, H, W] in [−1, 1] to features [n, d]: ``fs.metrics.features(name)``, a module, any callable."""
+
+BANDS = ("LL", "LH", "HL", "HH")
+"""Haar's bands: low or high over the height, then over the width."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,14 @@ class Losses:
         levels: the noise levels σ/α.
         pixel: float64 [levels, n].
         feature: the same in features; None without any.
+        bands: the parts of ``pixel`` in Haar's four bands, of which it is the sum, float64 [4, levels, n]; None where
+            samples are no images of even height and width.
     """
 
     levels: tuple[float, ...]
     pixel: Tensor
     feature: Tensor | None
+    bands: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,10 @@ class Change:
         spread = (tuned - ratio[:, None] * untuned).std(1) / untuned.shape[1] ** 0.5
         return cls(before, after, ratio - 1.0, spread / before)
 
+    def to_dict(self) -> dict[str, list[float]]:
+        """Return the four as lists."""
+        return {name: value.tolist() for name, value in vars(self).items()}
+
 
 @torch.no_grad()
 def denoising_losses(
@@ -65,7 +75,7 @@ def denoising_losses(
     features: FeatureMap | None = None,
     decode: Callable[[Tensor], Tensor] | None = None,
 ) -> Losses:
-    r"""Return ‖D(x_t) − x_0‖²/d and ‖f(D(x_t)) − f(x_0)‖²/d', of each sample at each noise level.
+    r"""Return ‖D(x_t) − x_0‖²/d, by wavelet band too, and ‖f(D(x_t)) − f(x_0)‖²/d', of each sample at each level.
 
     d and d' are the numbers of pixels and of features, so that both are mean squares. Features are taken of images
     as they are shown: D is decoded, and clamped to [−1, 1], first.
@@ -80,14 +90,41 @@ def denoising_losses(
         InputError: if the features do not take the images.
     """
     levels = _checked(data, levels, features, decode)
+    banded = _has_bands(data.x_0)
     pixel = torch.zeros(len(levels), len(data), dtype=torch.float64)
     feature = None if features is None else torch.zeros_like(pixel)
+    bands = pixel.new_zeros(len(BANDS), *pixel.shape) if banded else None
     for i, level in enumerate(levels):
         found = data.kept(f"losses/{level!r}", data.batches, partial(_losses, data, level, features, decode))
         pixel[i] = found[0]
+        if bands is not None:
+            bands[:, i] = found[1].T
         if feature is not None:
-            feature[i] = found[1]
-    return Losses(levels, pixel, feature)
+            feature[i] = found[-1]
+    return Losses(levels, pixel, feature, bands)
+
+
+def haar_bands(images: Tensor) -> Tensor:
+    r"""Return Haar's transform of images [n, C, H, W] to one level, [4, n, C, H/2, W/2]: ``BANDS``, orthonormal.
+
+    Of a square of pixels a, b above c, d they are (a ± b ± c ± d)/2; the squares of all coefficients sum to those of
+    all pixels. Source: Mallat, A Wavelet Tour of Signal Processing, section 7.7.
+
+    Raises:
+        InputError: if they are no images of even height and width.
+    """
+    checks.tensor("images", images, "give floats [n, C, H, W]")
+    if not _has_bands(images):
+        raise InputError(f"images are {tuple(images.shape)}: give [n, C, H, W] of even height and width.")
+    rows = images.unflatten(2, (-1, 2))
+    halves = (rows[:, :, :, 0] + rows[:, :, :, 1], rows[:, :, :, 0] - rows[:, :, :, 1])
+    pairs = [half.unflatten(3, (-1, 2)).unbind(-1) for half in halves]
+    return torch.stack([made for left, right in pairs for made in (left + right, left - right)]) / 2.0
+
+
+def _has_bands(samples: Tensor) -> bool:
+    """Return whether samples are images of even height and width."""
+    return samples.ndim == 4 and samples.shape[2] % 2 == samples.shape[3] % 2 == 0
 
 
 def _checked(data: Any, levels: Any, features: Any, decode: Any) -> tuple[float, ...]:
@@ -101,14 +138,17 @@ def _checked(data: Any, levels: Any, features: Any, decode: Any) -> tuple[float,
 def _losses(
     data: RealData, level: float, features: FeatureMap | None, decode: Callable[[Tensor], Tensor] | None
 ) -> tuple[Tensor, ...]:
-    """Return the losses of each sample at one level, float64 [n], and those in features where there are some."""
-    pixel, feature = list[Tensor](), list[Tensor]()
+    """Return the losses of each sample at one level, float64 [n], by band [n, 4] and in features, if there are such."""
+    pixel, bands, feature = list[Tensor](), list[Tensor](), list[Tensor]()
     for x_0, prediction in data.predictions(level):
         pixel.append(_mean_square(prediction, x_0))
+        if _has_bands(x_0):
+            squares = haar_bands(prediction.double() - x_0.double()).square().flatten(2).sum(2)
+            bands.append(squares.T.cpu() / x_0[0].numel())
         if features is not None:
             images = (x if decode is None else decode(x) for x in (prediction, x_0))
             feature.append(_mean_square(*(features_of(x.clamp(-1.0, 1.0), features) for x in images)))
-    return (torch.cat(pixel),) if features is None else (torch.cat(pixel), torch.cat(feature))
+    return tuple(torch.cat(parts) for parts in (pixel, bands, feature) if parts)
 
 
 def features_of(images: Tensor, features: FeatureMap) -> Tensor:

@@ -88,8 +88,20 @@ def test_the_embedded_model_is_diagnosed(folder):
     for name in ("pixel_loss", "feature_loss"):
         loss = record[name]
         assert np.allclose(loss["relative"], np.array(loss["tuned"]) / loss["untuned"] - 1)
+    bands = [record["band_losses"][name]["tuned"] for name in ("LL", "LH", "HL", "HH")]
+    assert np.allclose(np.sum(bands, axis=0), record["pixel_loss"]["tuned"])
     assert record["inversion"]["untuned"]["variance"] != record["inversion"]["tuned"]["variance"]
     assert "inverted noise, tuned" in printed and "in features" in printed
+
+
+def test_the_complexity_over_rho(folder):
+    words = ("--num", 4, "--levels", 3, "--diagnostics", "complexity", "--bottom", 0.6, "--out", "found")
+    printed = fewstep("skip", "diagnose", *SMALL, "--data", "small.npz", *words)
+    assert sorted(os.listdir("found")) == ["complexity.png", "diagnosis.json"]
+    record = json.loads((folder / "found" / "diagnosis.json").read_text())
+    assert [round(point["rho"], 6) for point in record["complexity"]] == [0.9, 0.8, 0.7, 0.6]
+    assert all(len(point["tuned"]) == 3 and min(point["tuned"]) > 0 for point in record["complexity"])
+    assert "ρ = 0.6" in printed
 
 
 def test_one_part_with_other_features_and_a_profile(folder):

@@ -41,8 +41,9 @@ Features = Annotated[
 class DiagnoseSettings(ModelSettings):
     """Measure the effect of scaled skips on a model, on real images.
 
-    The ratio of each skip's norm to the hidden features', the denoising loss in pixels and in features, and how near
-    to a Gaussian images come along the ODE, the latter two with and without tuning.
+    The ratio of each skip's norm to the hidden features', the denoising loss in pixels, in their wavelet bands and in
+    features, how near to a Gaussian images come along the ODE, and how far the network's output changes with its input,
+    all but the first with and without tuning.
 
     Example: fewstep skip diagnose --data test_images.npz --bottom 0.8 --num 256 --out diagnosis
     """
@@ -56,7 +57,9 @@ class DiagnoseSettings(ModelSettings):
     num: Annotated[int, typer.Option(help="Real images, drawn from the data at random, 2 or more.")] = 128
     levels: Annotated[int, typer.Option(help="Noise levels, 2 or more.")] = 12
     inversion_steps: Annotated[int, typer.Option(help="Network calls from an image to noise.")] = 40
-    diagnostics: Annotated[str, typer.Option(help="Some of ratios,losses,inversion.")] = "ratios,losses,inversion"
+    diagnostics: Annotated[str, typer.Option(help="Some of ratios,losses,inversion,complexity.")] = (
+        "ratios,losses,inversion"
+    )
     seed: Annotated[int, typer.Option(help="Decides which images are drawn, and the first one's noise.")] = 0
     class_: Annotated[
         str,

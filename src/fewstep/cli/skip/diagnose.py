@@ -1,8 +1,8 @@
-"""``fewstep skip diagnose``: norm ratios, denoising losses and inverted noise, as figures and JSON."""
+"""``fewstep skip diagnose``: norm ratios, denoising losses, inverted noise and complexity, as figures and JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from fewstep.cli.skip import figures as skip_figures
 from fewstep.cli.skip.real_images import real_samples
 from fewstep.journal import Journal, journal
 from fewstep.skip import Profile
-from fewstep.skip_analysis import Diagnosis, RealData, noise_levels
+from fewstep.skip_analysis import Change, Diagnosis, RealData, noise_levels
 from fewstep.skip_analysis import diagnose as measured
 from fewstep.skip_analysis.diagnosis import calls, checked_parts
 from fewstep.storage import json_text, write_whole
@@ -96,7 +96,9 @@ def _write(out: Path, found: Diagnosis, settings: dict[str, Any]) -> None:
         if found.ratios is not None:
             skip_figures.draw_ratios(found.ratios, folder / "ratios.png")
         if found.pixel is not None:
-            skip_figures.draw_losses(found.levels, found.pixel, found.feature, folder / "losses.png")
+            skip_figures.draw_losses(found.levels, found.pixel, found.feature, found.bands, folder / "losses.png")
+        if found.complexity is not None:
+            skip_figures.draw_complexity(found.levels, found.complexity, folder / "complexity.png")
         if found.inversion is not None:
             skip_figures.draw_inversion(*found.inversion, folder / "inversion.png")
 
@@ -122,12 +124,16 @@ def _show(found: Diagnosis, out: Path) -> None:
             table.add_column(name, justify="right")
             columns.append([f"{x:.3g}" for x in change.untuned.tolist()])
             table.add_column("tuned", justify="right", no_wrap=True)
-            pairs = zip(change.relative.tolist(), change.error.tolist(), strict=True)
-            columns.append([f"{100 * x:+.1f}±{100 * e:.1f} %" for x, e in pairs])
+            columns.append(_percent(change))
     if len(columns) > 1:
         for row in zip(*columns, strict=True):
             table.add_row(*row)
         console.print(table)
+    if found.bands is not None:
+        console.print(_changes("change of the loss by wavelet band", found.levels, found.bands))
+    if found.complexity is not None:
+        by_rho = {f"ρ = {rho:.3g}": change for rho, change in found.complexity.items()}
+        console.print(_changes("change of the complexity by the ρ furthest from 1", found.levels, by_rho))
     if found.inversion is not None:
         for name, noise in zip(("untuned", "tuned"), found.inversion, strict=True):
             console.print(
@@ -135,3 +141,18 @@ def _show(found: Diagnosis, out: Path) -> None:
                 f"neighbours {noise.neighbours:+.4f}, MMD² {noise.mmd:.3g} (by chance {noise.chance:.2g})"
             )
     console.print(f"-> {out}")
+
+
+def _changes(title: str, levels: Sequence[float], changes: Mapping[str, Change]) -> Table:
+    """Return a table of relative changes over the noise level."""
+    table = Table("σ/α", box=None, header_style="bold", title=title, title_justify="left")
+    for name in changes:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in zip((f"{level:.3g}" for level in levels), *map(_percent, changes.values()), strict=True):
+        table.add_row(*row)
+    return table
+
+
+def _percent(change: Change) -> list[str]:
+    pairs = zip(change.relative.tolist(), change.error.tolist(), strict=True)
+    return [f"{100 * x:+.1f}±{100 * e:.1f} %" for x, e in pairs]

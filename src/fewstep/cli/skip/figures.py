@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +12,7 @@ from fewstep.report.style import ACCENT, INK, MUTED, RULE, drawing
 from fewstep.skip_analysis import Change, NoiseStatistics, NormRatios, SearchPoint, SearchResult
 from fewstep.skip_analysis.search import Window
 
-__all__ = ["draw_inversion", "draw_losses", "draw_ratios", "draw_search"]
+__all__ = ["draw_complexity", "draw_inversion", "draw_losses", "draw_ratios", "draw_search"]
 
 
 @contextmanager
@@ -47,28 +47,77 @@ def draw_ratios(ratios: NormRatios, path: Path) -> None:
         axes.legend(title="depth", fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
-def draw_losses(levels: Sequence[float], pixel: Change, feature: Change | None, path: Path) -> None:
-    """Draw the change of the denoising loss by tuning, with two standard errors, over the noise level."""
-    shown = [("pixels", pixel)] + ([("features", feature)] if feature is not None else [])
+def draw_losses(
+    levels: Sequence[float],
+    pixel: Change,
+    feature: Change | None,
+    bands: Mapping[str, Change] | None,
+    path: Path,
+) -> None:
+    """Draw the change of the denoising loss by tuning, with two standard errors, over the noise level.
+
+    A panel each is of pixels, of features and of pixels by wavelet band.
+    """
+    shown = {"in pixels": {"": pixel}}
+    if feature is not None:
+        shown["in features"] = {"": feature}
+    if bands is not None:
+        shown["by wavelet band"] = dict(bands)
     with _figure(path, len(shown)) as panels:
-        for axes, (name, change) in zip(panels, shown, strict=True):
-            axes.errorbar(
-                levels,
-                (100 * change.relative).tolist(),
-                (200 * change.error).tolist(),
+        for axes, (title, changes) in zip(panels, shown.items(), strict=True):
+            _draw_changes(axes, levels, changes)
+            axes.set(title=title, ylabel="denoising loss, change by tuning (%)")
+
+
+def draw_complexity(levels: Sequence[float], found: Mapping[float, Change], path: Path) -> None:
+    """Draw the complexity over the noise level, and its change over ρ at each level, with two standard errors."""
+    from matplotlib import colormaps
+
+    untuned = next(iter(found.values())).untuned.tolist()
+    with _figure(path, 2) as (left, right):
+        left.plot(levels, untuned, "o-", color=MUTED, markersize=4, linewidth=1, label="untuned")
+        last = list(found)[-1]
+        left.plot(
+            levels, found[last].tuned.tolist(), "o-", color=ACCENT, markersize=4, linewidth=1, label=f"ρ = {last:.3g}"
+        )
+        left.set(xscale="log", yscale="log", xlabel="noise level σ/α", ylabel="complexity ‖∂U/∂x‖/√d")
+        left.legend(fontsize=8)
+        for i, level in enumerate(levels):
+            right.errorbar(
+                [1.0, *found],
+                [0.0, *(100 * float(change.relative[i]) for change in found.values())],
+                [0.0, *(200 * float(change.error[i]) for change in found.values())],
                 fmt="o-",
-                color=ACCENT,
-                markersize=4,
+                color=colormaps["viridis"](0.9 * i / max(len(levels) - 1, 1)),
+                markersize=3,
                 linewidth=1,
-                capsize=2,
+                label=f"{level:.3g}",
             )
-            axes.axhline(0.0, color=MUTED, linewidth=0.8)
-            axes.set(
-                xscale="log",
-                xlabel="noise level σ/α",
-                title=f"in {name}",
-                ylabel="denoising loss, change by tuning (%)",
-            )
+        right.axhline(0.0, color=MUTED, linewidth=0.8)
+        right.set(xlabel="ρ furthest from 1", ylabel="complexity, change by tuning (%)")
+        right.legend(title="σ/α", fontsize=7, title_fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _draw_changes(axes: Any, levels: Sequence[float], changes: Mapping[str, Change]) -> None:
+    """Draw relative changes, by their names where there are several, over the noise level."""
+    from matplotlib import colormaps
+
+    for i, (name, change) in enumerate(changes.items()):
+        axes.errorbar(
+            levels,
+            (100 * change.relative).tolist(),
+            (200 * change.error).tolist(),
+            fmt="o-",
+            color=ACCENT if len(changes) == 1 else colormaps["viridis"](0.9 * i / (len(changes) - 1)),
+            markersize=4 if len(changes) == 1 else 3,
+            linewidth=1,
+            capsize=2,
+            label=name,
+        )
+    axes.axhline(0.0, color=MUTED, linewidth=0.8)
+    axes.set(xscale="log", xlabel="noise level σ/α")
+    if len(changes) > 1:
+        axes.legend(fontsize=8)
 
 
 def draw_inversion(untuned: NoiseStatistics, tuned: NoiseStatistics, path: Path) -> None:
