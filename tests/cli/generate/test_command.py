@@ -166,10 +166,10 @@ def test_one_batch_of_images_is_alive_at_a_time(tmp_path, monkeypatch):
     made: list[weakref.ref] = []
     draw = Model.draw
 
-    def watched(*args):
+    def watched(*args, **more):
         gc.collect()
         assert not any(images() is not None for images in made)
-        images = draw(*args)
+        images = draw(*args, **more)
         made.append(weakref.ref(images))
         return images
 
