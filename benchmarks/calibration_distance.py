@@ -109,14 +109,19 @@ class Distances:
         fine = fs.grids.optimized(process, solver, FINE, spectrum=spectrum, end="zero")
         return self.features("solution", solver.plan(fine), images)
 
-    def measured(self, calls: int, images: int) -> dict[str, list[float]]:
-        """Return for each plan the distances to real images and to the solutions."""
-        solved = self.solution(images)
-        found = {}
+    def measure(self, calls: int, images: int) -> None:
+        """Take the samples' features of all plans."""
         for name in COLUMNS:
-            made = self.features(f"{calls}-{name}", self.plan(name, calls), images)
-            found[name] = [metrics.frechet_distance(made, self.images), metrics.frechet_distance(made, solved)]
-            print(calls, name, found[name], flush=True)
+            self.features(f"{calls}-{name}", self.plan(name, calls), images)
+
+    def measured(self, calls: int, images: int) -> dict[str, list[float]]:
+        """Return the distances to real images and to the solutions, of each plan that was measured."""
+        solved, found = self.solution(images), {}
+        for name in COLUMNS:
+            paths = [self.bench.folder / f"features-{calls}-{name}-{first}.pt" for first in range(0, images, CHUNK)]
+            if all(path.exists() for path in paths):
+                made = torch.cat([torch.load(path) for path in paths])
+                found[name] = [metrics.frechet_distance(made, other) for other in (self.images, solved)]
         return found
 
 
@@ -127,14 +132,14 @@ def _silent(stage: str, calls: int, best: float | None) -> None:
 def report() -> str:
     """Return the table."""
     rows = [
-        [calls, *(" / ".join(f"{value:.3f}" for value in cell[name]) for name in COLUMNS)]
+        [calls, *(" / ".join(f"{value:.3f}" for value in cell.get(name, [])) for name in COLUMNS)]
         for calls, cell in figures.read("calibration_distance").get("cells", {}).items()
     ]
     return table(["calls", *COLUMNS.values()], rows)
 
 
 def main() -> None:
-    """Measure what is missing; write the figures of the calls that were asked for."""
+    """Measure what is missing, or write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, choices=CALLS, action="append")
     parser.add_argument("--images", type=int, default=1024)
@@ -142,10 +147,13 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("build/calibration_gain"))
     arguments = parser.parse_args()
     distances = Distances(arguments.cache)
-    cells = {calls: distances.measured(calls, arguments.images) for calls in arguments.calls or CALLS}
     if arguments.report:
+        cells = {calls: found for calls in sorted(CALLS) if (found := distances.measured(calls, arguments.images))}
         solved = metrics.frechet_distance(distances.solution(arguments.images), distances.images)
         figures.write("calibration_distance", {"images": arguments.images, "solution": solved, "cells": cells})
+        return
+    for calls in arguments.calls or CALLS:
+        distances.measure(calls, arguments.images)
 
 
 if __name__ == "__main__":
