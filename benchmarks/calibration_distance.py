@@ -23,7 +23,9 @@ from torch import Tensor
 
 import fewstep as fs
 from fewstep import metrics
+from fewstep.calibration.final_problem import FinalProblem
 from fewstep.calibration.fitting import Fitting
+from fewstep.calibration.gauss_newton import Point
 from fewstep.calibration.held_out_moments import HeldOutMoments
 from fewstep.calibration.network import CountedNetwork
 from fewstep.calibration.noises import HELD_OUT, noises_for
@@ -46,6 +48,7 @@ class Distances:
 
     def __init__(self, cache: Path) -> None:
         self.bench = Bench(MODEL, cache)
+        self._to_features: dict[int, tuple[FinalProblem, Point]] = {}
         self.extractor, self.images = metrics.features(MODEL), metrics.reference(MODEL)
 
     @cached_property
@@ -68,26 +71,30 @@ class Distances:
             return self.bench.recipe(calls).plan
         path = self.bench.folder / f"distance-{calls}-{name}.json"
         if not path.exists():
-            self.fit(calls)
+            fs.Recipe(self.fitted(name, calls)).save(path)
         return fs.load_recipe(path).plan
 
-    def fit(self, calls: int) -> None:
-        """Fit the rows to features, and to their distribution."""
-        start, fitting = self.bench.recipe(calls).plan, self.fitting
-        tables = fitting.candidates([sum(formula is not None for formula in start.analytic)])[0]
-        rows = fitting.rows(tables, start.grid, "root")
-        problem, point = fitting.final(tables, rows, "root", times=False)
-        made = {"features": point.detail.finished()}
-        for name, target in (("solution", None), ("images", self.images)):
-            held = HeldOutMoments(fitting, torch.arange(len(fitting.which), NUM), None, target)
-            plans = [made["features"], *fitting.distribution(problem, point, target)]
-            made[name] = min(plans, key=held.score)
-            gain, _ = held.gain(made["features"], made[name])
-            print(
-                f"{calls}, {name}: {gain.before:.3f} -> {gain.after:.3f} ({gain.low:.2f} … {gain.high:.2f})", flush=True
-            )
-        for name, plan in made.items():
-            fs.Recipe(plan).save(self.bench.folder / f"distance-{calls}-{name}.json")
+    def fitted(self, name: str, calls: int) -> fs.Plan:
+        """Return the plan fitted to features, or from there to their distribution."""
+        fitting, (problem, point) = self.fitting, self.to_features(calls)
+        first = point.detail.finished()
+        if name == "features":
+            return first
+        target = self.images if name == "images" else None
+        held = HeldOutMoments(fitting, torch.arange(len(fitting.which), NUM), None, target)
+        best = min([first, *fitting.distribution(problem, point, target)], key=held.score)
+        gain, _ = held.gain(first, best)
+        print(f"{calls}, {name}: {gain.before:.3f} -> {gain.after:.3f} ({gain.low:.2f} … {gain.high:.2f})", flush=True)
+        return best
+
+    def to_features(self, calls: int) -> tuple[FinalProblem, Point]:
+        """Return the fit to features, on the times of the fit to final samples."""
+        if calls not in self._to_features:
+            start, fitting = self.bench.recipe(calls).plan, self.fitting
+            tables = fitting.candidates([sum(formula is not None for formula in start.analytic)])[0]
+            rows = fitting.rows(tables, start.grid, "root")
+            self._to_features[calls] = fitting.final(tables, rows, "root", times=False)
+        return self._to_features[calls]
 
     def features(self, key: str, plan: fs.Plan, images: int) -> Tensor:
         """Return the features of the samples of a plan, float32 [images, 64]."""
