@@ -22,8 +22,10 @@ import calibration_report
 import grid_speed
 import guidance
 import orders
+import pipeline_overhead
 import scheduler_step
 import skip_overhead
+import skip_tau
 import skip_tuning
 import spectra_further
 import spectra_report
@@ -49,7 +51,9 @@ REPORTS: dict[str, Callable[[], str]] = {
     "orders": orders.report,
     "scheduler_step": scheduler_step.report,
     "scheduler_step-cuda": partial(scheduler_step.report, "cuda"),
+    "pipeline_overhead": pipeline_overhead.report,
     "skip_overhead": skip_overhead.report,
+    "skip_tau": skip_tau.report,
     "skip_tuning": skip_tuning.report,
     "step_overhead": step_overhead.report,
     "step_overhead-cuda": partial(step_overhead.report, "cuda"),
