@@ -53,7 +53,12 @@ LOCK = f"{UNFINISHED}lock"
 WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 LARGEST = 2**28
 """Characters read from a file at most."""
-WORDS = {"missing": "is missing", "extra_forbidden": "is unknown", "finite_number": "is no finite number"}
+WORDS = {
+    "missing": "is missing",
+    "extra_forbidden": "is unknown",
+    "unexpected_keyword_argument": "is unknown",
+    "finite_number": "is no finite number",
+}
 """Wording of the frequent errors of pydantic, by their type."""
 Name = str | os.PathLike[str]
 Kind = TypeVar("Kind")
@@ -330,7 +335,7 @@ def _told(error: ValidationError, what: str, formats: tuple[str, ...]) -> InputE
     kind, reason, value = detail["type"], detail["msg"], detail["input"]
     if kind.startswith("json_"):
         return InputError(f"{what} cannot be read as JSON ({reason.removeprefix('Invalid JSON: ')}): write it anew.")
-    if kind.startswith("union_tag"):
+    if kind.startswith("union_tag") and not detail["loc"]:
         found = value.get("format") if isinstance(value, dict) else type(value).__name__
         if isinstance(value, dict) and "format" not in value:
             return InputError(f"{what} holds no format: it is another file; give one with {formats[0]!r}.")
