@@ -99,7 +99,7 @@ def checked(data: Any, schemas: Mapping[str, type[Kind]] | type[Kind], what: str
         InputError: if JSON cannot hold it, or it does not fit.
     """
     try:
-        text = json.dumps(data)
+        text = json.dumps(data, allow_nan=False)
     except (TypeError, ValueError, RecursionError, OverflowError) as error:
         raise InputError(f"{what} is {shown(data)}: give what JSON can hold ({error}).") from error
     return parsed(text, schemas, what)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import pickle
 import sys
 
@@ -131,3 +133,28 @@ def test_files_of_settings_are_text(option, trap):
     with pytest.raises(InputError):
         fewstep("sample", option, "evil.json", "--num", 1, "--out", "o.npz")
     assert not trap.exists()
+
+
+def test_code_in_a_folder_of_features_is_not_run(trap, monkeypatch):
+    """Nor is anybody asked whether it may: a job has nobody to ask."""
+    pytest.importorskip("transformers")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("somebody was asked"))
+    folder = trap.parent / "features"
+    folder.mkdir()
+    (folder / "evil.py").write_text(f"open({str(trap)!r}, 'w')\nclass Evil: pass\n")
+    mapped = {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}
+    for kind in ("dinov2", "dinov2x", "evil"):
+        (folder / "config.json").write_text(json.dumps({"model_type": kind, "auto_map": mapped}))
+        (folder / "model.safetensors").write_bytes(b"")
+        with pytest.raises(FewstepError):
+            features("dinov2:features")
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("kind", ["torchscript", "inception", "dinov2"])
+def test_features_that_would_be_waited_for(kind, trap):
+    """A pipe or a device has no end."""
+    os.mkfifo(trap.parent / "pipe")
+    for name in ("pipe", "/dev/zero"):
+        with pytest.raises(InputError, match="a pipe or a device"):
+            features(f"{kind}:{name}")

@@ -503,3 +503,17 @@ def test_the_root_loss_is_not_led_by_few_noises():
     assert total(errors, "square") == pytest.approx(25.75) and total(errors, "root") == pytest.approx(3.25**2)
     nudged = torch.autograd.functional.jacobian(lambda e: e.sqrt().mean().square(), errors)
     torch.testing.assert_close(weights(errors, "root") / 4, nudged, rtol=1e-12, atol=0.0)
+
+
+def test_progress_of_a_book_says_which_recipe():
+    told, grid = [], fs.grids.karras(PROCESS, 3, end="zero")
+    fs.calibrate(
+        Predictor(PROCESS), fs.UniPC(2), grid, steps=[2, 3], num=8, progress=lambda *args: told.append(args[0])
+    )
+    assert told[0] == "reference" and {stage[:9] for stage in told[1:]} == {"2 calls: ", "3 calls: "}
+
+
+def test_a_solver_that_adds_noise_is_named_and_not_printed():
+    grid = fs.grids.karras(PROCESS, 3, end="zero")
+    with pytest.raises(InputError, match="^SASolver adds noise from t"):
+        fs.calibrate(Predictor(PROCESS), fs.SASolver(tau=1.0), grid, num=8)

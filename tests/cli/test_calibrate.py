@@ -163,7 +163,7 @@ def test_several_numbers_of_steps_make_a_book_that_all_commands_take(entry, tmp_
     assert json.loads((tmp_path / "set" / "manifest.json").read_text())["plan"] == book[5].plan.to_json()
     with pytest.raises(FewstepError, match="no recipe of 4 calls: take one of 2, 3, 5"):
         fewstep("sample", "--model", entry, "--recipe", "book.json", "--steps", 4)
-    with pytest.raises(FewstepError, match="give the number of steps, one of 2, 3, 5"):
+    with pytest.raises(FewstepError, match="give the number of network calls as its steps, one of 2, 3, 5"):
         fewstep("sample", "--model", entry, "--recipe", "book.json")
     compared = ["--solvers", "", "--recipes", "book.json", "--metrics", "error", "--num", 4, "--exact-steps", 20]
     fewstep("compare", "--model", entry, *compared, "--out", "table")

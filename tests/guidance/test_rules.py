@@ -254,3 +254,16 @@ def test_a_recipe_says_what_guidance_it_is_of():
     assert said["guidance"] == "3:interval=0.2:2" and "guidance_scale" not in said
     both = AutoGuidance(ClassifierFree(inner, 3.0, NULL), 2.0, inner)
     assert guidance_scale(both) == "2.0 of 3.0" and guidance_scale(inner) == 1.0
+
+
+def test_a_constant_output_has_no_deviation_to_bring_back():
+    """Its deviation is 0, and the ratio of deviations would be NaN."""
+    process = fs.processes.VPLinear()
+
+    def network(x, t, c):
+        return torch.zeros_like(x) + c.view(-1, 1, 1, 1)
+
+    model = fs.Denoiser(network, process, "x0", shape=(1, 4, 4), num_classes=3)
+    guided = ClassifierFree(model, 3.0, null_cond=0, rescale=0.7)
+    made = guided(torch.randn(2, 1, 4, 4), torch.tensor(0.5), torch.tensor([1, 2]))
+    assert bool(torch.isfinite(made).all())

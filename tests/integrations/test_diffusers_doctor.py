@@ -12,6 +12,7 @@ from support import tiny_transformer_pipelines as newer
 
 import fewstep as fs
 from fewstep.errors import InputError
+from fewstep.storage import json_text
 
 FLOW = schedulers.FlowMatchEulerDiscreteScheduler
 
@@ -198,3 +199,11 @@ def test_an_expert_that_is_never_called():
     pipe, call = newer.wan_22()
     pipe.register_to_config(boundary_ratio=0.001)
     assert {finding.name for finding in fs.doctor(pipe, 4, **call).findings} == {"expert-unused"}
+
+
+def test_its_json_has_no_infinity():
+    """A flow begins at pure noise, where σ/α is infinite."""
+    found = fs.doctor(*_with(tiny.flux, FLOW(shift=3.0, use_dynamic_shifting=False)))
+    first = found.to_dict()["steps"][0]
+    assert found.steps[0].ratio == float("inf") and first["ratio"] is None and first["half_logsnr"] is None
+    json_text(found.to_dict())

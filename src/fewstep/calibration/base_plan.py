@@ -27,8 +27,8 @@ def base_plan(solver: Solver, grid: TimeGrid) -> Plan:
     if plan.stochastic:
         start, end = grid.times[plan.interval[plan.noise_scale != 0][0] + torch.arange(2)].tolist()
         raise InputError(
-            f"{plan.solver} adds noise from t = {start:.6g} to {end:.6g}: its samples have no single solution to be "
-            "fitted to. Calibrate a deterministic solver: fs.UniPC(), or tau=0 or eta=0."
+            f"{plan.solver.partition('(')[0]} adds noise from t = {start:.6g} to {end:.6g}: its samples have no single "
+            "solution to be fitted to. Calibrate a deterministic solver: fs.UniPC(), or tau=0 or eta=0."
         )
     if plan.analytic:
         raise InputError(f"{plan.solver}: leave analytic_first out; calibrate chooses it, by analytic=1.")

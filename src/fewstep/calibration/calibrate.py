@@ -108,7 +108,8 @@ def calibrate(  # type: ignore[misc]  # The overloads tell what is returned, thi
             which fewer noises tell apart.
         budget: with ``search``, the network calls after which no new trial begins; None for 5·num·reference_steps.
         batch_size: samples in a network call.
-        progress: called as progress(stage, calls so far, best error of the stage or None).
+        progress: called as progress(stage, calls so far, best error of the stage or None); of a book the stage names
+            the recipe, as "6 calls: final".
 
     Returns:
         The recipe; with ``steps``, a book of recipes.

@@ -138,6 +138,13 @@ class Calibration:
     def recipe(self, grid: TimeGrid) -> Recipe:
         """Return the recipe for as many network calls as ``grid`` has steps."""
         calls, began = self.fitting.network.calls, time.perf_counter()
+        told = self.settings.progress
+        if told is not None and len(self.settings.steps) > 1:
+
+            def progress(stage: str, calls: int, best: float | None) -> None:
+                told(f"{grid.steps} calls: {stage}", calls, best)
+
+            self.fitting = replace(self.fitting, progress=progress)
         start = self.start(grid)
         chosen = self.choice(self.candidates(start))
         self._recipes += 1

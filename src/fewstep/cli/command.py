@@ -10,6 +10,7 @@ from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from fewstep.cli.settings.options import check_words
 from fewstep.errors import InputError
 
 __all__ = ["command", "spelled"]
@@ -30,6 +31,7 @@ def command(settings: type, run: str) -> Callable[..., None]:
 
     def called(**values: Any) -> None:
         chosen = settings(**{key: tuple(one) if isinstance(one, list) else one for key, one in values.items()})
+        check_words(chosen)
         _refuse_overwriting(chosen)
         module, _, function = run.partition(":")
         getattr(importlib.import_module(module), function)(chosen)

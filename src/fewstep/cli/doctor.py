@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from fewstep.integrations.diffusers import Diagnosis
 from fewstep.integrations.diffusers import doctor as diagnosed
 from fewstep.models.pipelines import is_pipeline, read_pipeline
 from fewstep.report.style import ACCENT, COLOURS, drawing, plain_ticks
-from fewstep.storage import write_whole
+from fewstep.storage import json_text, write_whole
 
 __all__ = ["doctor"]
 
@@ -36,7 +35,7 @@ def doctor(settings: DoctorSettings) -> None:
     for name in call.keys() & given.keys():
         raise InputError(f"--call {name}=… and --{name} are both given: leave one of them out.")
     found = diagnosed(read_pipeline(settings.model), settings.steps, measure=settings.measure, **given, **call)
-    typer.echo(json.dumps(found.to_dict(), indent=1) if settings.json else str(found))
+    typer.echo(json_text(found.to_dict()) if settings.json else str(found))
     if settings.plot is not None:
         write_whole(settings.plot, lambda path: _draw(found, path))
 

@@ -167,12 +167,13 @@ def rescaled(guided: Tensor, good: Tensor, share: float, outputs: Outputs | None
     In the network's own output o: o·(φ·std(o_good)/std(o) + 1 − φ), deviations over a sample, φ = ``share``.
 
     Source: Lin et al., Common Diffusion Noise Schedules and Sample Steps are Flawed (arXiv 2305.08891), section 3.4,
-    which takes φ = 0.7.
+    which takes φ = 0.7. An output of deviation 0 has none to bring back: it stays.
     """
     if outputs is not None:
         guided, good = outputs.from_data(guided), outputs.from_data(good)
     axes = tuple(range(1, guided.ndim))
-    ratio = good.std(dim=axes, keepdim=True) / guided.std(dim=axes, keepdim=True)
+    spread = guided.std(dim=axes, keepdim=True)
+    ratio = torch.where(spread > 0, good.std(dim=axes, keepdim=True) / spread, 1.0)
     made = guided * (share * ratio + (1.0 - share))
     return made if outputs is None else outputs.to_data(made)
 

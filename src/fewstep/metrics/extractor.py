@@ -17,6 +17,7 @@ from fewstep.errors import InputError, reason_of, unknown_name
 from fewstep.metrics import foreign
 from fewstep.metrics.classifier import load_classifier
 from fewstep.metrics.moments import Moments
+from fewstep.storage import check_readable
 
 __all__ = ["NAMES", "Extractor", "features", "reference"]
 
@@ -146,7 +147,7 @@ def file_hash(path: Path) -> str:
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix == ".safetensors" or p.name == "config.json")
     else:
-        files = [path]
+        files = [check_readable(path, "the file")]
     digest = hashlib.sha256()
     try:
         for file in files:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -18,6 +18,8 @@ from fewstep.metrics.pixels import rounded
 
 __all__ = ["dinov2", "inception", "torchscript"]
 
+SAFE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""Nothing is fetched, and no code of a folder is run, nor is anybody asked whether it may be."""
 Network = Callable[[Tensor], Tensor]
 Loaded = tuple[Network, torch.device, Network | None]
 """The features of images, where they are computed, and the logits of features if there are classes."""
@@ -41,16 +43,15 @@ def dinov2(path: Path, device: torch.device) -> Loaded:
     except ImportError as error:
         raise MissingPackageError("dinov2 needs transformers: pip install 'fewstep[diffusers]'.") from error
     try:
-        kind = AutoConfig.from_pretrained(path, local_files_only=True).model_type
+        kind = AutoConfig.from_pretrained(path, **SAFE).model_type
         if not kind.startswith("dinov2"):
             raise InputError(f"{str(path)!r} holds a {kind!r} model, not DINOv2.")
         model: Any
-        model, loaded = AutoModel.from_pretrained(
-            path, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, InputError):
-            raise
+        with _silent():
+            model, loaded = AutoModel.from_pretrained(path, **SAFE, use_safetensors=True, output_loading_info=True)
+    except (InputError, MemoryError, torch.cuda.OutOfMemoryError):
+        raise
+    except Exception as error:  # Whatever the library makes of a damaged folder.
         raise InputError(f"{str(path)!r} holds no model of transformers: {reason_of(error)}") from error
     absent = sorted(map(str, [*loaded["missing_keys"], *loaded["mismatched_keys"]]))
     if absent:
@@ -104,6 +105,22 @@ def inception(path: Path, device: torch.device) -> Loaded:
         return pooled, device, None
     weight = weight.to(device, torch.float32)
     return pooled, device, lambda features: features @ weight.T
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep transformers' bars and tables off the terminal: what is wrong is said in one sentence."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _rgb(images: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,10 @@ LOSSY = (".jpg", ".jpeg", ".webp")
 PICTURES = (".png", ".bmp", ".gif", ".tif", ".tiff", *LOSSY)
 LARGEST = 2**26
 """The most pixels of a picture: what claims to have more is taken for a bomb."""
-DAMAGE = (OSError, ValueError, KeyError, EOFError, SyntaxError, RuntimeError, zipfile.BadZipFile, zlib.error)
+DAMAGE = (
+    OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError, TokenError, RuntimeError,
+    zipfile.BadZipFile, zlib.error
+)  # fmt: skip
 """Exceptions that reading a damaged file may raise."""
 
 

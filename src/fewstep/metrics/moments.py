@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.checks import instance, shown
+from fewstep.checks import as_integer, instance, shown
 from fewstep.errors import InputError
 from fewstep.metrics.images import DAMAGE
 from fewstep.processes.base import on_host
@@ -99,15 +99,18 @@ class Moments:
         Raises:
             InputError: if the file is missing or damaged.
         """
+        count: int | None
         try:
             with np.load(path, allow_pickle=False) as data:
                 if "mu" in data:
                     name, count, mean, covariance = "", 2, data["mu"], data["sigma"]
                 else:
-                    name, count = str(data["features"]), int(data["count"])
+                    name, count = str(data["features"]), as_integer(data["count"])
                     mean, covariance = data["mean"], data["covariance"]
         except DAMAGE as error:
             raise InputError(f"the statistics {str(path)!r} cannot be read ({error}): write them anew.") from error
+        if count is None or not -1 < count < 2**63 or {mean.dtype.kind, covariance.dtype.kind} - set("fiu"):
+            raise InputError(f"the statistics {str(path)!r} are no numbers: write them anew.")
         if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)) or count < 2:
             raise InputError(f"the statistics {str(path)!r} are {mean.shape} and {covariance.shape}: write them anew.")
         if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):

@@ -50,6 +50,10 @@ class FeatureStatistics:
                 sample = data["sample"] if "sample" in data else np.zeros((0, len(moments.mean)), np.float32)
         except DAMAGE as error:
             raise InputError(f"the statistics {str(path)!r} cannot be read ({error}): write them anew.") from error
+        if sample.ndim != 2 or sample.shape[1] != len(moments.mean) or sample.dtype.kind not in "fiu":
+            raise InputError(
+                f"the statistics {str(path)!r} have features {sample.dtype} {sample.shape}: write them anew."
+            )
         return cls(moments, torch.from_numpy(sample.astype(np.float32)))
 
 

@@ -244,13 +244,19 @@ class _Called(nn.Module):
         """Return the prediction, shaped like ``x``.
 
         Raises:
-            InputError: without labels, if the network needs a class.
+            InputError: without labels, if the network needs a class; or its configuration does not fit its code.
         """
         if labels is not None:
             keywords["class_labels"] = labels
         elif getattr(self.network, "class_embedding", None) is not None:
             raise InputError("this model needs a class for each image: give --class N or each (cond=… in Python).")
-        return self.network(x, time, **keywords).sample[:, : self.channels]
+        try:
+            return self.network(x, time, **keywords).sample[:, : self.channels]
+        except (TypeError, AttributeError, KeyError, IndexError, ArithmeticError) as error:
+            raise InputError(
+                f"the pipeline's {type(self.network).__name__} fails in a call ({reason_of(error)}): its config.json "
+                "is damaged, or of another version of diffusers."
+            ) from error
 
 
 def _coder(pipeline: Any) -> tuple[Callable[[Tensor], Tensor] | None, Callable[[Tensor], Tensor] | None]:

@@ -71,7 +71,9 @@ class RecipeBook(Stored):
         """
         if steps is None:
             known = ", ".join(map(str, self.calls))
-            raise InputError(f"this is a book of recipes: give the number of steps, one of {known}.")
+            raise InputError(
+                f"this is a book of recipes: give the number of network calls as its steps, one of {known}."
+            )
         return self[steps]
 
     def to_json(self) -> str:

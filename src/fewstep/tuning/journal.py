@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from fewstep.checks import real, whole
 from fewstep.errors import InputError, MissingPackageError
 
 __all__ = ["Journal", "Measured", "Task"]
@@ -83,7 +84,7 @@ class Journal:
             import optuna
         except ImportError as error:
             raise MissingPackageError("tuning needs optuna: pip install 'fewstep[tune]'.") from error
-        self._optuna = optuna
+        self._optuna, self.url = optuna, url
         self.process = f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex}"
         connect = {"connect_args": {"timeout": WAIT}} if url and url.startswith("sqlite") else {}
         level = optuna.logging.get_verbosity()
@@ -93,11 +94,15 @@ class Journal:
                 warnings.simplefilter("ignore")  # That signs of life may change one day.
                 self._storage, self._study = self._opened(url, name, connect)
         except Exception as error:  # Drivers and databases refuse by exceptions of their own.
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise InputError(f"the storage {_without_password(url or '')!r} cannot be used: {reason[:300]}") from error
+            raise self._refused(error) from error
         finally:
             optuna.logging.set_verbosity(level)
         self._read: dict[int, Measured] = {}
+
+    def _refused(self, error: Exception) -> InputError:
+        """Return what a driver, a database or what is in it makes impossible, as one sentence."""
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return InputError(f"the storage {_without_password(self.url or '')!r} cannot be used: {reason[:300]}")
 
     def _opened(self, url: str | None, name: str, connect: dict[str, Any]) -> tuple[Any, Any]:
         """Return the storage and the study; tried again where another process makes the same tables just now."""
@@ -121,11 +126,11 @@ class Journal:
     @property
     def measured(self) -> dict[str, Measured]:
         """All results by the keys of their tasks."""
-        return {
-            trial.user_attrs["key"]: self._result(trial)
-            for trial in self._trials()
-            if trial.state == self._optuna.trial.TrialState.COMPLETE
+        complete = self._optuna.trial.TrialState.COMPLETE
+        found = {
+            trial.user_attrs.get("key"): self._result(trial) for trial in self._trials() if trial.state == complete
         }
+        return {key: held for key, held in found.items() if isinstance(key, str) and held is not None}
 
     def run(self, tasks: Sequence[Task], done: Callable[[int], None] = lambda count: None) -> list[Measured]:
         """Return the results of ``tasks``: those that are there, those made here, and those that others make meanwhile.
@@ -134,6 +139,12 @@ class Journal:
             tasks: in the order in which they are begun.
             done: told how many there are results of.
         """
+        try:
+            return self._run(tasks, done)
+        except self._optuna.exceptions.OptunaError as error:
+            raise self._refused(error) from error
+
+    def _run(self, tasks: Sequence[Task], done: Callable[[int], None]) -> list[Measured]:
         while True:
             there = self.measured
             done(sum(task.key in there for task in tasks))
@@ -157,7 +168,8 @@ class Journal:
         self._beat(mine._trial_id)
         before = [trial for trial in self._trials() if trial._trial_id < mine._trial_id]
         if any(
-            trial.user_attrs.get("key") == task.key and trial.state in (state.RUNNING, state.COMPLETE)
+            trial.user_attrs.get("key") == task.key
+            and (trial.state == state.RUNNING or (trial.state == state.COMPLETE and self._result(trial) is not None))
             for trial in before
         ):
             self._study.tell(mine.number, state=state.FAIL, skip_if_finished=True)
@@ -237,14 +249,24 @@ class Journal:
         return False
 
     def _trials(self) -> list[Any]:
-        return self._study.get_trials(deepcopy=False)
+        try:
+            return self._study.get_trials(deepcopy=False)
+        except Exception as error:  # What is in the database is damaged, or it is gone.
+            raise self._refused(error) from error
 
-    def _result(self, trial: Any) -> Measured:
+    def _result(self, trial: Any) -> Measured | None:
+        """Return what a trial found; None if that is damaged, so that it is measured anew."""
         if trial._trial_id not in self._read:
             held = trial.user_attrs
-            self._read[trial._trial_id] = Measured(
-                _array(_joined(held, "rows")), int(held["calls"]), _joined(held, "text"), trial.value
-            )
+            try:
+                self._read[trial._trial_id] = Measured(
+                    _array(_joined(held, "rows")),
+                    whole("calls", held.get("calls"), 0),
+                    _joined(held, "text"),
+                    real("value", trial.value),
+                )
+            except (TypeError, ValueError):
+                return None
         return self._read[trial._trial_id]
 
 

@@ -144,7 +144,7 @@ class Search:
             return Measured(calls=2 * plan.nfe * len(noises), text=repr(each), value=each)
 
         (found,) = self._run([Task("speed", {"what": "seconds a call"}, measure)], "speed")
-        return max(1, int(seconds / float(found.text)))
+        return max(1, int(seconds / max(found.value, 1e-9)))
 
     def _default(self) -> tuple[str, Settings]:
         """Return the name and the settings of the sampler that comes with the model.

@@ -160,7 +160,7 @@ def test_scores_and_images(tmp_path, monkeypatch):
         (["--score", "math:pi"], "--score is 'math:pi', which is float: name a function of samples"),
         (["--features", "fashion-mnist", "--score", "x:y"], "--features and --score are both given"),
         (["--prompt", "a cat"], "this model takes no prompts"),
-        (["--class", "cat"], "--class is 'cat': give a number from 0 to 1"),
+        (["--class", "cat"], "--class is 'cat': give the number of a class"),
     ],
 )
 def test_mistakes_are_one_sentence(words, reason, tmp_path, capfd):

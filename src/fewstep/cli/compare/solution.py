@@ -13,6 +13,7 @@ from fewstep.cli.compare.cells import Sampler
 from fewstep.cli.compare.draws import Draws, Progress
 from fewstep.cli.shared.workers import Workers
 from fewstep.errors import InputError
+from fewstep.metrics.images import DAMAGE
 from fewstep.storage import write_whole
 
 __all__ = ["Solution"]
@@ -69,7 +70,7 @@ class Solution:
         part = draws.part(batch)
         try:
             return len(np.load(self._piece(part.start), mmap_mode="r", allow_pickle=False)) == part.stop - part.start
-        except (OSError, ValueError, EOFError):
+        except DAMAGE:
             return False
 
     def read(self, count: int) -> np.ndarray:
@@ -80,11 +81,12 @@ class Solution:
         """
         try:
             solution = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except DAMAGE as error:
             raise InputError(
                 f"{str(self.path)!r} is damaged ({error}): delete it and run the same command again."
             ) from error
-        if len(solution) != count:
+        whole = isinstance(solution, np.ndarray) and solution.ndim > 1 and solution.dtype == np.dtype("<f4")
+        if not whole or len(solution) != count:
             raise InputError(f"{str(self.path)!r} is damaged: delete it and run the same command again.")
         return solution
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ __all__ = [
     "SolverSettings",
     "at_least",
     "check_json",
+    "check_words",
     "counts_of",
     "names",
 ]
@@ -171,6 +173,52 @@ def at_least(low: int, **given: int | None) -> None:
             raise InputError(f"--{name.replace('_', '-')} is {value}: it must be at least {low}.")
         if value is not None and name != "seed" and value > MOST:
             raise InputError(f"--{name.replace('_', '-')} is {value}: it must be at most {MOST}.")
+
+
+CLASSES = ("each", "none", "data")
+"""The words that ``--class`` may be, of some command."""
+RANGE = re.compile(r"(?:^|,)\s*interval\s*=\s*([^:,()\[\]]+):([^:,()\[\]]+)(?:,|$)")
+
+
+def check_words(settings: object) -> None:
+    """Refuse what no model makes right, in the options that commands share: before torch is imported, which takes long.
+
+    Raises:
+        InputError: with the option, its value and what to write.
+    """
+    given = vars(settings)
+    for name, least in (("steps", 1), ("seed", 0), ("num", 1), ("batch_size", 1)):
+        if isinstance(given.get(name), int):
+            at_least(least, **{name: given[name]})
+    class_, guidance = given.get("class_"), given.get("guidance")
+    if isinstance(class_, str) and class_ not in CLASSES and re.fullmatch("-?[0-9]{1,30}", class_) is None:
+        raise InputError(f"--class is {class_!r}: give the number of a class, 'each' or 'none'.")
+    if guidance is not None:
+        _check_guidance(str(guidance))
+    prompted = next((name for name in ("prompt", "prompts") if given.get(name) is not None), None)
+    if prompted is not None and given.get("model") == ModelSettings.model:
+        raise InputError(f"--{prompted} is given, and the model {ModelSettings.model} takes no prompts: leave it out.")
+
+
+def _check_guidance(text: str) -> None:
+    scale, _, rest = text.partition(":")
+    if not math.isfinite(_number(scale)):
+        raise InputError(
+            f"--guidance is {text!r}: write a number, such as 3, with settings if wanted, as 3:interval=0.2:2."
+        )
+    found = RANGE.search(rest)
+    if found is not None and not 0.0 <= _number(found[1]) < _number(found[2]):
+        raise InputError(
+            f"--guidance is {text!r}: an interval goes from one noise level σ/α to a higher one, as interval=0.2:2."
+        )
+
+
+def _number(text: str) -> float:
+    """Return the number of a text, NaN if it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def check_writable(path: Path, option: str) -> None:

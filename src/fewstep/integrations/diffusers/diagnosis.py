@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -61,8 +62,8 @@ class Diagnosis:
     experts: Mapping[str, int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the diagnosis as JSON-able values."""
-        return asdict(self)
+        """Return the diagnosis as JSON-able values; what is infinite, as σ/α of pure noise, is None."""
+        return _finite(asdict(self))
 
     def __str__(self) -> str:
         shift = "" if self.shift is None else f", shift {self.shift:.4g}"
@@ -79,6 +80,14 @@ class Diagnosis:
         if not self.findings:
             return "\n".join([*lines, "no fault was found"])
         return "\n".join([*lines, *(f"! {finding}" for finding in self.findings)])
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def doctor(pipe: Any, steps: int | None = None, *, measure: bool = False, **call: Any) -> Diagnosis:
