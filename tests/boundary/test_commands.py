@@ -60,7 +60,8 @@ def refuse(constant):
 @pytest.mark.parametrize("name", sorted(set(BASES) - {"reproduce"}))
 def test_json_that_is_written_is_json(name, place):
     """NaN and infinity stand in no file: other readers refuse them."""
-    answer = called(*line(name), *(["--json"] if name == "doctor" else []))
+    words = line(name)
+    answer = called(words[0], *(["--json"] if name == "doctor" else []), *words[1:])
     assert answer.code == 0
     written = [path.read_text() for path in place.rglob("*.json") if path.name != "damaged.json"]
     for text in [*written, *([answer.out] if name == "doctor" else [])]:
