@@ -19,6 +19,11 @@ def test_predictions_that_are_all_the_same_score_one():
     assert inception_score(logits) == pytest.approx((1.0, 0.0), abs=1e-12)
 
 
+def test_a_class_that_is_never_predicted_changes_nothing():
+    logits = torch.cat([200.0 * torch.eye(5).repeat(8, 1), torch.full((40, 1), -2000.0)], dim=1)
+    assert inception_score(logits, splits=1)[0] == pytest.approx(5.0, abs=1e-9)
+
+
 def test_one_split_is_the_formula():
     logits = torch.randn(50, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     p = logits.softmax(1)

@@ -137,3 +137,43 @@ def test_two_networks_in_one_are_told_apart():
     pair = torch.nn.ModuleDict({"main": research.SongUNet(), "guide": research.SongUNet()})
     with pytest.raises(ValueError, match="main, guide"):
         skip.find(pair)
+
+
+def test_the_residual_branch_alone_has_its_skip_scaled():
+    """Every block equals its shortcut of [hidden, skip] plus its branch of [hidden, ρ·skip], layer by layer."""
+    pytest.importorskip("diffusers")
+    network, call = diffusers.unet2d(("DownBlock2D", "DownBlock2D"), ("UpBlock2D", "UpBlock2D"))
+    randomised(network)
+    plain, found = call(), skip.find(network, branch="residual")
+    seen = {}
+    for one in found:
+        block = network.get_submodule(one.name)
+        block.register_forward_hook(lambda _, args, out, name=one.name: seen.update({name: (*args[:2], out)}))
+    with skip.tuned(network, rho=[0.5, 0.6, 0.7, 0.8], sites=[one.site for one in found]):
+        result = call()
+    for one, rho in zip(found, (0.5, 0.6, 0.7, 0.8), strict=True):
+        x, temb, out = seen[one.name]
+        block = network.get_submodule(one.name)
+        scaled = torch.cat([x[:, : -one.channels], rho * x[:, -one.channels :]], dim=1)
+        hidden = block.conv1(block.nonlinearity(block.norm1(scaled)))
+        hidden = hidden + block.time_emb_proj(block.nonlinearity(temb))[:, :, None, None]
+        expected = block.conv_shortcut(x) + block.conv2(block.nonlinearity(block.norm2(hidden)))
+        torch.testing.assert_close(out, expected / block.output_scale_factor, rtol=0, atol=1e-5)
+    assert (result - plain).abs().max() > 1e-3 and torch.equal(call(), plain)
+
+
+def test_a_site_may_be_on_the_residual_branch():
+    pytest.importorskip("diffusers")
+    network, _ = diffusers.unet2d()
+    skips = skip.find(network)
+    sites = [skip.Site(one.name, channels=one.channels, branch="residual") for one in skips]
+    assert skip.find(network, sites)[0].site == skip.find(network, branch="residual")[0].site
+
+
+def test_branches_that_are_not_known_are_told_so():
+    with pytest.raises(ValueError, match="residual branch is not known"):
+        skip.find(research.UNet(), branch="residual")
+    with pytest.raises(ValueError, match="did you mean 'residual'"):
+        skip.Site("dec", channels=3, branch="residal")
+    with pytest.raises(ValueError, match="how many channels"):
+        skip.Site("dec", branch="residual")

@@ -13,6 +13,8 @@ from fewstep.processes.base import on_host
 __all__ = ["inception_score"]
 
 SPLITS = 10
+LEAST = -700.0
+"""The least logit below the largest: probabilities below e^−700 would be 0 in float64, and the score NaN."""
 
 
 @on_host
@@ -42,7 +44,8 @@ def inception_score(logits: Tensor, *, splits: int = SPLITS) -> tuple[float, flo
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it keeps all logits, which are few here
         metric = InceptionScore(torch.nn.Identity(), splits=min(splits, len(logits) // 2))
-    metric.update(logits.detach().cpu().double())
+    logits = logits.detach().cpu().double()
+    metric.update((logits - logits.amax(1, keepdim=True)).clamp(min=LEAST))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # torch.manual_seed would reach the states of GPUs too
         mean, deviation = metric.compute()

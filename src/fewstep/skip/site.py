@@ -8,9 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fewstep.checks import as_word
 from fewstep.errors import InputError
 
-__all__ = ["Argument", "Site", "Skip", "parameters_of"]
+__all__ = ["BRANCHES", "Argument", "Site", "Skip", "parameters_of"]
+
+BRANCHES = ("block", "residual")
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,9 @@ class Site:
     a tuple of skips                ``Site("up.1", argument="residuals", entry=-1)``, one site for each entry
     ==============================  ==========================================================================
 
+    A residual block adds its branch to its shortcut. ``Site("decoder.2", channels=64, branch="residual")`` scales the
+    skip where it enters the branch alone, in front of the block's first normalisation; the shortcut has it as it is.
+
     Args:
         module: dotted name of the module, as in ``network.get_submodule(module)``.
         argument: the parameter of the module's ``forward`` that holds the skip, by name or by position
@@ -32,6 +38,10 @@ class Site:
         channels: the skip is the last ``channels`` entries along ``dim``; None: it is the whole tensor.
         entry: the skip's index where the argument is a tuple or list of tensors.
         dim: the dimension of the concatenation, 1 for images, -1 for tokens.
+        branch: "block", or "residual" for the residual branch of ``module`` alone.
+
+    Raises:
+        InputError: if the branch is none of the two, or of a block whose skip is not concatenated.
     """
 
     module: str
@@ -39,6 +49,13 @@ class Site:
     channels: int | None = None
     entry: int | None = None
     dim: int = 1
+    branch: str = "block"
+
+    def __post_init__(self) -> None:
+        """Check the branch."""
+        as_word("branch", self.branch, BRANCHES)
+        if self.branch == "residual" and self.channels is None:
+            raise InputError("branch is 'residual' without channels: say how many channels are the skip's.")
 
     def scaled(self, value: Any, rho: Tensor) -> Any:
         """Return the argument ``value`` with its skip multiplied by ``rho``; ``value`` itself stays as it is.

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fewstep.report.style import ACCENT, INK, MUTED, RULE, drawing
+from fewstep.report.style import ACCENT, INK, MUTED, RULE, drawing, plain_ticks
 from fewstep.skip_analysis import Change, NoiseStatistics, NormRatios, SearchPoint, SearchResult
 from fewstep.skip_analysis.search import Window
 
@@ -41,8 +41,7 @@ def draw_ratios(ratios: NormRatios, path: Path) -> None:
                 label=f"{skip.depth}  {size}",
             )
         axes.set(xscale="log", yscale="log", xlabel="noise level σ/α", ylabel="‖skip‖ / ‖hidden‖")
-        for labels in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            labels("{x:g}")
+        plain_ticks(axes.xaxis, axes.yaxis)
         axes.axhline(1.0, color=RULE, linewidth=0.8, zorder=0)
         axes.legend(title="depth", fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
@@ -81,6 +80,7 @@ def draw_complexity(levels: Sequence[float], found: Mapping[float, Change], path
             levels, found[last].tuned.tolist(), "o-", color=ACCENT, markersize=4, linewidth=1, label=f"ρ = {last:.3g}"
         )
         left.set(xscale="log", yscale="log", xlabel="noise level σ/α", ylabel="complexity ‖∂U/∂x‖/√d")
+        plain_ticks(left.xaxis, left.yaxis)
         left.legend(fontsize=8)
         for i, level in enumerate(levels):
             right.errorbar(
@@ -116,6 +116,7 @@ def _draw_changes(axes: Any, levels: Sequence[float], changes: Mapping[str, Chan
         )
     axes.axhline(0.0, color=MUTED, linewidth=0.8)
     axes.set(xscale="log", xlabel="noise level σ/α")
+    plain_ticks(axes.xaxis)
     if len(changes) > 1:
         axes.legend(fontsize=8)
 
