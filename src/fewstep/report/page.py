@@ -73,11 +73,17 @@ def page_environment() -> Any:
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_encodable,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["digits"] = digits
     return environment
+
+
+def _encodable(value: Any) -> Any:
+    """Return text whose lone surrogates, of names that are no UTF-8, are written as escapes."""
+    return value.encode("utf-8", "backslashreplace").decode() if type(value) is str else value
 
 
 def _metric(name: str, entries: list[Entry], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

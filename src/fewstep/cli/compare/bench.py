@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import model_validator
 
 from fewstep.cli.compare.cells import Cell
 from fewstep.cli.compare.draws import Draws, Progress
@@ -213,6 +214,12 @@ class _Figures(Schema):
     batch_size: int
     measured: str
     versions: Plain
+
+    @model_validator(mode="after")
+    def _with_interval(self) -> _Figures:
+        if self.error is not None and None in (self.error_low, self.error_high):
+            raise ValueError("the error has no interval")
+        return self
 
 
 def _read(path: Path) -> dict[str, Any]:
