@@ -52,7 +52,8 @@ class Counting(torch.nn.Module):
 
 
 def test_every_command_is_here():
-    assert set(RUNS) | set(SHORT) == set(COMMANDS)
+    """That of reproduce, which draws as generate does, is killed in its own tests."""
+    assert set(RUNS) | set(SHORT) | {"reproduce"} == set(COMMANDS)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.gaussian_field import GaussianField
 from support.solvers import SOLVERS
@@ -41,6 +41,7 @@ ALIGN_YOUR_STEPS = [999, 845, 730, 587, 443, 310, 193, 116, 53, 13]
     spectrum=st.sampled_from(["pixels", "latents", "power:0", "power:3"]),
     end=st.sampled_from([None, "zero"]),
 )
+@example(process=PROCESSES[1], solver=fs.IPNDM(4), steps=29, spectrum="power:0", end="zero")  # A singular matrix.
 def test_grids_fall_and_are_never_worse_than_a_start(process, solver, steps, spectrum, end):
     grid = fs.grids.optimized(process, solver, steps, spectrum=spectrum, end=end)
     assert grid.steps == steps and bool((grid.times.diff() < 0).all())

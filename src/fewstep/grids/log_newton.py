@@ -66,5 +66,13 @@ def _move(logs: np.ndarray, slopes: np.ndarray, damping: np.ndarray) -> np.ndarr
         size = np.exp(np.minimum(logs + (slopes @ move[..., None])[..., 0], 50.0))
         gradient = (size[:, None] @ slopes)[:, 0] + damping[:, None] * move
         hessian = (slopes * size[..., None]).transpose(0, 2, 1) @ slopes + ridge
-        move = move - np.clip(np.linalg.solve(hessian, gradient[..., None])[..., 0], -1.0, 1.0)
+        move = move - np.clip(_solved(hessian, gradient), -1.0, 1.0)
     return np.clip(move, -LONGEST_MOVE, LONGEST_MOVE)
+
+
+def _solved(hessian: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+    """Return hessian⁻¹·gradient, [S, n]; of one that is singular to rounding the least such vector."""
+    try:
+        return np.linalg.solve(hessian, gradient[..., None])[..., 0]
+    except np.linalg.LinAlgError:
+        return (np.linalg.pinv(hessian, hermitian=True) @ gradient[..., None])[..., 0]

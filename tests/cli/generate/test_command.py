@@ -181,7 +181,7 @@ def test_one_batch_of_images_is_alive_at_a_time(tmp_path, monkeypatch):
 
 
 def test_too_little_memory_is_one_line(tmp_path, entry, fails, monkeypatch):
-    def draw(*_):
+    def draw(*_, **__):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has … If reserved …")
 
     monkeypatch.setattr(Model, "draw", draw)
