@@ -145,6 +145,8 @@ GOOD: dict[str, Callable[[], Any]] = {
 }
 """A good value of each required argument, by name."""
 OTHERWISE: dict[str, Callable[[], Any]] = {
+    "DistanceToImages.extractor": lambda: fs.metrics.features("fashion-mnist"),
+    "DistanceToImages.images": lambda: [torch.zeros(4, 1, 28, 28)],
     "Extractor.name": lambda: "x",
     "Extractor.network": lambda: lambda images: images.flatten(1),
     "Frechet.features": lambda: lambda images: images.flatten(1),
@@ -171,6 +173,8 @@ OTHERWISE: dict[str, Callable[[], Any]] = {
     "noise_statistics.noise": lambda: X,
     "norm_ratios.data": lambda: real_data(),
     "reference": lambda: fs.metrics.moments_of(torch.randn(300, 64, generator=torch.Generator().manual_seed(0))),
+    "scorer": lambda: lambda images: images.flatten(1).mean(1),
+    "word": lambda: "x",
     "run.model": lambda: lambda x, sigma: 0.3 * x,
     "run.plan": lambda: fs.UniPC(2).plan(fs.grids.karras(fs.processes.EDM(), 3)),
     "in_sigma.plan": lambda: PLAN,
@@ -211,12 +215,12 @@ HEAVY = (
     "search",
 )
 """Calls whose arguments each get a part of the bad values, which all of them together cover."""
-ELSEWHERE = ("fewstep.integrations.comfyui", "fewstep.tuning", "fewstep.errors")
-"""What needs ComfyUI, what runs for seconds (tests/tuning has its mistakes), and exceptions."""
+ELSEWHERE = ("fewstep.integrations.comfyui", "fewstep.errors")
+"""What needs ComfyUI, and exceptions."""
 THEIRS = ("callback", "extra_args", "function", "keep", "model", "progress")
 """Functions of other people, and what is handed to them: what they raise is theirs."""
-LEFT_OUT = {"fewstep.grids.registered", "fewstep.tune"}
-"""A decorator, and what runs for seconds."""
+LEFT_OUT = {"fewstep.grids.registered", "fewstep.tune", "fewstep.tuning.tune"}
+"""A decorator, and what runs for seconds (tests/tuning has its mistakes)."""
 HANDED_OUT = {
     "fewstep.tau.GridPoint",
     "fewstep.skip.Skip",
@@ -225,6 +229,7 @@ HANDED_OUT = {
     *(f"fewstep.skip_analysis.{name}" for name in ("Change", "Check", "Diagnosis", "Losses", "NoiseStatistics",
       "NormRatios", "SearchPoint", "SearchResult")),
     "fewstep.models.PipelineDenoiser",
+    *(f"fewstep.tuning.{name}" for name in ("Settings", "Tried", "Tuning", "Value", "Verdict")),
     *(f"fewstep.integrations.diffusers.{name}" for name in ("Diagnosis", "SchedulerMixin", "Summary")),
 }  # fmt: skip
 """Classes whose objects fewstep makes."""

@@ -201,6 +201,7 @@ FOREIGN = [
     "IPNDMScheduler",
     "KarrasVeScheduler",
     "LTXEulerAncestralRFScheduler",
+    "SCMScheduler",
     "ScoreSdeVeScheduler",
 ]
 

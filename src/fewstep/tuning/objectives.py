@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewstep import checks
 from fewstep.errors import InputError
 from fewstep.metrics import Extractor, frechet_distance
 from fewstep.metrics.bootstrap import bootstrap_interval
@@ -25,6 +26,7 @@ from fewstep.tuning.subject import Noises, Subject
 __all__ = ["DistanceToImages", "ErrorToSolution", "Objective", "Score"]
 
 Scorer = Callable[..., Any]
+FEATURES = "give features, such as fs.metrics.features('fashion-mnist')"
 DRAWS = 1000
 
 
@@ -91,12 +93,17 @@ class ErrorToSolution(Objective):
 
     Args:
         extractor: images → features; None: the samples themselves are compared.
+
+    Raises:
+        InputError: if it is neither.
     """
 
     to_solution = True
     no_gain = 1.0
 
     def __init__(self, extractor: Extractor | None = None) -> None:
+        if extractor is not None:
+            checks.instance(Extractor, "extractor", extractor, FEATURES)
         self.extractor = extractor
         self.name = "error" if extractor is None else "feature-error"
 
@@ -140,12 +147,19 @@ class Score(Objective):
         scorer: samples → a number for each; with a second parameter it is given their conditions too.
         word: what it is called.
         conditions: the row of conditions → what the scorer is given for it, such as a prompt.
+
+    Raises:
+        InputError: if the scorer cannot be called, or the others are no text and no list.
     """
 
     name = "score"
 
     def __init__(self, scorer: Scorer, word: str, conditions: Sequence[Any] | None = None) -> None:
-        self.scorer, self.word, self.conditions = scorer, word, conditions
+        self.scorer = checks.function("scorer", scorer, "give a function of samples")
+        self.word = checks.instance(str, "word", word, "give the scorer's name")
+        if conditions is not None:
+            checks.instance(Sequence, "conditions", conditions, "give a list, such as of prompts, or leave it out")
+        self.conditions = conditions
         self.pairs = _parameters(scorer) > 1
 
     @property
@@ -214,12 +228,18 @@ class DistanceToImages(Objective):
         extractor: images → features.
         images: batches of real images [n, C, H, W] in [−1, 1].
         word: what they are called.
+
+    Raises:
+        InputError: if there are no images, or the features do not take them.
     """
 
     name = "fd"
 
     def __init__(self, extractor: Extractor, images: Sequence[Tensor], word: str) -> None:
-        self.extractor, self.word = extractor, word
+        self.extractor = checks.instance(Extractor, "extractor", extractor, FEATURES)
+        self.word = checks.instance(str, "word", word, "give the images' name")
+        if not isinstance(images, Sequence) or not len(images):
+            raise InputError(f"images is {checks.shown(images)}: give batches of them, a list of tensors [n, C, H, W].")
         features = torch.cat([extractor(part) for part in images]).cpu()
         moments = Moments(extractor.tag)
         moments.update(features)

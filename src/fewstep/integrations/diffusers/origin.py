@@ -67,6 +67,8 @@ def _by_settings(config: Mapping[str, Any]) -> str:
         return "FewStepScheduler"
     if "sigma_data" in config and "solver_order" in config and "algorithm_type" not in config:
         return "CosineDPMSolverMultistepScheduler"
+    if config.get("prediction_type") == "trigflow":
+        return "SCMScheduler"
     signs = {
         "predictor_order": "SASolverScheduler",
         "snr_shift_scale": "CogVideoXDDIMScheduler",
