@@ -41,7 +41,8 @@ def draw_ratios(ratios: NormRatios, path: Path) -> None:
                 label=f"{skip.depth}  {size}",
             )
         axes.set(xscale="log", yscale="log", xlabel="noise level σ/α", ylabel="‖skip‖ / ‖hidden‖")
-        plain_ticks(axes.xaxis, axes.yaxis)
+        plain_ticks(axes.xaxis)
+        _number_all(axes.yaxis)
         axes.axhline(1.0, color=RULE, linewidth=0.8, zorder=0)
         axes.legend(title="depth", fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
@@ -80,7 +81,8 @@ def draw_complexity(levels: Sequence[float], found: Mapping[float, Change], path
             levels, found[last].tuned.tolist(), "o-", color=ACCENT, markersize=4, linewidth=1, label=f"ρ = {last:.3g}"
         )
         left.set(xscale="log", yscale="log", xlabel="noise level σ/α", ylabel="complexity ‖∂U/∂x‖/√d")
-        plain_ticks(left.xaxis, left.yaxis)
+        plain_ticks(left.xaxis)
+        _number_all(left.yaxis)
         left.legend(fontsize=8)
         for i, level in enumerate(levels):
             right.errorbar(
@@ -183,3 +185,9 @@ def _levels(window: Window) -> str:
     low, high = window or (None, None)
     below, above = "" if low is None else f"{low:g} ≤ ", "" if high is None else f" ≤ {high:g}"
     return f"{below}σ/α{above}" if window else "all σ/α"
+
+
+def _number_all(axis: Any) -> None:
+    """Label the ticks between powers of ten too, on a logarithmic axis of about one power."""
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("{x:g}")
