@@ -58,7 +58,14 @@ def test_settings_spell_themselves(monkeypatch):
     held: list[CompareSettings] = []
     monkeypatch.setitem(sys.modules, "holding", SimpleNamespace(hold=held.append))
     given = CompareSettings(
-        out=Path("a b"), solvers="unipc:order=2", class_="3", trust_pickle=True, num=5, prompt="a 'cat'", guidance="2.5"
+        out=Path("a b"),
+        model="a pipeline",
+        solvers="unipc:order=2",
+        class_="3",
+        trust_pickle=True,
+        num=5,
+        prompt="a 'cat'",
+        guidance="2.5",
     )
     words = spelled("compare", given)
     assert words.startswith("fewstep compare") and "--class 3" in words and "--trust-pickle" in words
