@@ -39,9 +39,8 @@ def likeness(pipe: Any, call: Mapping[str, Any]) -> float:
     settings = {**call, **{name: value for name, value in fixed.items() if name in parameters}}
     try:
         seen(**settings)
-    except (
-        Exception
-    ) as error:  # Whatever comes after the step, such as a decoder that takes no latents, does not count.
+    except Exception as error:
+        # What fails after the step, such as a decoder that takes no latents, is no matter.
         if scheduler.output is None:
             raise InputError(f"{type(pipe).__name__} does not get through a step: {reason_of(error)}") from error
     if scheduler.sample is None or scheduler.output is None:
