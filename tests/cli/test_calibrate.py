@@ -15,7 +15,6 @@ from fewstep.cli.settings.calibrate import CalibrateSettings
 from fewstep.errors import FewstepError
 from fewstep.metrics import features, moments_of
 from fewstep.recipe import RecipeBook, load_recipe
-from fewstep.skip import Profile
 
 
 def fewstep(*words: object) -> str:
@@ -120,17 +119,13 @@ def test_generate_and_compare_take_recipes(entry, tmp_path):
     assert fitted["nfe"] == own["nfe"] and fitted["error"] < own["error"]
 
 
-def test_a_comparison_refuses_recipes_of_another_network(entry):
+def test_a_comparison_refuses_recipes_of_another_guidance(entry):
     calibrated(entry, "--out", "recipe.json")
     recipe = load_recipe("recipe.json")
     replace(recipe, guidance=3.0).save("guided.json")
-    skip = json.loads(Profile(bottom=0.8).to_json())
-    replace(recipe, skip=skip).save("tuned.json")
     asked = ["compare", "--model", entry, "--solvers", "", "--num", 4, "--metrics", "error", "--out", "table"]
     with pytest.raises(FewstepError, match="'guided.json' holds the guidance 3.0, the table has 1.0"):
         fewstep(*asked, "--recipes", "guided.json")
-    with pytest.raises(FewstepError, match="'tuned.json' holds a skip profile"):
-        fewstep(*asked, "--recipes", "tuned.json")
 
 
 def test_another_model_is_warned_of(entry):

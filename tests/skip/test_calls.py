@@ -47,3 +47,6 @@ def test_what_cannot_be_interpolated_is_refused():
             skip.for_calls(calls, profiles)
     with pytest.raises(InputError, match="by the number of calls"):
         skip.named("auto")
+    for spec in ("auto:3", "auto=0.7", "auto,0.7", "Auto", "auto:bottom=0.7"):
+        with pytest.raises(InputError, match="write auto alone, without settings"):
+            skip.named(spec)

@@ -54,6 +54,7 @@ def comparison_page(
         solution=None if solution is None else mosaic(solution),
         grids=[_grids(entries, steps) for steps in sorted({row["steps"] for row in rows})],
         versions=_versions(rows),
+        skips=sorted({row["skip"] for row in rows if "skip" in row}),
         peers=any(entry.solver.startswith("diffusers:") for entry in entries),
         stochastic=any("error" not in row for row in rows) and any("error" in row for row in rows),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -178,6 +179,11 @@ def named(spec: float | str | os.PathLike[str] | Profile) -> Profile:
     number = as_real(spec)
     if number is not None:
         return Profile(number)
+    if isinstance(spec, str) and spec != "auto" and re.split(r"[\s:=,]", spec.strip(), maxsplit=1)[0].lower() == "auto":
+        raise InputError(
+            f"skip is {shown(spec)}: write auto alone, without settings, for ρ by the number of calls; or ρ of the "
+            "deepest skip, as 0.8, settings as 'bottom=0.7,top=0.95', or a .json file."
+        )
     if isinstance(spec, os.PathLike) or (isinstance(spec, str) and spec.endswith(".json")):
         return load(spec)
     if isinstance(spec, str) and "=" in spec:

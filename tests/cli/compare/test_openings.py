@@ -56,6 +56,14 @@ def test_other_noises_are_other_calls():
     assert len(calls) == 2 * STEPS
 
 
+def test_calls_of_another_network_are_other_calls():
+    denoiser, calls = counting()
+    openings = Openings()
+    for network in ("", "skips scaled", ""):
+        drawn(openings.on(denoiser, network), fs.DDIM())
+    assert len(calls) == 3 * STEPS - 2
+
+
 def cell(openings, denoiser, steps=STEPS) -> None:
     """Draw three batches, as every cell does."""
     openings.begin()

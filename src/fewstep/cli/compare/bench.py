@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
@@ -21,6 +21,7 @@ from fewstep.cli.compare.population import Population
 from fewstep.cli.compare.solution import Solution
 from fewstep.cli.shared.images import write_samples
 from fewstep.cli.shared.manifest import versions
+from fewstep.cli.shared.profiles import tuned_by
 from fewstep.cli.shared.progress import bar
 from fewstep.cli.shared.workers import Workers
 from fewstep.errors import InputError, NonFiniteStateError
@@ -86,7 +87,8 @@ class Bench:
             for number, cell in enumerate(share, start=1):
                 name = f"cell {number} of {len(share)}: {cell.solver}, {cell.grid}, {cell.steps} steps"
                 display.update(task, description=name)
-                with suppress(NonFiniteStateError):  # The others are kept; all such cells are named at the end.
+                scaling = nullcontext() if cell.skip is None else tuned_by(cell.skip, self.draws.model.denoiser)
+                with scaling, suppress(NonFiniteStateError):  # The others are kept; such cells are named at the end.
                     self._measure(cell, moments, progress)
         worker.wait()
         broken = [cell for cell in ordered if not self._is_there(cell)]
@@ -167,7 +169,7 @@ class Bench:
             solution = self.solution.read(len(self.draws.seeds))
         moments, errors = Moments(self.extractor.tag if self.extractor else ""), []
         first: np.ndarray | None = None
-        for start, images in self.draws.drawn(cell.sampler, progress):
+        for start, images in self.draws.drawn(cell.sampler, progress, network=cell.network):
             pixels = kept(images)
             if first is None or len(first) < KEPT:
                 first = pixels[:KEPT] if first is None else np.concatenate([first, pixels])[:KEPT]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
 
+from fewstep.cli.shared.profiles import at_calls, of_recipe, read, settings_of, tuned_by
 from fewstep.cli.shared.recipes import recipe_plan
 from fewstep.denoiser import DataPredictor
 from fewstep.errors import InputError
@@ -19,9 +21,20 @@ from fewstep.grids import named as grids_named
 from fewstep.models.model import Model
 from fewstep.plan import Plan
 from fewstep.recipe import Recipe, load_recipes
+from fewstep.skip import Profile
 from fewstep.solvers import named as solver_named
 
-__all__ = ["Cell", "Commands", "Planned", "Sampler", "peer_cells", "planned_cells", "recipe_cells"]
+__all__ = [
+    "Cell",
+    "Commands",
+    "Planned",
+    "Sampler",
+    "check_skips",
+    "peer_cells",
+    "planned_cells",
+    "recipe_cells",
+    "scaled",
+]
 
 SHARD = 1024
 """The samples in a shard of ``fewstep generate``."""
@@ -100,6 +113,7 @@ class Cell:
         steps: the intervals of the grid.
         sampler: what is run.
         words: the beginning of the command that samples it again.
+        skip: how the model's skip connections are scaled in it, or None.
     """
 
     solver: str
@@ -107,11 +121,17 @@ class Cell:
     steps: int
     sampler: Sampler
     words: tuple[str, ...]
+    skip: Profile | None = None
 
     @property
     def name(self) -> str:
         """The name of the files that keep its figures and first images: a hash of what it is."""
-        return f"cell-{hashlib.sha256(self.sampler.identity.encode()).hexdigest()[:16]}"
+        return f"cell-{hashlib.sha256((self.sampler.identity + self.network).encode()).hexdigest()[:16]}"
+
+    @property
+    def network(self) -> str:
+        """What makes its network another than the model's: the profile of its skips, or nothing."""
+        return "" if self.skip is None else json.dumps(settings_of(self.skip))
 
 
 def planned_cells(
@@ -141,26 +161,44 @@ def recipe_cells(denoiser: DataPredictor, recipes: Sequence[str]) -> list[Cell]:
     """Return a cell for each recipe of ``fewstep calibrate``, of a book all of them.
 
     Raises:
-        InputError: if a file is no recipe of this model's process, or it holds guidance or skips of its own.
+        InputError: if a file is no recipe of this model's process, or it holds another guidance.
     """
     found = []
     for path in recipes:
         held = load_recipes(path)
         for recipe in held:
-            _check_settings(recipe, path, denoiser)
+            _check_guidance(recipe, path, denoiser)
             plan = recipe_plan(recipe, Path(path), denoiser)
             words = ("generate", "--recipe", path, *(("--steps", str(plan.nfe)) if len(held) > 1 else ()))
-            found.append(Cell(path, "its own", plan.steps, Planned(plan), words))
+            found.append(Cell(path, "its own", plan.steps, Planned(plan), words, of_recipe(recipe)))
     return found
 
 
-def _check_settings(recipe: Recipe, path: str, denoiser: DataPredictor) -> None:
-    """Refuse a recipe for another network than the table's: all cells run the same one."""
-    if recipe.skip is not None:
-        raise InputError(
-            f"{path!r} holds a skip profile, and all cells of a comparison run the same network: measure it with "
-            "fewstep generate --recipe and fewstep evaluate."
-        )
+def scaled(cells: Sequence[Cell], option: str) -> list[Cell]:
+    """Return the cells with their skips scaled as ``--skip`` says, in place of what a recipe says of them.
+
+    Raises:
+        InputError: if it is no profile.
+    """
+    skip = read(option)
+    return [
+        replace(cell, skip=at_calls(skip, cell.sampler.nfe), words=(*cell.words, "--skip", option)) for cell in cells
+    ]
+
+
+def check_skips(cells: Sequence[Cell], denoiser: DataPredictor) -> None:
+    """Refuse skips that the model has not, before any cell is measured.
+
+    Raises:
+        InputError: if the model has no skips, or a profile is of another number of them.
+    """
+    for skip in {cell.network: cell.skip for cell in cells}.values():
+        if skip is not None:
+            tuned_by(skip, denoiser).remove()
+
+
+def _check_guidance(recipe: Recipe, path: str, denoiser: DataPredictor) -> None:
+    """Refuse a recipe for another guidance than the table's."""
     if recipe.guidance is not None and recipe.guidance != guidance_scale(denoiser):
         raise InputError(
             f"{path!r} holds the guidance {recipe.guidance}, the table has {guidance_scale(denoiser)}: compare with "

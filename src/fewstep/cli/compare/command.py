@@ -12,7 +12,16 @@ import typer
 from fewstep import grids, solvers
 from fewstep.cli.command import spelled
 from fewstep.cli.compare.bench import Bench
-from fewstep.cli.compare.cells import Cell, Commands, Planned, peer_cells, planned_cells, recipe_cells
+from fewstep.cli.compare.cells import (
+    Cell,
+    Commands,
+    Planned,
+    check_skips,
+    peer_cells,
+    planned_cells,
+    recipe_cells,
+    scaled,
+)
 from fewstep.cli.compare.draws import Draws
 from fewstep.cli.compare.population import Population
 from fewstep.cli.compare.results import show, write
@@ -23,6 +32,7 @@ from fewstep.cli.shared import manifest
 from fewstep.cli.shared.conditions import conditions_of, parse_seeds, read_prompts
 from fewstep.cli.shared.features import few_images, known_features, needed_features
 from fewstep.cli.shared.models import load_model
+from fewstep.cli.shared.profiles import read, rho
 from fewstep.cli.shared.workers import Workers, workers
 from fewstep.errors import InputError
 from fewstep.fingerprint import guidance_scale, model_fingerprint
@@ -149,7 +159,7 @@ def _caveats(settings: CompareSettings, wanted: list[str], against: FeatureStati
 
 
 def _check(settings: CompareSettings) -> None:
-    """Refuse unknown solvers, grids and recipes before a model is loaded."""
+    """Refuse unknown solvers, grids, recipes and skip profiles before a model is loaded."""
     for spec in split_specs("--solvers", settings.solvers) if settings.solvers else []:
         solvers.named(spec)
     for spec in [] if settings.grids is None else split_specs("--grids", settings.grids):
@@ -157,6 +167,7 @@ def _check(settings: CompareSettings) -> None:
             grids.read(spec, steps)
     for spec in split_specs("--recipes", settings.recipes) if settings.recipes else []:
         load_recipes(spec)
+    read(settings.skip)
 
 
 def _cells(model: Model, settings: CompareSettings) -> list[Cell]:
@@ -175,6 +186,8 @@ def _cells(model: Model, settings: CompareSettings) -> list[Cell]:
     found += peer_cells(model.denoiser, split_specs("--peers", settings.peers) if settings.peers else [], counts)
     if not found:
         raise InputError("there is nothing to compare: give --solvers, --recipes or --peers.")
+    found = found if settings.skip is None else scaled(found, settings.skip)
+    check_skips(found, model.denoiser)
     return found
 
 
@@ -204,7 +217,8 @@ def _rows(cells: list[Cell], measured: list[dict[str, Any]], commands: Commands)
         levels = [level if level < float("inf") else None for level in cell.sampler.levels]
         command = commands.again(cell, found["batch_size"])
         what = {"solver": cell.solver, "grid": cell.grid, "steps": cell.steps, "cell": cell.name}
-        rows.append({**what, **found, "levels": levels, "command": command})
+        scaling = {} if cell.skip is None else {"skip": rho(cell.skip)}
+        rows.append({**what, **scaling, **found, "levels": levels, "command": command})
     return rows
 
 

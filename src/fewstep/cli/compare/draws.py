@@ -41,13 +41,16 @@ class Draws:
         return -(-len(self.seeds) // self.batch_size)
 
     def drawn(
-        self, sampler: Sampler, progress: Progress, batches: Sequence[int] | None = None
+        self, sampler: Sampler, progress: Progress, batches: Sequence[int] | None = None, network: str = ""
     ) -> Iterator[tuple[int, Tensor]]:
-        """Yield the place of its first seed and the images [n, C, H, W] on the host, for each of ``batches`` (all)."""
+        """Yield the place of its first seed and the images [n, C, H, W] on the host, for each of ``batches`` (all).
+
+        ``network`` says how the model's network is changed at the moment: others have no calls in common.
+        """
         self.openings.begin()
         for batch in range(self.batches) if batches is None else batches:
             part = self.part(batch)
-            model = replace(self.model, denoiser=self.openings.on(self.model.denoiser))
+            model = replace(self.model, denoiser=self.openings.on(self.model.denoiser, network))
             yield part.start, sampler.draw(model, self.seeds[part], self.conditions and self.conditions[part]).cpu()
             progress(sampler.nfe * len(self.seeds[part]))
 

@@ -41,17 +41,18 @@ class Openings:
         """Say that the draws of another cell begin."""
         self.cell += 1
 
-    def on(self, denoiser: DataPredictor) -> DataPredictor:
+    def on(self, denoiser: DataPredictor, network: str = "") -> DataPredictor:
         """Return ``denoiser`` for one draw; a state must always come with the same condition.
 
-        One that remembers earlier calls must be called each time.
+        One that remembers earlier calls must be called each time. Calls of another ``network`` are other calls.
         """
-        return denoiser if denoiser.remembers else _Opening(denoiser, self)
+        return denoiser if denoiser.remembers else _Opening(denoiser, self, network)
 
-    def ask(self, denoiser: DataPredictor, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor:
+    def ask(self, denoiser: DataPredictor, x_t: Tensor, t: Tensor, cond: Condition, network: str) -> Tensor:
         """Return D(x_t, t), from memory where it is known."""
         state = x_t.detach().cpu().contiguous().view(torch.uint8).numpy()
-        key = f"{tuple(x_t.shape)} {x_t.dtype} {float(t)!r} {hashlib.sha256(state.tobytes()).hexdigest()}"
+        place = f"{network} {tuple(x_t.shape)} {x_t.dtype} {float(t)!r}"
+        key = f"{place} {hashlib.sha256(state.tobytes()).hexdigest()}"
         if key in self.known:
             prediction, _ = self.known.pop(key)
             self.known[key] = prediction, self.cell
@@ -76,13 +77,13 @@ class Openings:
 class _Opening(Wrapped):
     """A denoiser whose first calls go through the memory."""
 
-    def __init__(self, inner: DataPredictor, openings: Openings) -> None:
+    def __init__(self, inner: DataPredictor, openings: Openings, network: str) -> None:
         super().__init__(inner)
-        self.openings, self.calls = openings, 0
+        self.openings, self.network, self.calls = openings, network, 0
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Condition = None) -> Tensor:
         """Return D(x_t, t)."""
         self.calls += 1
         if self.calls > CALLS:
             return self.inner(x_t, t, cond)
-        return self.openings.ask(self.inner, x_t, t, cond)
+        return self.openings.ask(self.inner, x_t, t, cond, self.network)

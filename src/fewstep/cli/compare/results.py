@@ -18,7 +18,7 @@ from fewstep.storage import write_json, write_whole
 __all__ = ["show", "write"]
 
 MEASURED = ("error", "error_low", "error_high", "fd", "fd_solution")
-COLUMNS = ("solver", "grid", "steps", "nfe", "evaluations", *MEASURED, "command")
+COLUMNS = ("solver", "grid", "steps", "skip", "nfe", "evaluations", *MEASURED, "command")
 
 
 def write(folder: Path, table: dict[str, Any], pictures: list[np.ndarray], solution: np.ndarray | None) -> None:
@@ -51,7 +51,8 @@ def show(rows: list[dict[str, Any]]) -> None:
     """Print the table, the best of each number of network calls in bold; what no row has is left out."""
     leaders = {name: best(rows, name) for name in METRICS if any(name in row for row in rows)}
     columns = [word for name in leaders for word in ([name, "interval"] if name == "error" else [name])]
-    fixed = ["solver", "grid", "steps", "nfe", *(["evaluations"] if any("evaluations" in row for row in rows) else [])]
+    extra = [name for name in ("evaluations", "skip") if any(name in row for row in rows)]
+    fixed = ["solver", "grid", "steps", "nfe", *extra]
     table = Table(*fixed, *columns, box=None)
     for row in rows:
         shown = {
@@ -61,6 +62,6 @@ def show(rows: list[dict[str, Any]]) -> None:
         }
         if "error" in row:
             shown["interval"] = Text(f"{row['error_low']:.4g} … {row['error_high']:.4g}")
-        words = (Text(one_line(str(row[name]))) for name in fixed)
+        words = (Text(one_line(str(row.get(name, "")))) for name in fixed)
         table.add_row(*words, *(shown.get(name, "") for name in columns))
     Console().print(table)

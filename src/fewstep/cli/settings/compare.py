@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fewstep.cli.settings.options import BatchSize, ConditionSettings, ModelSettings, at_least, counts_of, names
+from fewstep.cli.settings.options import SKIP, BatchSize, ConditionSettings, ModelSettings, at_least, counts_of, names
 from fewstep.errors import unknown_name
 
 __all__ = ["CompareSettings"]
@@ -45,6 +45,9 @@ class CompareSettings(ConditionSettings, ModelSettings):
             help="Diffusers' schedulers to compare with: unipc,dpmpp2,dpmpp3,deis,sa,unipc_karras,dpmpp2_karras."
         ),
     ] = ""
+    skip: Annotated[
+        str | None, typer.Option(help=f"{SKIP} In every cell; the solution is that of the model without.")
+    ] = None
     metrics: Annotated[
         str | None,
         typer.Option(help="Some of error,fd,fd_solution.", show_default="error, and fd where features are known"),

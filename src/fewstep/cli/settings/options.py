@@ -33,6 +33,7 @@ MODEL, SAMPLER, CONDITION = "Model", "Sampler", "What to sample"
 """The panels of the help text."""
 GUIDANCE = "the pipeline's default, or 1"
 PROFILE = "Skip-Tuning: ρ of the deepest skip, as 0.8, bottom=0.7,top=0.95, or a profile of fewstep skip search."
+SKIP = f"{PROFILE[:-1]}; or auto, by the number of calls."
 RECOMMENDED = "recommended for the model"
 
 BatchSize = Annotated[int, typer.Option(help="Samples in a network call.")]
@@ -126,9 +127,7 @@ class RecipeSamplerSettings(SamplerSettings):
             rich_help_panel=SAMPLER,
         ),
     ] = None
-    skip: Annotated[
-        str | None, typer.Option(help=f"{PROFILE[:-1]}; or auto, by the number of calls.", rich_help_panel=SAMPLER)
-    ] = None
+    skip: Annotated[str | None, typer.Option(help=SKIP, rich_help_panel=SAMPLER)] = None
 
     def __post_init__(self) -> None:
         given = [name for name in ("solver", "grid") if getattr(self, name) is not None]

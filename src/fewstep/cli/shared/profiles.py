@@ -10,9 +10,34 @@ from typing import Any
 from fewstep import skip
 from fewstep.denoiser import DataPredictor
 from fewstep.fingerprint import described, fingerprint
-from fewstep.skip import Profile, Tuned
+from fewstep.recipe import Recipe
+from fewstep.skip import Profile, Tuned, for_calls, named
+from fewstep.skip.calls import AUTO
 
-__all__ = ["origin", "settings_of", "tuned_by"]
+__all__ = ["at_calls", "of_recipe", "origin", "read", "rho", "settings_of", "tuned_by"]
+
+
+def read(option: str | None) -> Profile | str | None:
+    """Return the profile of ``--skip``; "auto", whose ρ is by the number of calls, and None are returned as they are.
+
+    Raises:
+        InputError: if it is no profile.
+    """
+    return option if option in (None, AUTO) else named(option)
+
+
+def of_recipe(recipe: Recipe) -> Profile | None:
+    """Return the profile that a recipe holds, if any.
+
+    Raises:
+        InputError: if it is no profile.
+    """
+    return None if recipe.skip is None else Profile.from_json(json.dumps(recipe.skip))
+
+
+def at_calls(skip: Profile | str | None, calls: int) -> Profile | None:
+    """Return the profile of what ``read`` returned for a sampler of ``calls`` network calls."""
+    return for_calls(calls) if isinstance(skip, str) else skip
 
 
 def tuned_by(profile: Profile, denoiser: DataPredictor) -> Tuned:
@@ -32,6 +57,15 @@ def tuned_by(profile: Profile, denoiser: DataPredictor) -> Tuned:
             stacklevel=2,
         )
     return handle
+
+
+def rho(profile: Profile) -> str:
+    """Return ρ in a few words, deepest skip first: "0.675 … 1"."""
+    of = profile.rho if profile.rho is not None else (profile.bottom, profile.top)
+    words = (
+        f"{of:.4g}" if isinstance(of, float) else (" … " if profile.rho is None else " ").join(f"{x:.4g}" for x in of)
+    )
+    return f"{words}, by the noise" if profile.over_sigma else words
 
 
 def settings_of(profile: Profile) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fewstep import grids, solvers
 from fewstep.cli.settings.options import RecipeSamplerSettings, SamplerSettings, SolverSettings
+from fewstep.cli.shared import profiles
 from fewstep.cli.shared.recipes import recipe_plan
 from fewstep.grids.spectral import check_spectrum
 from fewstep.guidance import evaluations
@@ -16,9 +16,7 @@ from fewstep.models.model import Model
 from fewstep.plan import Plan
 from fewstep.recipe import Recipe, load_recipe
 from fewstep.recommended import STEPS, at_experts, bound_for, recommended
-from fewstep.skip import Profile, for_calls
-from fewstep.skip import named as named_skip
-from fewstep.skip.calls import AUTO
+from fewstep.skip import Profile
 from fewstep.solvers import Solver
 from fewstep.time_grid import TimeGrid
 
@@ -91,9 +89,9 @@ class Asked:
         skip: Profile | str | None = None
         if isinstance(settings, RecipeSamplerSettings):
             recipe = None if settings.recipe is None else (load_recipe(settings.recipe, asked), settings.recipe)
-            skip = settings.skip if settings.skip in (None, AUTO) else named_skip(settings.skip)
-            if skip is None and recipe is not None and recipe[0].skip is not None:
-                skip = Profile.from_json(json.dumps(recipe[0].skip))
+            skip = profiles.read(settings.skip)
+            if skip is None and recipe is not None:
+                skip = profiles.of_recipe(recipe[0])
         return cls(settings.solver, settings.grid, steps, recipe, skip)
 
     def guided(self, model: Model, guidance: float | str | None) -> Model:
@@ -121,7 +119,7 @@ class Asked:
         else:
             solver, grid = self.chosen(model)
             plan, words = solver.plan(grid), self.words(model)
-        return ChosenSampler(plan, words, for_calls(plan.nfe) if isinstance(self.skip, str) else self.skip)
+        return ChosenSampler(plan, words, profiles.at_calls(self.skip, plan.nfe))
 
     def chosen(self, model: Model) -> tuple[Solver, TimeGrid]:
         """Return the solver and the grid for a model.
