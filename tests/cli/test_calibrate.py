@@ -208,6 +208,9 @@ def test_the_distribution_of_features_can_be_what_is_fitted(entry, tmp_path):
     assert "Fréchet distance to the solution" in calibrated(entry, *asked, "--out", "recipe.json")
     assert "Fréchet distance to the target" in calibrated(entry, *asked, "--target", "real.npz", "--out", "other.json")
     assert load_recipe("other.json").report.settings["target"] == extractor.tag
+    noisy = ["--solver", "sa:predictor_order=2,corrector_order=2,few_step=True,tau=0.5"]
+    told = calibrated(entry, *asked, *noisy, "--target", "real.npz", "--out", "noisy.json")
+    assert "Fréchet distance to the target" in told and load_recipe("noisy.json").plan.stochastic
     with pytest.raises(FewstepError, match="--target real.npz is that of --objective distribution"):
         calibrated(entry, "--target", "real.npz", "--out", "other.json")
     with pytest.raises(FewstepError, match="'absent.npz' does not exist"):

@@ -13,6 +13,7 @@ from support.tiny_pipelines import run, stable_diffusion_image
 
 import fewstep as fs
 from fewstep.errors import InputError
+from fewstep.executor import folded
 from fewstep.integrations.diffusers import FewStepScheduler
 from fewstep.models.pipelines import load_pipeline
 from fewstep.recipe import RecipeBook
@@ -97,6 +98,25 @@ def test_enable_takes_it_with_its_number_of_steps(calibrated):
             run(pipe, {"batch_size": 2}, STEPS + 1)
     finally:
         fs.disable(pipe)
+
+
+def test_a_fitted_plan_may_add_noise(tmp_path):
+    pipe = pipeline()
+    pipe.save_pretrained(tmp_path)
+    model = load_pipeline(tmp_path).denoiser
+    solver, grid = (
+        fs.SASolver(2, 2, tau=(0.4, 0.9, 0.0), few_step=True),
+        fs.grids.karras(model.process, STEPS, end="zero"),
+    )
+    own = folded(solver.plan(grid))
+    recipe = fs.Recipe(replace(own, state_weight=1.01 * own.state_weight, fitted=True))
+    fresh = diffusers.DDPMPipeline(pipe.unet, FewStepScheduler.from_recipe(recipe, pipe.scheduler.config))
+    generator = torch.Generator().manual_seed(0)
+    x_T, *noise = (torch.randn(2, 3, 8, 8, generator=generator) for _ in range(STEPS))
+    noise.append(torch.zeros_like(x_T))
+    atol = effect(lambda rounded: shown(by_rows(recipe.plan, model, x_T, noise, rounded)), torch.float32)
+    images = run(fresh, {"batch_size": 2}, STEPS)
+    torch.testing.assert_close(images, shown(by_rows(recipe.plan, model, x_T, noise)), rtol=0, atol=atol)
 
 
 def test_it_is_saved_with_the_pipeline(calibrated, tmp_path):

@@ -36,6 +36,31 @@ def test_names_are_words_of_the_solver():
         fs.SASolver(tau="cifar-edm")
 
 
+def test_a_number_for_each_step():
+    grid, tau = fs.grids.karras(fs.processes.EDM(), 3), (0.3, 0.0, 1.5)
+    solver = fs.SASolver(2, 0, tau=list(tau))
+    assert torch.equal(fs.tau.as_tau(tau).at(grid), torch.tensor(tau, dtype=torch.float64))
+    assert solver == fs.SASolver(2, 0, tau=tau) and "tau=(0.3, 0.0, 1.5)" in repr(solver)
+    words = "sa:predictor_order=2,corrector_order=0,tau=(0.3,0.0,1.5)"
+    assert fs.solvers.named(fs.solvers.spelled(solver)) == solver == fs.solvers.named(words)
+    same = fs.SASolver(3, 3, tau=(0.7,) * 3).plan(grid), fs.SASolver(3, 3, tau=0.7).plan(grid)
+    assert str(same[0]).splitlines()[1:] == str(same[1]).splitlines()[1:]
+    with pytest.raises(InputError, match="tau has 2 numbers, the grid 3 steps"):
+        fs.SASolver(tau=(0.3, 0.5)).plan(grid)
+    for wrong in ((), (0.3, -0.1), (0.3, "much")):
+        with pytest.raises(InputError, match="tau is"):
+            fs.SASolver(tau=wrong)
+
+
+def test_numbers_for_a_batch_of_grids():
+    process = fs.processes.EDM()
+    grids = [fs.grids.karras(process, 3, rho=rho) for rho in (5, 7)]
+    batch = fs.TimeGrid(process, torch.stack([grid.times for grid in grids]))
+    solver = fs.SASolver(2, 2, tau=(0.3, 0.5, 0.0), few_step=True)
+    made = solver.plan(batch).noise_scale
+    assert torch.equal(made, torch.stack([solver.plan(grid).noise_scale for grid in grids]))
+
+
 @pytest.mark.parametrize("window", [(0.8, 0.2), (-0.1, 0.5), (0.2, 1.5), (0.2, None)])
 def test_windows_of_time(window):
     with pytest.raises(InputError, match="the window of times"):

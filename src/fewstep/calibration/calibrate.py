@@ -62,6 +62,12 @@ def calibrate(  # type: ignore[misc]  # The overloads tell what is returned, thi
     derivatives are difference quotients, which are forward calls too. With ``search`` the times between the grid's
     ends are searched first, every trial with its rows fitted.
 
+    Of an ``fs.SASolver`` that adds noise, ``objective="distribution"`` fits τ of each step, and then τ and the rows'
+    deviations from SA-Solver's for it, to the moments of features of the samples; the rows are not fitted one by one
+    before. It starts from the solver's τ or a constant, whichever comes closest. The noise of each calibration noise is
+    what ``fs.execute`` draws from its seed, the same at every trial. τ stays above 0 in all steps that may add noise
+    (above 10⁻³, so that each has its own draws).
+
     Where noise is high, predictions can be formulas of the state in place of network calls (``analytic``): a plan then
     has more rows than calls.
 
@@ -81,19 +87,22 @@ def calibrate(  # type: ignore[misc]  # The overloads tell what is returned, thi
 
     Args:
         denoiser: an ``fs.Denoiser`` with its guidance, or a callable (x_t, t) → x0.
-        solver: deterministic, with one call a step; fits start from its rows.
+        solver: with one call a step; fits start from its rows. It adds no noise, or is an ``fs.SASolver`` with
+            ``few_step=True``, or without a corrector, for ``objective="distribution"``.
         grid: the times, N steps for N network calls; with ``search``, its ends and number of steps stay. For other
             numbers of steps, and with analytic predictions, its λ are interpolated.
         x_T: noises [num, …] at the grid's first time, in place of ``seeds``: for a callable, whose shape is not known.
             A denoiser that does not know its device is called on theirs.
         steps: numbers of network calls, such as range(4, 13): one reference serves all, and a book of recipes is made.
         num: how many noises, at least 8.
-        seeds: of the noises; the default is ``num`` numbers from 10⁹ on, so that samples are not drawn from them.
+        seeds: of the noises, and of the noise of steps; the default is ``num`` numbers from 10⁹ on, so that samples
+            are not drawn from them.
         cond: what to calibrate on. None: every class in turn for a model with classes, no condition for others;
             "none": no condition; one class for all; or one condition for each noise: a tensor [num, …], or keywords
             with such tensors, nested ones too, such as the embeddings of prompts; a tensor [1, …] of them is for all.
         history: predictions whose coefficients are fitted in a row; older ones keep the solver's.
-        analytic: how many first predictions are formulas fitted to the model; "auto" tries 0 to 3.
+        analytic: how many first predictions are formulas fitted to the model; "auto" tries 0 to 3, for a solver that
+            adds noise none.
         loss: "square", the mean square of the noises' errors; "root", the square of the mean of their roots, in which a
             few noises that end in another picture count for little; "auto" fits with both and keeps the one
             whose mean and median on the held-out noises are lower; without a fit to final samples it is "square".
@@ -115,13 +124,16 @@ def calibrate(  # type: ignore[misc]  # The overloads tell what is returned, thi
         The recipe; with ``steps``, a book of recipes.
 
     Raises:
-        InputError: if the solver adds noise, on this grid or on one that ``search`` may move to, or calls the network
-            more than once a step, there are too few noises for the fit, or settings, shapes, seeds or conditions do
-            not fit.
+        InputError: if the solver adds noise, on this grid or on one that ``search`` may move to, and is no
+            ``fs.SASolver``, or ``objective`` is not "distribution", or ``search``, ``analytic`` or ``loss`` is given
+            with it; if it calls the network more than once a step, there are too few noises for the fit, or settings,
+            shapes, seeds or conditions do not fit.
         NonFiniteStateError: if the network returns a value that is not finite.
     """
-    base_plan(solver, grid)
+    noise = objective == "distribution"
+    base_plan(solver, grid, noise=noise)
     numbers = checked_steps(steps, grid.steps)
+    grids = [resampled(grid, number) for number in numbers]
     checked_predictor(denoiser, grid.process)
     settings = Settings(
         num=num,
@@ -138,8 +150,8 @@ def calibrate(  # type: ignore[misc]  # The overloads tell what is returned, thi
         batch_size=batch_size,
         progress=progress,
         steps=numbers,
+        stochastic=any(base_plan(solver, one, noise=noise).stochastic for one in grids),
     )
-    grids = [resampled(grid, number) for number in numbers]
     fine = reference_grid(max(grids, key=lambda one: one.steps), settings.reference_steps)
     if settings.search:
         base_plan(solver, fine)  # Where times may move to.

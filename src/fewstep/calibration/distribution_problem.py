@@ -27,6 +27,7 @@ class DistributionProblem(FinalProblem):
     """
 
     target: MomentTarget | None = None
+    most_derived: int = DERIVED
 
     @classmethod
     def like(cls, problem: FinalProblem, target: MomentTarget) -> DistributionProblem:
@@ -46,7 +47,7 @@ class DistributionProblem(FinalProblem):
         tables, steps, starts = self._perturbed(point.theta)
         sizes = torch.tensor(steps, dtype=torch.float64)[:, None, None]
         features = self._all_features(point.detail)
-        some = torch.linspace(0, len(self.which) - 1, min(len(self.which), DERIVED)).round().long()
+        some = torch.linspace(0, len(self.which) - 1, min(len(self.which), self.most_derived)).round().long()
         moved = []
         for place in some.split(self.network.batch_size):
             made = [self._flat(end) for end in self._ends(point.detail, tables, starts, self.which[place])]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -102,10 +102,10 @@ class FinalProblem:
 
     @cached_property
     def _penalty(self) -> Tensor:
-        """The rows' own penalties on the diagonal, none on times."""
-        times = 0 if self.placement is None else self.rows.table.plan.steps - 1
+        """The rows' own penalties on the diagonal, none on the parameters before."""
+        leading = len(self._leading)
         blocks = [u.penalty[:width, :width] for u, width in zip(self.rows.units, self.widths, strict=True)]
-        return torch.block_diag(torch.zeros(times, times, dtype=torch.float64), *blocks)
+        return torch.block_diag(torch.zeros(leading, leading, dtype=torch.float64), *blocks)
 
     def _run(self, table: Table, part: Tensor) -> Tensor:
         return self._student(table, part).run(self.network, table).state
@@ -119,11 +119,11 @@ class FinalProblem:
 
     def _perturbed(self, theta: Tensor) -> tuple[list[Table], list[float], list[int]]:
         """Return for each parameter a table with it changed, by how much, and the first row that differs."""
-        times = 0 if self.placement is None else len(theta) - sum(self.widths)
-        starts = [*range(times), *(n for n, width in enumerate(self.widths) for _ in range(width))]
+        leading = len(self._leading)
+        starts = [*self._leading, *(n for n, width in enumerate(self.widths) for _ in range(width))]
         tables, steps = [], []
         for p in range(len(theta)):
-            size = TIME_DIFFERENCE if p < times else ROW_DIFFERENCE
+            size = self._difference if p < leading else ROW_DIFFERENCE
             for step in (size, -size, size / 8, -size / 8):
                 other = theta.clone()
                 other[p] += step
@@ -149,7 +149,7 @@ class FinalProblem:
                 which.append(p)
                 members.append(tables[p])
                 runs.append(runs[0])
-            runs = [run.advanced(member.row(n)) for run, member in zip(runs, members, strict=True)]
+            runs = [run.stepped(member, n) for run, member in zip(runs, members, strict=True)]
         order = sorted(range(len(which)), key=which.__getitem__)
         return [runs[0].state, *(runs[1 + k].state for k in order)]
 
@@ -169,20 +169,31 @@ class FinalProblem:
         return made
 
     def _table(self, theta: Tensor) -> Table | None:
-        grid, used = self.rows.table.plan.grid, 0
-        if self.placement is not None:
-            used = len(theta) - sum(self.widths)
-            moved = self.placement.grid(theta[:used])
-            if moved is None:
-                return None
-            grid = moved
-        table = self.tables.on(grid)
+        used = len(self._leading)
+        table = self._base(theta[:used])
+        if table is None:
+            return None
         for n, width in enumerate(self.widths):
             row = table.row(n)
             row[:width] += self._matrix(table, n).T @ (theta[used : used + width] / self.rows.units[n].scale[:width])
             table = table.changed(n, row)
             used += width
         return table
+
+    @property
+    def _leading(self) -> Sequence[int]:
+        """For each parameter before those of the rows the first row that it changes."""
+        return range(0 if self.placement is None else self.rows.table.plan.steps - 1)
+
+    @property
+    def _difference(self) -> float:
+        """The step of the difference quotients of these."""
+        return TIME_DIFFERENCE
+
+    def _base(self, leading: Tensor) -> Table | None:
+        """Return the table that the rows' parameters are deviations from, None if there is none."""
+        grid = self.rows.table.plan.grid if self.placement is None else self.placement.grid(leading)
+        return None if grid is None else self.tables.on(grid)
 
     def _matrix(self, table: Table, n: int) -> Tensor:
         plan, width = table.plan, self.widths[n]

@@ -63,6 +63,7 @@ class Fitting:
         loss: how the errors of noises are summed.
         progress: called with how far it is.
         features: the space in which final samples are compared, [n, …] → [n, …]; None for the samples themselves.
+        seeds: of the noise that steps add, for each noise and for those held out besides.
     """
 
     network: CountedNetwork
@@ -74,6 +75,7 @@ class Fitting:
     loss: Loss
     progress: Progress
     features: Callable[[Tensor], Tensor] | None = None
+    seeds: Sequence[int] = ()
 
     def placement(self, grid: TimeGrid) -> InteriorTimes:
         """Return where the interior times of ``grid`` may go."""
@@ -163,14 +165,14 @@ class Fitting:
             for tables in candidates
         ]
         problem, best, tried = search_times(
-            problems, lambda: self.network.calls < budget, lambda error: self._progressed("times", error)
+            problems, lambda: self.network.calls < budget, lambda error: self.progressed("times", error)
         )
         return problem.tables, best, tried
 
     def rows(self, tables: BaseTables, grid: TimeGrid, loss: Loss) -> FittedRows:
         """Return the rows fitted one by one, ridge and width of each chosen by cross-validation."""
         rows = fit_rows(tables.on(grid), self.network, self.reference, self.which, history=self.history, loss=loss)
-        self._progressed("rows", rows.fits[-1].fitted)
+        self.progressed("rows", rows.fits[-1].fitted)
         return rows
 
     def final(
@@ -197,7 +199,7 @@ class Fitting:
             loss,
         )
         rounds = SEARCHED_ROUNDS if times else FINAL_ROUNDS
-        point = descend(problem, problem.start(), rounds, progress=lambda p: self._progressed("final", p.error**0.5))
+        point = descend(problem, problem.start(), rounds, progress=lambda p: self.progressed("final", p.error**0.5))
         return problem, point
 
     def distribution(self, problem: FinalProblem, start: Point, target: Moments | None) -> list[Plan]:
@@ -208,18 +210,21 @@ class Fitting:
             start: where to begin.
             target: the moments that the features should have; None for those of the solutions.
         """
-        wanted = moments_of(self.compared(self.reference.end[self.which])) if target is None else target
         found: list[Plan] = []
 
         def better(point: Point) -> None:
-            self._progressed("distribution", point.error**0.5)
+            self.progressed("distribution", point.error**0.5)
             found.append(point.detail.finished())
 
-        moments = DistributionProblem.like(problem, MomentTarget(wanted))
+        moments = DistributionProblem.like(problem, self.wanted(target))
         first = moments.evaluate(start.theta)
         assert first is not None
         descend(moments, first, DISTRIBUTION_ROUNDS, progress=better)
         return found
+
+    def wanted(self, target: Moments | None) -> MomentTarget:
+        """Return the moments to fit to; None stands for those of the solutions."""
+        return MomentTarget(moments_of(self.compared(self.reference.end[self.which])) if target is None else target)
 
     def compared(self, samples: Tensor) -> Tensor:
         """Return what is compared of samples on the host: their features, or they themselves."""
@@ -242,10 +247,12 @@ class Fitting:
         for place in torch.arange(len(which)).split(self.network.batch_size):
             cond = None if self.classes is None else self.classes[which[place] % len(self.classes)]
             network = self.network.bound(which[place])
-            end = execute(plan, network, x_T[place].to(self.network.device), cond=cond).cpu()
+            seeds = [self.seeds[i] for i in which[place].tolist()] if plan.stochastic else None
+            end = execute(plan, network, x_T[place].to(self.network.device), seeds=seeds, cond=cond).cpu()
             yield self.compared(end).double()
 
-    def _progressed(self, stage: str, best: float | None) -> None:
+    def progressed(self, stage: str, best: float | None) -> None:
+        """Tell how far it is."""
         self.progress(stage, self.network.calls, best)
 
 

@@ -13,7 +13,7 @@ from fewstep.executor import checked_seeds
 from fewstep.sampling import initial_state
 from fewstep.time_grid import TimeGrid
 
-__all__ = ["HELD_OUT", "check_values", "further_noises", "noises_for"]
+__all__ = ["HELD_OUT", "check_values", "further_noises", "noises_for", "seeds_for"]
 
 SEEDS_FROM = 1_000_000_000
 """The first default seed: far from those that people sample with."""
@@ -47,20 +47,30 @@ def noises_for(
             "the denoiser does not know the shape of a sample: give x_T [num, …], or "
             "fs.Denoiser(..., shape=(3, 32, 32))."
         )
-    chosen = range(SEEDS_FROM, SEEDS_FROM + num) if seeds is None else checked_seeds(seeds, num)
+    chosen = seeds_for(seeds, num)[:num]
     x_T = scratch((num, *shape), torch.float32)
     for start in range(0, num, batch_size):
         x_T[start : start + batch_size] = initial_state(grid, shape, chosen[start : start + batch_size])
     return x_T
 
 
+def seeds_for(seeds: Sequence[int] | None, num: int) -> list[int]:
+    """Return the seeds of the ``num`` noises of a calibration, the default ones for None, and then ``num`` others.
+
+    Raises:
+        InputError: if the seeds given are not ``num``, or not seeds.
+    """
+    own = list(range(SEEDS_FROM, SEEDS_FROM + num)) if seeds is None else checked_seeds(seeds, num)
+    seen = set(own)
+    fresh = [seed for seed in range(SEEDS_FROM, SEEDS_FROM + 2 * num) if seed not in seen]
+    return own + fresh[:num]
+
+
 def further_noises(
     grid: TimeGrid, shape: tuple[int, ...], seeds: Sequence[int] | None, num: int, number: int
 ) -> Tensor:
     """Return ``number`` noises [number, …] of seeds that the ``num`` noises of a calibration are not of."""
-    seen = set(range(SEEDS_FROM, SEEDS_FROM + num) if seeds is None else checked_seeds(seeds))
-    fresh = [seed for seed in range(SEEDS_FROM, SEEDS_FROM + number + num) if seed not in seen]
-    return initial_state(grid, shape, fresh[:number])
+    return initial_state(grid, shape, seeds_for(seeds, num)[num : num + number])
 
 
 def check_values(x_T: Tensor, history: int) -> None:

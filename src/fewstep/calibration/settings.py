@@ -30,7 +30,7 @@ BUDGET = 5
 
 @dataclass(frozen=True)
 class Settings:
-    """What ``calibrate`` was asked for; the attributes are its arguments.
+    """What ``calibrate`` was asked for; the attributes are its arguments, and whether the solver adds noise.
 
     Raises:
         InputError: if a setting is not one of those that there are, or two do not go together.
@@ -50,6 +50,7 @@ class Settings:
     batch_size: int
     progress: Progress | None
     steps: tuple[int, ...]
+    stochastic: bool = False
 
     def __post_init__(self) -> None:
         """Check all."""
@@ -80,6 +81,10 @@ class Settings:
             raise InputError("budget is when a search begins nothing new: write search=True, or leave it out.")
         _ = self.counts
         as_word("loss", self.loss, ("auto", "square", "root"))
+        if self.stochastic and (self.search or any(self.counts) or self.loss != "auto"):
+            raise InputError(
+                "search, analytic and loss are for solvers that add no noise: leave them out, or write tau=0."
+            )
 
     @property
     def counts(self) -> list[int]:
@@ -89,7 +94,7 @@ class Settings:
             InputError: if ``analytic`` is neither "auto" nor a whole number from 0.
         """
         if isinstance(self.analytic, str) and self.analytic == "auto":
-            return list(range(MOST_ANALYTIC + 1))
+            return [0] if self.stochastic else list(range(MOST_ANALYTIC + 1))
         number = as_integer(self.analytic)
         if number is None or number < 0:
             raise InputError(

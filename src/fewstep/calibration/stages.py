@@ -14,19 +14,19 @@ from fewstep.calibration.base_plan import base_plan
 from fewstep.calibration.final_problem import FinalProblem
 from fewstep.calibration.fitting import Fitting
 from fewstep.calibration.gauss_newton import Point
-from fewstep.calibration.held_out import HeldOut
+from fewstep.calibration.held_out import Gain, HeldOut
 from fewstep.calibration.held_out_moments import HeldOutMoments
-from fewstep.calibration.least_squares import Loss
 from fewstep.calibration.network import CountedNetwork
-from fewstep.calibration.noises import HELD_OUT, further_noises
+from fewstep.calibration.noises import HELD_OUT, further_noises, seeds_for
 from fewstep.calibration.reference import Reference
 from fewstep.calibration.rows import FittedRows
 from fewstep.calibration.search import Tried, untuned
 from fewstep.calibration.settings import Settings
+from fewstep.calibration.stochastic import stochastic_fits
 from fewstep.calibration.student import BaseTables
 from fewstep.plan import Plan
 from fewstep.recipe import Recipe, Report
-from fewstep.solvers import Solver
+from fewstep.solvers import SASolver, Solver
 from fewstep.time_grid import TimeGrid
 
 __all__ = ["Calibration"]
@@ -43,14 +43,14 @@ class Start:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A fitted plan, the loss it was fitted with, its rows as they were before they were fitted together, and that fit.
+    """A fitted plan, how it was fitted, its rows as they were before they were fitted together, and that fit.
 
     ``together`` is the problem and its best point; None for rows fitted one by one.
     """
 
     plan: Plan
-    loss: Loss
-    rows: FittedRows
+    told: Mapping[str, str]
+    rows: FittedRows | None = None
     together: tuple[FinalProblem, Point] | None = None
 
 
@@ -124,6 +124,7 @@ class Calibration:
             settings.first_loss,
             progress,
             settings.features,
+            seeds_for(settings.seeds, num),
         )
 
         def further(number: int) -> Tensor:
@@ -145,8 +146,11 @@ class Calibration:
                 told(f"{grid.steps} calls: {stage}", calls, best)
 
             self.fitting = replace(self.fitting, progress=progress)
-        start = self.start(grid)
-        chosen = self.choice(self.candidates(start))
+        if self.settings.stochastic:
+            start, chosen = self.with_noise(grid)
+        else:
+            start = self.start(grid)
+            chosen = self.choice(self.candidates(start))
         self._recipes += 1
         return self.report(grid, start, chosen, Spent(calls, began))
 
@@ -162,10 +166,10 @@ class Calibration:
         found = []
         for loss in self.settings.losses:
             rows = self.fitting.rows(start.tables, start.grid, loss)
-            found.append(Candidate(rows.table.finished(), loss, rows))
+            found.append(Candidate(rows.table.finished(), {"loss": loss}, rows))
             if self.settings.objective != "local":
                 problem, point = self.fitting.final(start.tables, rows, loss, self.settings.search)
-                found.append(Candidate(point.detail.finished(), loss, rows, (problem, point)))
+                found.append(Candidate(point.detail.finished(), {"loss": loss}, rows, (problem, point)))
         return found
 
     def choice(self, candidates: list[Candidate]) -> Candidate:
@@ -183,7 +187,16 @@ class Calibration:
             return best
         chosen = min(plans, key=self.held.score)
         gain, _ = self.held.gain(best.plan, chosen)
-        return Candidate(chosen, begin.loss, begin.rows) if gain.low > 1.0 else best
+        return Candidate(chosen, begin.told, begin.rows) if gain.low > 1.0 else best
+
+    def with_noise(self, grid: TimeGrid) -> tuple[Start, Candidate]:
+        """Return the starts of a stochastic fit, and the plan of its rounds that is best on the held-out noises."""
+        solver = self.fitting.solver
+        assert isinstance(solver, SASolver)
+        fits, tried = stochastic_fits(self.fitting, solver, grid, self.fitting.wanted(self.settings.target))
+        best = min(fits, key=lambda fit: self.held.score(fit.plan))
+        told = {"start": tried[0][0], "rows": "fitted" if best.rows else "the solver's"}
+        return Start(self.tables[0], grid, tuple(tried)), Candidate(best.plan, told)
 
     def base(self, grid: TimeGrid) -> Plan:
         """Return the plan that a fit must be better than.
@@ -191,7 +204,7 @@ class Calibration:
         It is the solver's, or after a search the best on all noises of that and those on grids for the spectrum of the
         samples: no coefficient of theirs was fitted to any.
         """
-        given = base_plan(self.fitting.solver, grid)
+        given = base_plan(self.fitting.solver, grid, noise=self.settings.stochastic)
         if not self.settings.search:
             return given
         every = replace(self.held, which=torch.arange(self.settings.num))
@@ -216,14 +229,21 @@ class Calibration:
             held_out=held_out,
             calls=self.reference.calls + self.fitting.network.calls - since.calls,
             seconds=self.reference.seconds + time.perf_counter() - since.seconds,
-            rows=chosen.rows.fits,
+            rows=() if chosen.rows is None else chosen.rows.fits,
             tried=start.tried,
             settings={
                 **self.settings.to_dict(),
-                "chosen": {"loss": chosen.loss, "analytic": start.tables.label or "none"},
+                "chosen": {**chosen.told, "analytic": start.tables.label or "none"},
             },
-            quantiles_before=gain.quantiles_before,
-            quantiles_after=gain.quantiles_after if better else gain.quantiles_before,
-            worst=gain.worst,
+            **({} if self.settings.stochastic else _of_noises(gain, better)),
         )
         return Recipe(chosen.plan if better else base, report, self.model)
+
+
+def _of_noises(gain: Gain, better: bool) -> dict[str, Any]:
+    """Return what a report says of single noises."""
+    return {
+        "quantiles_before": gain.quantiles_before,
+        "quantiles_after": gain.quantiles_after if better else gain.quantiles_before,
+        "worst": gain.worst,
+    }

@@ -100,11 +100,15 @@ class BaseTables:
 
 @dataclass(frozen=True)
 class Student:
-    """States [n, …] of the noises ``which``, and their predictions, newest first; a step makes a new one."""
+    """States [n, …] of the noises ``which``, and their predictions, newest first; a step makes a new one.
+
+    ``noise`` is what each row adds if it adds noise.
+    """
 
     which: Tensor
     state: Tensor
     history: tuple[Tensor, ...] = ()
+    noise: tuple[Tensor | None, ...] = ()
 
     def evaluated(self, network: CountedNetwork, table: Table, n: int) -> Student:
         """Return the student with the prediction before row ``n`` in front of its history."""
@@ -122,11 +126,18 @@ class Student:
         """Return the student at the state that ``row`` makes."""
         return replace(self, state=_combined(row, self.vectors(len(row))))
 
+    def stepped(self, table: Table, n: int) -> Student:
+        """Return the student at the state that row ``n`` makes, noise included."""
+        made, noise = self.advanced(table.row(n)), self.noise[n] if self.noise else None
+        if noise is not None:
+            made.state.add_(noise, alpha=float(table.plan.noise_scale[n]))
+        return made
+
     def run(self, network: CountedNetwork, table: Table) -> Student:
         """Return the student at the end of the table's plan."""
         student = self
         for n in range(table.plan.steps):
-            student = student.evaluated(network, table, n).advanced(table.row(n))
+            student = student.evaluated(network, table, n).stepped(table, n)
         return student
 
     def vectors(self, count: int) -> list[Tensor]:

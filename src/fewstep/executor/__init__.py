@@ -1,12 +1,13 @@
 """The executor: one loop for every plan."""
 
 from fewstep.executor.fold import folded
-from fewstep.executor.loop import check_denoiser, execute
+from fewstep.executor.loop import check_denoiser, execute, step_noise
 from fewstep.executor.noise import Generators, NoiseSampler, NoiseSource, checked_seeds
-from fewstep.executor.tape import Callback, StateCorrection
+from fewstep.executor.tape import Callback, Draw, StateCorrection
 
 __all__ = [
     "Callback",
+    "Draw",
     "Generators",
     "NoiseSampler",
     "NoiseSource",
@@ -15,4 +16,5 @@ __all__ = [
     "checked_seeds",
     "execute",
     "folded",
+    "step_noise",
 ]

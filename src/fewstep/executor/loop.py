@@ -19,7 +19,7 @@ from fewstep.plan import Plan
 from fewstep.processes.base import on_host
 from fewstep.recipe import Recipe
 
-__all__ = ["execute"]
+__all__ = ["execute", "step_noise"]
 
 
 @torch.no_grad()
@@ -85,7 +85,7 @@ def execute(
     cond = over_tensors(cond, lambda tensor: tensor.to(x_T.device))
     arguments = () if cond is None else (cond,)
     rows = folded(plan) if foldable(plan) and correct_x_t is None else plan
-    draw = _noise(plan, x_T, seeds, generator, noise_sampler) if plan.stochastic else None
+    draw = step_noise(plan, x_T, seeds, generator, noise_sampler) if plan.stochastic else None
     if flag("graph", graph):
         loop = captured(rows, denoiser, x_T, cond, interrupted=callback is not None or correct_x_t is not None)
         if loop is not None:
@@ -96,14 +96,18 @@ def execute(
     return tape.state.clone()
 
 
-def _noise(
+def step_noise(
     plan: Plan,
     x_T: Tensor,
-    seeds: Sequence[int] | Tensor | None,
-    generator: Generators | None,
-    noise_sampler: NoiseSampler | None,
+    seeds: Sequence[int] | Tensor | None = None,
+    generator: Generators | None = None,
+    noise_sampler: NoiseSampler | None = None,
 ) -> Draw:
-    """Return what fills a tensor with the noise of an interval."""
+    """Return what fills a tensor with the noise of an interval; it is asked in turn, where the plan adds noise.
+
+    Raises:
+        InputError: if not one source of noise is given, or it does not fit.
+    """
     if noise_sampler is None:
         source = NoiseSource(
             x_T.shape[0], x_T.device, seeds=seeds, generator=generator, stream=STEPS, level=_level(plan)

@@ -15,7 +15,7 @@ __all__ = ["build", "check", "literal", "parse", "register"]
 
 Made = TypeVar("Made")
 NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
-LONGEST = 200
+LONGEST = 1000
 """The most characters of a value that is read as a literal."""
 OUTSIDE = re.compile(r",(?![^(\[]*[)\]])")
 """A comma that is not in brackets."""

@@ -46,9 +46,11 @@ class Report:
         calls: network calls, one a sample, guidance within a call not counted.
         seconds: wall-clock time.
         rows: the fits row by row (of the row-by-row pass).
-        tried: the starts of the grid search with their errors, best first; empty without a search.
+        tried: the starts of the grid search with their errors, or of a stochastic fit with their distances, best first;
+            empty without either.
         settings: the arguments, and what was chosen where they left a choice.
-        quantiles_before, quantiles_after: median and 95th percentile of the held-out noises' RMSE, of features if any.
+        quantiles_before, quantiles_after: median and 95th percentile of the held-out noises' RMSE, of features if any;
+            None for a solver that adds noise, whose samples are not the solution's.
         worst: the held-out noises with the largest errors of the fit, by number, and their share of the mean square.
     """
 

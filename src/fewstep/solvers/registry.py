@@ -15,7 +15,7 @@ __all__ = ["named", "spelled"]
 def named(spec: str | Solver) -> Solver:
     """Return the solver of ``spec``: a name, with settings if needed, as "sa:predictor_order=2,tau=0.5", or a solver.
 
-    A τ window is written "tau=1@0.05:1": 1 where σ/α is between 0.05 and 1.
+    A τ window is written "tau=1@0.05:1": 1 where σ/α is between 0.05 and 1; a τ for each step "tau=(0.3, 0.5)".
 
     Raises:
         InputError: if there is no such solver, or a setting is unknown or not allowed.
@@ -51,6 +51,8 @@ def spelled(solver: str | Solver) -> str:
     values = {field.name: settings[field.name] for field in fields(solver) if settings[field.name] != field.default}
     values = values or dict(list(settings.items())[:1])
     for key, value in values.items():
+        if key == "tau" and isinstance(value, tuple):
+            value = taus.as_tau(value)
         if isinstance(value, taus.Tau) and type(value).__str__ is not object.__str__:
             values[key] = str(value)
         elif not isinstance(value, (int, float, str)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,8 +60,8 @@ class SASolver(MultistepSolver):
         predictor_order: 1 to 4 past predictions. The authors take 3 and 4 nodes unguided, 2 and 2 under
             strong guidance.
         corrector_order: 0 (off) to 5 nodes, the new one included.
-        tau: a number, ``fs.tau.window``, a preset's name ("cifar10-edm", see ``fs.tau.preset``), or a function of the
-            grid point.
+        tau: a number, one for each step, ``fs.tau.window``, a preset's name ("cifar10-edm", see ``fs.tau.preset``), or
+            a function of the grid point.
         few_step: the form of appendix D.
         mode: "PEC" or "PECE".
         prediction: what is interpolated: "x0" (recommended) or "epsilon",
@@ -85,7 +85,7 @@ class SASolver(MultistepSolver):
     name = "sa"
     predictor_order: int = 3
     corrector_order: int = 3
-    tau: float | str | Tau | Callable[[GridPoint], float | Tensor] = 1.0
+    tau: float | str | Tau | Sequence[float] | Callable[[GridPoint], float | Tensor] = 1.0
     few_step: bool = False
     mode: Mode = "PEC"
     prediction: Prediction = "x0"
@@ -105,6 +105,8 @@ class SASolver(MultistepSolver):
         if self.orders not in (*_SCHEDULES, None):
             raise unknown_name("rule of orders", self.orders, _SCHEDULES)
         as_tau(self.tau)
+        if isinstance(self.tau, list):  # A solver has a hash.
+            object.__setattr__(self, "tau", tuple(self.tau))
 
     def schedule(self, grid: TimeGrid) -> Schedule:
         """Return a predictor row and, where it is corrected, a corrector row an interval."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +43,21 @@ class _Constant(Tau):
 
     def __str__(self) -> str:
         return repr(self.value)
+
+
+@dataclass(frozen=True)
+class _Steps(Tau):
+    values: tuple[float, ...]
+
+    def at(self, grid: TimeGrid) -> Tensor:
+        if len(self.values) != grid.steps:
+            raise InputError(
+                f"tau has {len(self.values)} numbers, the grid {grid.steps} steps: give one for each step."
+            )
+        return torch.tensor(self.values, dtype=torch.float64).expand(grid.times[..., 1:].shape).clone()
+
+    def __str__(self) -> str:
+        return repr(self.values)
 
 
 @dataclass(frozen=True)
@@ -158,8 +173,10 @@ def preset(name: str) -> Tau:
     return PRESETS[name]
 
 
-def as_tau(tau: float | str | Tau | Callable[[GridPoint], float | Tensor]) -> Tau:
+def as_tau(tau: float | str | Tau | Sequence[float] | Callable[[GridPoint], float | Tensor]) -> Tau:
     """Return ``tau`` as a ``Tau``: numbers become constants, names presets, functions are asked at each point.
+
+    Of a sequence each step takes one number.
 
     A noise-free end is left out.
     """
@@ -172,7 +189,9 @@ def as_tau(tau: float | str | Tau | Callable[[GridPoint], float | Tensor]) -> Ta
     number = as_number(tau)
     if number is not None:
         return constant(number)
+    if isinstance(tau, (tuple, list)) and tau:
+        return _Steps(tuple(constant(value).value for value in tau))  # type: ignore[attr-defined]
     raise InputError(
-        f"tau is {shown(tau)}: give a number, a preset ({', '.join(PRESETS)}), fs.tau.window or a function of the "
-        "grid point."
+        f"tau is {shown(tau)}: give a number, one for each step, a preset ({', '.join(PRESETS)}), fs.tau.window or a "
+        "function of the grid point."
     )

@@ -26,7 +26,8 @@ __all__ = ["CalibrateSettings"]
 class CalibrateSettings(ConditionSettings, SolverSettings, ModelSettings):
     """Fit a solver's coefficients, and with --search its times, to a model, as a recipe to sample with.
 
-    The solver adds no noise; --search starts at the grid. The recipe is for the guidance scale given here. With several
+    The solver adds no noise, or is sa with few_step=True for --objective distribution, which fits τ of each step;
+    --search starts at the grid. The recipe is for the guidance scale given here. With several
     numbers of steps the file is a book of recipes, of which --recipe FILE --steps N takes one.
 
     Example: fewstep calibrate --model fashion-mnist --steps 6 --search --out recipe.json
