@@ -76,7 +76,26 @@ def banded(by_class=True):
     return AnalyticPrediction(torch.rand(BANDS, dtype=torch.float64, generator=generator), mean, by_class)
 
 
-@pytest.mark.parametrize("formula", [banded(), banded(False), AnalyticPrediction(torch.ones(1), torch.tensor(0.1))])
+def coupled():
+    """Return gains that are matrices of two channels, those of the two channels' sum and difference in each band."""
+    turn = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64) / 2**0.5
+    gains = torch.rand(BANDS, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    return AnalyticPrediction(turn @ torch.diag_embed(gains) @ turn, torch.tensor(0.1)), turn, gains
+
+
+def test_a_matrix_of_the_channels_is_a_gain_of_each_of_their_combinations():
+    formula, turn, gains = coupled()
+    x = noise(3, 2, 4, 6)
+    apart = torch.einsum("ce,nehw->nchw", turn, x)
+    channels = [AnalyticPrediction(gains[:, c], torch.zeros(())) for c in range(2)]
+    made = torch.cat([one.bound(apart[:, c, None])(apart[:, c, None]) for c, one in enumerate(channels)], dim=1)
+    expected = 0.1 + torch.einsum("ce,nehw->nchw", turn, made)
+    torch.testing.assert_close(formula.bound(x)(x), expected, rtol=0, atol=1e-6)  # The mean is a float32 number.
+
+
+@pytest.mark.parametrize(
+    "formula", [banded(), banded(False), coupled()[0], AnalyticPrediction(torch.ones(1), torch.tensor(0.1))]
+)
 def test_json_gives_the_same_samples_bit_for_bit(formula):
     plan, x, classes = planned(formula), noise(4, 2, 4, 6).float(), torch.tensor([0, 2, 1, 2])
 
@@ -90,9 +109,10 @@ def test_json_gives_the_same_samples_bit_for_bit(formula):
 
 def test_a_sample_does_not_depend_on_its_batch():
     x, classes = noise(5, 2, 4, 6).float(), torch.tensor([0, 2, 1, 2, 0])
-    whole = banded().bound(x, classes)(x)
-    for i in range(5):
-        assert torch.equal(banded().bound(x[i : i + 1], classes[i : i + 1])(x[i : i + 1]), whole[i : i + 1])
+    for formula in (banded(), coupled()[0]):
+        whole = formula.bound(x, classes)(x)
+        for i in range(5):
+            assert torch.equal(formula.bound(x[i : i + 1], classes[i : i + 1])(x[i : i + 1]), whole[i : i + 1])
 
 
 def test_another_size_and_missing_classes_are_refused():
@@ -102,8 +122,10 @@ def test_another_size_and_missing_classes_are_refused():
         banded().bound(torch.zeros(2, 2, 4, 6), torch.tensor([0, 3]))
     with pytest.raises(InputError, match="the size that it was made for"):
         banded(False).bound(torch.zeros(2, 2, 8, 8))
-    with pytest.raises(InputError, match=f"{BANDS} bands"):
+    with pytest.raises(InputError, match=rf"gains \({BANDS},\) by bands"):
         AnalyticPrediction(torch.ones(BANDS), torch.zeros(())).bound(torch.zeros(2, 2, 9, 9))
+    with pytest.raises(InputError, match=rf"gains \({BANDS}, 2, 2\) .* they are \({BANDS}, 3, 3\)"):
+        coupled()[0].bound(torch.zeros(2, 3, 4, 6))
 
 
 def test_damaged_arrays_are_refused():
@@ -114,6 +136,11 @@ def test_damaged_arrays_are_refused():
             fs.Plan.from_json(text.replace(stored, other))
     with pytest.raises(InputError, match="damaged"):
         fs.Plan.from_json(text.replace(f'"float32": "{stored}"', '"float32": null'))
+    gains = json.loads(text)
+    for damaged in ([[[1.0, 0.0], [0.0]]], [[[1.0, 0.0]]], [[]]):
+        gains["rows"][0]["analytic"]["gain"] = damaged
+        with pytest.raises(InputError, match="gain"):
+            fs.Plan.from_json(json.dumps(gains))
     for gain, mean in (([], 0.0), ([float("nan")], 0.0), ([1.0], float("inf"))):
         with pytest.raises(InputError, match="analytic prediction"):
             AnalyticPrediction(torch.tensor(gain), torch.tensor(mean))

@@ -19,7 +19,7 @@ from fewstep.processes import Process
 from fewstep.processes.base import on_host
 from fewstep.storage import Schema
 
-__all__ = ["AnalyticPrediction", "StoredAnalytic", "cosine_transformed", "radial_bands"]
+__all__ = ["AnalyticPrediction", "StoredAnalytic", "amplified", "cosine_transformed", "radial_bands"]
 
 
 class StoredMean(Schema):
@@ -32,7 +32,7 @@ class StoredMean(Schema):
 class StoredAnalytic(Schema):
     """An analytic prediction in JSON."""
 
-    gain: list[float] = Field(min_length=1)
+    gain: list[float] | list[list[list[float]]] = Field(min_length=1)
     mean: StoredMean | float
     by_class: bool = False
 
@@ -44,10 +44,12 @@ class AnalyticPrediction:
     Where noise is high the data prediction is nearly linear in the state. One gain multiplies all values; several
     multiply the spatial frequencies of a sample [channels, …], gain b those whose radius rounds to b: the orthonormal
     cosine transform (DCT-II) over all dimensions but the first has the frequencies k_i = 0 … L_i − 1, and radius
-    √(Σ_i (k_i·L/L_i)²) with L the largest L_i.
+    √(Σ_i (k_i·L/L_i)²) with L the largest L_i. A gain that is a matrix of the channels knows what they share: in
+    pixels brightness varies ten times as much as colour does.
 
     Args:
-        gain: float64 [bands], one gain for all values or one for each band; [..., 1] in a batch of plans.
+        gain: float64 [bands], one gain for all values or one for each band; [bands, channels, channels], a matrix for
+            each band that makes the channels of D̂ (its rows) from those of x; [..., 1] in a batch of plans.
         mean: float32, one number [], one sample [channels, …], or one for each class [classes, channels, …].
         by_class: whether ``mean`` has one sample for each class.
 
@@ -67,8 +69,13 @@ class AnalyticPrediction:
         for name in ("gain", "mean"):
             if not bool(torch.isfinite(getattr(self, name)).all()):
                 raise InputError(f"the {name} of an analytic prediction is not finite: fit it anew.")
-        if self.gain.ndim < 1 or self.gain.numel() == 0:
-            raise InputError(f"the gain of an analytic prediction has shape {tuple(self.gain.shape)}: give [bands].")
+        shape = self.gain.shape
+        single, matrices = shape[-1:] == (1,), self.gain.ndim == 3 and shape[-1] == shape[-2]
+        if self.gain.numel() == 0 or not (self.gain.ndim == 1 or single or matrices):
+            raise InputError(
+                f"the gain of an analytic prediction has shape {tuple(shape)}: give [bands], or "
+                "[bands, channels, channels]."
+            )
         if self.mean.numel() == 0 or (self.by_class and self.mean.ndim < 2):
             raise InputError(
                 f"the mean of an analytic prediction has shape {tuple(self.mean.shape)}: give a number, a sample, or "
@@ -112,8 +119,14 @@ class AnalyticPrediction:
         Raises:
             InputError: if its array is damaged.
         """
+        try:
+            gain = torch.tensor(stored.gain, dtype=torch.float64)
+        except ValueError as error:
+            raise InputError(
+                f"the gain of an analytic prediction is damaged ({error}): write the plan anew."
+            ) from error
         if isinstance(stored.mean, float):
-            return cls(torch.tensor(stored.gain, dtype=torch.float64), torch.tensor(stored.mean), stored.by_class)
+            return cls(gain, torch.tensor(stored.mean), stored.by_class)
         shape, text = stored.mean.shape, stored.mean.float32
         try:
             raw = base64.b64decode(text, validate=True)
@@ -127,7 +140,7 @@ class AnalyticPrediction:
                 f"{4 * math.prod(shape)}; write the plan anew."
             )
         values = np.frombuffer(raw, dtype="<f4").astype(np.float32).reshape(shape)
-        return cls(torch.tensor(stored.gain, dtype=torch.float64), torch.from_numpy(values), stored.by_class)
+        return cls(gain, torch.from_numpy(values), stored.by_class)
 
     def bound(self, x: Tensor, cond: Any = None) -> Callable[[Tensor], Tensor]:
         """Return x_t → D̂ for a batch shaped like ``x`` [batch, channels, …], its arrays on the device of ``x``.
@@ -147,15 +160,16 @@ class AnalyticPrediction:
             return lambda x_t: torch.add(mean, x_t, alpha=gain)
         wide = torch.float32 if x.device.type == "mps" else torch.float64
         bands = radial_bands(sample[1:])
-        if int(bands.max()) + 1 != self.gain.shape[-1]:
+        expected = (int(bands.max()) + 1, *((sample[0],) * 2 if self.gain.ndim == 3 else ()))
+        if tuple(self.gain.shape) != expected:
             raise InputError(
-                f"the plan's analytic predictions have {self.gain.shape[-1]} bands of spatial frequency, samples of "
-                f"{sample} have {int(bands.max()) + 1}: it runs at the size that it was made for."
+                f"the plan's analytic predictions have gains {tuple(self.gain.shape)} by bands of spatial frequency, "
+                f"for samples of {sample} they are {expected}: it runs at the size that it was made for."
             )
         gains = self.gain[bands].to(x.device, wide)
 
         def predict(x_t: Tensor) -> Tensor:
-            spectrum = cosine_transformed(x_t.to(wide)) * gains
+            spectrum = amplified(cosine_transformed(x_t.to(wide)), gains)
             return cosine_transformed(spectrum, inverse=True).to(x_t.dtype).add_(mean)
 
         return predict
@@ -169,6 +183,17 @@ class AnalyticPrediction:
         if int(classes.max()) >= len(self.mean):
             raise InputError(f"class {int(classes.max())} is out of range: the plan knows {len(self.mean)} classes.")
         return self.mean[classes.cpu().expand(batch)]
+
+
+def amplified(spectrum: Tensor, gains: Tensor) -> Tensor:
+    """Return a spectrum [batch, channels, …] times its gains […], or matrices of the channels […, channels, channels].
+
+    Sums are made channel by channel: a sample's do not depend on its batch.
+    """
+    if gains.ndim == spectrum.ndim - 2:
+        return spectrum * gains
+    rows = gains.movedim(-1, 0).movedim(-1, 0)  # [channels of D̂, channels of x, …]
+    return torch.stack([(spectrum * row).sum(1) for row in rows], dim=1)
 
 
 def radial_bands(shape: tuple[int, ...]) -> Tensor:

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from fewstep.analytic import AnalyticPrediction, cosine_transformed, radial_bands
+from fewstep.analytic import AnalyticPrediction, amplified, cosine_transformed, radial_bands
 from fewstep.calibration.least_squares import FOLDS
 from fewstep.calibration.reference import Reference
 from fewstep.calibration.scratch import scratch
 
 __all__ = ["FORMS", "FittedFormula", "Form", "Formulas", "forms_for"]
 
-Form = Literal["scalar", "mean", "bands", "class mean", "class bands"]
-"""A scalar mean and gain; a mean sample and one gain; a mean sample and a gain for each band of spatial frequency; the
-same with a mean for each class."""
+Form = Literal["scalar", "mean", "bands", "channel bands", "class mean", "class bands", "class channel bands"]
+"""A scalar mean and gain; a mean sample and one gain; a mean sample and a gain for each band of spatial frequency; a
+matrix of the channels for each band; the last three with a mean for each class."""
 BLOCK = 8
 """Noises that are in memory at a time."""
 KEPT = 64
 """Times whose formulas are kept: a search asks for many."""
-FORMS: tuple[Form, ...] = ("scalar", "mean", "bands", "class mean", "class bands")
+FORMS: tuple[Form, ...] = get_args(Form)
+MOST_CHANNELS = 16
+"""With more channels a matrix of them has more numbers than the noises of a calibration determine."""
+PULL = 0.1
+"""The mean of all counts as so much of one member of each class."""
 
 
 @dataclass(frozen=True)
@@ -96,17 +100,20 @@ class Formulas:
 
 def forms_for(sample: tuple[int, ...], classes: Tensor | None) -> tuple[Form, ...]:
     """Return the forms worth a trial: bands need two spatial dimensions or more, means by class some of each class."""
-    forms = FORMS if len(sample) > 2 else ("scalar", "mean", "class mean")
-    enough = classes is not None and int(classes.unique(return_counts=True)[1].min()) >= FOLDS
-    return tuple(form for form in forms if enough or not form.startswith("class"))
+    hopeless = {
+        "bands": len(sample) <= 2,
+        "channel": not 1 < sample[0] <= MOST_CHANNELS,
+        "class": classes is None or int(classes.unique(return_counts=True)[1].min()) < FOLDS,
+    }
+    return tuple(form for form in FORMS if not any(hopeless.get(word, False) for word in form.split()))
 
 
 @dataclass(frozen=True)
 class _Sums:
     """Sums over the noises of each fold: all that a fit needs, however many noises there are.
 
-    With x and d a state and its prediction: ``count`` [F, classes], ``x`` and ``d`` [F, classes, *sample], and the sums
-    ``xx`` and ``xd`` of products of their spectra in each band, [F, bands].
+    With x and d a state and its prediction: ``count`` [F, classes], ``x`` and ``d`` [F, classes, *sample], and in
+    ``xx`` and ``dx`` the products of their spectra, [F, bands] or [F, bands, channels, channels].
     """
 
     form: Form
@@ -115,7 +122,7 @@ class _Sums:
     x: Tensor
     d: Tensor
     xx: Tensor
-    xd: Tensor
+    dx: Tensor
 
     @classmethod
     def of(
@@ -126,50 +133,68 @@ class _Sums:
         bands = radial_bands(sample[1:])
         bands = bands if form.endswith("bands") else torch.zeros_like(bands)
         groups = torch.zeros_like(fold) if classes is None else classes
-        size, number = int(groups.max()) + 1, int(bands.max()) + 1
+        size, matrix = int(groups.max()) + 1, (sample[0],) * 2 if "channel" in form else ()
         count = torch.zeros(FOLDS, size, dtype=torch.float64)
         x, d = (torch.zeros(FOLDS, size, *sample, dtype=torch.float64) for _ in range(2))
-        xx, xd = (torch.zeros(FOLDS, number, dtype=torch.float64) for _ in range(2))
+        xx, dx = (torch.zeros(FOLDS, int(bands.max()) + 1, *matrix, dtype=torch.float64) for _ in range(2))
+        sums = cls(form, bands, count, x, d, xx, dx)
         for part in which.split(BLOCK):
-            states, data = reference.state(t, part).double(), reference.prediction(t, part).double()
-            spectra = cosine_transformed(states), cosine_transformed(data)
-            for i, noise in enumerate(part.tolist()):
-                at = int(fold[noise]), int(groups[noise])
-                count[at] += 1.0
-                x[at] += states[i]
-                d[at] += data[i]
-                xx[at[0]] += _banded(spectra[0][i] * spectra[0][i], bands)
-                xd[at[0]] += _banded(spectra[0][i] * spectra[1][i], bands)
-        return cls(form, bands, count, x, d, xx, xd)
+            sums.add(
+                reference.state(t, part).double(), reference.prediction(t, part).double(), fold[part], groups[part]
+            )
+        return sums
+
+    def add(self, states: Tensor, data: Tensor, fold: Tensor, groups: Tensor) -> None:
+        """Add some noises, each to its fold and its class."""
+        for place, state, prediction in zip(
+            zip(fold.tolist(), groups.tolist(), strict=True), states, data, strict=True
+        ):
+            self.count[place] += 1.0
+            self.x[place] += state
+            self.d[place] += prediction
+        hat_x, hat_d = cosine_transformed(states), cosine_transformed(data)
+        for k in fold.unique().tolist():
+            some = fold == k
+            self.xx[k] += self._products(hat_x[some], hat_x[some])
+            self.dx[k] += self._products(hat_d[some], hat_x[some])
 
     def fitted(self, folds: Tensor) -> AnalyticPrediction:
         """Return the least-squares formula over some of the folds."""
         count, x, d = (v[folds].sum(0) for v in (self.count, self.x, self.d))
         mean_x, mean_d = (self._means(v, count) for v in (x, d))
         size = count.view(-1, *[1] * (x.ndim - 1))
-        spectra = [cosine_transformed(v) for v in (mean_x, mean_d, x, d, size * mean_x, size * mean_d)]
-        hat_x, hat_d, sum_x, sum_d, all_x, all_d = spectra
-        xx = self.xx[folds].sum(0) - _banded((2.0 * hat_x * sum_x - hat_x * all_x).sum(0), self.bands)
-        xd = self.xd[folds].sum(0) - _banded((hat_x * sum_d + hat_d * sum_x - hat_x * all_d).sum(0), self.bands)
-        gain = xd / xx.clamp(min=torch.finfo(torch.float64).tiny)
-        offset = mean_d - cosine_transformed(hat_x * gain[self.bands], inverse=True)
+        spectra = [cosine_transformed(v) for v in (mean_x, mean_d, x, d, size * mean_x)]
+        hat_x, hat_d, sum_x, sum_d, all_x = spectra
+
+        def about_the_means(products: Tensor, hat: Tensor, total: Tensor) -> Tensor:
+            crossed = self._products(hat, sum_x) + self._products(total, hat_x) - self._products(hat, all_x)
+            return products[folds].sum(0) - crossed
+
+        xx, dx = about_the_means(self.xx, hat_x, sum_x), about_the_means(self.dx, hat_d, sum_d)
+        if xx.ndim == 1:
+            gain = dx / xx.clamp(min=torch.finfo(torch.float64).tiny)
+        else:
+            gain = dx @ torch.linalg.pinv(xx, hermitian=True)
+        offset = mean_d - cosine_transformed(amplified(hat_x, gain[self.bands]), inverse=True)
         if self.form == "scalar":
             return AnalyticPrediction(gain, offset.mean())
         by_class = self.form.startswith("class")
         return AnalyticPrediction(gain, offset if by_class else offset[0], by_class)
 
     def _means(self, sums: Tensor, count: Tensor) -> Tensor:
-        """Return the mean of each class; with several, that of all counts as one member: a rare class is near it."""
+        """Return the mean of each class; with several, that of all counts for a little: a rare class is near it."""
         total = sums.sum(0) / count.sum()
         if self.form == "scalar":
             return total.mean().expand_as(sums)
         if len(count) == 1:
             return total[None]
         size = count.view(-1, *[1] * (sums.ndim - 1))
-        return total + (sums - size * total) / (1.0 + size)
+        return total + (sums - size * total) / (PULL + size)
 
-
-def _banded(product: Tensor, bands: Tensor) -> Tensor:
-    """Return the sums of a product of spectra [channels, …] in each band."""
-    sums = torch.zeros(int(bands.max()) + 1, dtype=torch.float64)
-    return sums.index_add_(0, bands.flatten(), product.sum(0).flatten())
+    def _products(self, one: Tensor, other: Tensor) -> Tensor:
+        """Return the sums of products of spectra [n, channels, …] in each band, of each channel with each or itself."""
+        if self.xx.ndim == 2:
+            sums = torch.zeros(self.xx.shape[1], dtype=torch.float64)
+            return sums.index_add_(0, self.bands.flatten(), (one * other).sum((0, 1)).flatten())
+        places = [self.bands == band for band in range(self.xx.shape[1])]
+        return torch.stack([torch.einsum("ncm,nem->ce", one[:, :, place], other[:, :, place]) for place in places])

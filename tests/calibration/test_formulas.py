@@ -1,0 +1,75 @@
+"""Formulas fitted to a reference: what they recover, and which are worth a trial."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import fewstep as fs
+from fewstep.analytic import AnalyticPrediction, radial_bands
+from fewstep.calibration.formulas import FORMS, Formulas, forms_for
+from fewstep.calibration.network import CountedNetwork
+from fewstep.calibration.reference import Reference, reference_grid
+
+PROCESS = fs.processes.VPLinear()
+NOISES, SAMPLE = 24, (2, 4, 6)
+BANDS = int(radial_bands(SAMPLE[1:]).max()) + 1
+
+
+def gaussian_formula(t):
+    """The exact data prediction of Gaussian data, of more variance in the sum of two channels than between them.
+
+    α·Σ·(α²·Σ + σ²)⁻¹ with a covariance Σ of the channels in each band.
+    """
+    alpha, sigma = float(PROCESS.alpha(t)), float(PROCESS.sigma(t))
+    fall = 1.0 / (1.0 + torch.arange(BANDS, dtype=torch.float64)) ** 2
+    alike = torch.tensor([[1.0, 0.9], [0.9, 1.0]], dtype=torch.float64)
+    covariance = fall[:, None, None] * alike
+    gain = alpha * covariance @ torch.linalg.inv(alpha**2 * covariance + sigma**2 * torch.eye(2, dtype=torch.float64))
+    return AnalyticPrediction(gain, torch.zeros(()))
+
+
+@pytest.fixture(scope="module")
+def reference():
+    def denoiser(x, t):
+        return gaussian_formula(t).bound(x)(x)
+
+    grid = fs.grids.uniform_logsnr(PROCESS, 5, end="zero")
+    x_T = torch.randn(NOISES, *SAMPLE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return Reference.solve(CountedNetwork(denoiser, None, NOISES, 8), reference_grid(grid, 20), x_T)
+
+
+def test_matrices_of_the_channels_recover_a_gaussian_denoiser(reference):
+    t = float(PROCESS.time(-1.5))
+    which = torch.arange(NOISES)
+    missed = {form: Formulas(reference, which, form, 1).error(t) for form in ("mean", "bands", "channel bands")}
+    assert missed["channel bands"] < 1e-6 * missed["bands"] < 1e-6 * missed["mean"]
+    made = Formulas(reference, which, "channel bands", 1).at(t).whole
+    torch.testing.assert_close(made.gain, gaussian_formula(torch.tensor(t)).gain, rtol=0, atol=1e-3)
+
+
+def test_forms_worth_a_trial():
+    classes = torch.arange(40) % 10
+    assert forms_for((3, 8, 8), classes) == FORMS
+    assert forms_for((3, 8, 8), None) == ("scalar", "mean", "bands", "channel bands")
+    assert forms_for((3, 8, 8), classes[:39]) == forms_for((3, 8, 8), None)  # One class has three members.
+    assert forms_for((1, 8, 8), classes) == ("scalar", "mean", "bands", "class mean", "class bands")
+    assert forms_for((64, 8), None) == ("scalar", "mean")
+
+
+def test_a_class_has_nearly_its_own_mean():
+    """Of six members a class: its mean is pulled to that of all by a sixtieth of the way."""
+
+    class Points(fs.DataPredictor):
+        process, shape, num_classes = PROCESS, (3,), 4
+
+        def __call__(self, x_t, t, cond):
+            return cond.to(x_t.dtype)[:, None].expand_as(x_t)
+
+    classes = torch.arange(NOISES) % 4
+    grid = fs.grids.uniform_logsnr(PROCESS, 5, end="zero")
+    x_T = torch.randn(NOISES, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    reference = Reference.solve(CountedNetwork(Points(), classes, NOISES, 8), reference_grid(grid, 20), x_T)
+    made = Formulas(reference, torch.arange(NOISES), "class mean", 1, classes).at(float(PROCESS.t_max)).whole
+    own = torch.arange(4, dtype=torch.float32)[:, None].expand(4, 3)
+    torch.testing.assert_close(made.mean, own + (1.5 - own) / 61.0, rtol=0, atol=1e-3)
