@@ -69,7 +69,8 @@ def calibrate(  # type: ignore[misc]  # The overloads tell what is returned, thi
     (above 10⁻³, so that each has its own draws).
 
     Where noise is high, predictions can be formulas of the state in place of network calls (``analytic``): a plan then
-    has more rows than calls.
+    has more rows than calls. A formula is a mean and gains, one or a matrix of the channels for each spatial frequency;
+    the form that predicts best on noises it has not seen is taken.
 
     A quarter of the noises is held out. The fit is returned only if it is better on them beyond doubt: the lower end of
     the gain's 95 % interval is above 1. Where the interval contains 1, three times as many noises more are held out.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fewstep.calibration.equal_turning import equal_turning
 from fewstep.calibration.gauss_newton import Point, descend
+from fewstep.calibration.interior_times import InteriorTimes
 from fewstep.calibration.least_deviation import least_deviation
 from fewstep.calibration.times_problem import TimesProblem
 from fewstep.errors import InputError
@@ -20,7 +21,7 @@ from fewstep.solvers import IPNDM, DPMSolverPP, UniPC
 from fewstep.spectra import Spectrum
 from fewstep.time_grid import TimeGrid
 
-__all__ = ["Tried", "search_times", "some_of", "starts", "untuned"]
+__all__ = ["Tried", "search_times", "some_of", "starts", "untuned", "with_one_more"]
 
 Tried = tuple[str, float]
 """A start of the search, and its root mean square error with fitted rows."""
@@ -108,6 +109,8 @@ def search_times(
 ) -> tuple[TimesProblem, TimeGrid, list[Tried]]:
     """Return the problem of the least error, the best grid found for it, and the starts in the order of their errors.
 
+    In the end a formula more is tried between the last of the best grid and its first call, as long as that helps.
+
     Args:
         problems: the error as a function of the times, with the name of what else differs between them.
         may_go_on: whether there is budget left; asked before every start but the first, and before every round.
@@ -149,7 +152,29 @@ def search_times(
         last = refined(min(short, key=lambda entry: entry[1].error), LAST_ROUNDS)
         best = min(best, last, key=lambda entry: entry[1].error)
     problem, point = best
+    by_count = {other.tables.count: other for _, other in problems}
+    while (longer := by_count.get(problem.tables.count + 1)) is not None:
+        grid = with_one_more(point.detail.table.plan.grid, problem.tables.count, longer.placement)
+        extended = None if grid is None else refined((longer, longer.at(grid)), FIRST_ROUNDS)
+        if extended is None or extended[1].error >= point.error:
+            break
+        problem, point = extended
+        noted(point)
     return problem, point.detail.table.plan.grid, [(name, point.error**0.5) for name, _, point in found]
+
+
+def with_one_more(grid: TimeGrid, formulas: int, placement: InteriorTimes) -> TimeGrid | None:
+    """Return ``grid`` with a time more, halfway in λ from its last formula to its first call; None if it is too close.
+
+    Without a formula as yet it is halfway from the first call to the second.
+    """
+    if grid.steps < 2:
+        return None
+    interior = placement.read(grid)
+    times = torch.cat([torch.tensor([placement.lowest], dtype=torch.float64), interior])
+    place = min(max(formulas - 1, 0), len(times) - 2)
+    middle = times[place : place + 2].mean(0, keepdim=True)
+    return placement.grid(torch.cat([interior[:place], middle, interior[place:]]))
 
 
 def some_of(which: Tensor, values: int) -> Tensor:
