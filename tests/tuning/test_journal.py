@@ -108,6 +108,44 @@ def test_another_process_is_waited_for(url):
     assert log == ["a"]
 
 
+@pytest.fixture
+def hasty(monkeypatch):
+    """A second of silence is too long."""
+    for name in ("BEAT", "GRACE"):
+        monkeypatch.setattr(f"fewstep.tuning.journal.{name}", 1)
+
+
+def claim_elsewhere(url, key):
+    """Claim a task as a process of another machine does that gives no sign of life after, and return its journal."""
+    there = Journal(url, "study")
+    state = there._optuna.trial.TrialState
+    claim = {"key": key, "process": "elsewhere 1 0"}
+    there._study.add_trial(there._optuna.trial.create_trial(state=state.RUNNING, user_attrs=claim))
+    return there
+
+
+def test_a_claim_elsewhere_without_a_sign_of_life_is_taken_over(url, hasty):
+    """The process died between its claim and its first sign of life."""
+    claim_elsewhere(url, "a")
+    log = []
+    waiting = threading.Thread(target=lambda: Journal(url, "study").run(counting(["a"], log)), daemon=True)
+    waiting.start()
+    waiting.join(30)
+    assert log == ["a"] and not waiting.is_alive()
+
+
+def test_a_claim_elsewhere_whose_signs_of_life_come_is_waited_for(url, hasty):
+    there, log = claim_elsewhere(url, "a"), []
+    (claim,) = there._trials()
+    with there._alive(claim._trial_id):
+        waiting = threading.Thread(target=lambda: Journal(url, "study").run(counting(["a"], log)), daemon=True)
+        waiting.start()
+        waiting.join(1.0)
+        assert waiting.is_alive() and not log
+    waiting.join(30)
+    assert log == ["a"]
+
+
 def test_processes_measure_nothing_twice(url, tmp_path):
     program = textwrap.dedent(
         f"""

@@ -98,6 +98,7 @@ class Journal:
         finally:
             optuna.logging.set_verbosity(level)
         self._read: dict[int, Measured] = {}
+        self._seen: set[int] = set()
 
     def _refused(self, error: Exception) -> InputError:
         """Return what a driver, a database or what is in it makes impossible, as one sentence."""
@@ -217,7 +218,11 @@ class Journal:
             thread.join()
 
     def _in_work(self) -> set[str]:
-        """Return the keys of tasks that live processes are at; those of dead ones are given up."""
+        """Return the keys of tasks that live processes are at; those of dead ones are given up.
+
+        A claim of a process that ended before its first sign of life would never be silent for too long: the first
+        sign of life of every claim is the look of whoever waits for it. The database's clock measures both.
+        """
         state = self._optuna.trial.TrialState
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # That it may change one day.
@@ -229,6 +234,9 @@ class Journal:
             if self._is_dead(trial.user_attrs.get("process", "")):
                 self._study.tell(trial.number, state=state.FAIL, skip_if_finished=True)
             else:
+                if trial._trial_id not in self._seen:
+                    self._beat(trial._trial_id)
+                    self._seen.add(trial._trial_id)
                 found.add(trial.user_attrs.get("key", ""))
         return found
 
