@@ -52,7 +52,7 @@ class Counting(torch.nn.Module):
 
 
 def test_every_command_is_here():
-    """That of reproduce, which draws as generate does, is killed in its own tests."""
+    """That of reproduce has its own tests, of the same."""
     assert set(RUNS) | set(SHORT) | {"reproduce"} == set(COMMANDS)
 
 

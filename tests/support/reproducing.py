@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,7 +23,10 @@ COUNT = 8
 
 
 class TinyEDM(nn.Module):
-    """What EDM's pickles hold: (x, σ, one-hot) → x0, with a UNet of EDM's class and attributes."""
+    """What EDM's pickles hold: (x, σ, one-hot) → x0, with a UNet of EDM's class and attributes.
+
+    Each call takes SLOW seconds more.
+    """
 
     def __init__(self, network: nn.Module, label_dim: int = 0) -> None:
         super().__init__()
@@ -31,6 +36,7 @@ class TinyEDM(nn.Module):
         self.levels = nn.Parameter(torch.linspace(-0.5, 0.5, max(label_dim, 1)))
 
     def forward(self, x, sigma, class_labels=None):
+        time.sleep(float(os.environ.get("SLOW", "0")))
         sigma = sigma.reshape(-1, 1, 1, 1)
         c_in = (sigma**2 + 0.25).rsqrt()
         output = self.model(c_in * x, (sigma.log() / 4).flatten())
