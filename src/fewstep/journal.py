@@ -8,7 +8,7 @@ import shutil
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ Tensors = tuple[Tensor, ...]
 Keep = Callable[[str, Callable[[], Tensors]], Tensors]
 """keep(key, make) → what ``make()`` returned now, or in a run that was stopped."""
 DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+CHECKSUM = "checksum"
 AGREEMENT = 1e-2
 """What is made again may differ by rounding, on a GPU; a network that was changed differs by more."""
 
@@ -56,6 +57,15 @@ def resumed(
     for _ in range(0 if made else calls):
         progress()
     return found
+
+
+def _checksum(name: str, arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Return a hash of an entry's name and arrays: what is something else, whole or not, is made again."""
+    made = hashlib.blake2b(name.encode(), digest_size=16)
+    for array in arrays:
+        made.update(f"{array.dtype} {array.shape};".encode())
+        made.update(np.ascontiguousarray(array).tobytes())
+    return np.frombuffer(made.digest(), np.uint8)
 
 
 class Journal:
@@ -97,9 +107,11 @@ class Journal:
     def _read(self, name: str) -> Tensors | None:
         try:
             with np.load(self.folder / name, allow_pickle=False) as data:
-                return tuple(torch.from_numpy(data[f"arr_{i}"]) for i in range(len(data.files)))
+                arrays = [data[f"arr_{i}"] for i in range(len(data.files) - 1)]
+                whole = np.array_equal(data[CHECKSUM], _checksum(name, arrays))
         except DAMAGED:
             return None
+        return tuple(map(torch.from_numpy, arrays)) if whole else None
 
     def _write(self, name: str, made: Tensors) -> None:
         if self._full:
@@ -108,8 +120,9 @@ class Journal:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
+                arrays = [_array(tensor) for tensor in made]
                 with part.open("wb") as file:
-                    np.savez(file, *(_array(tensor) for tensor in made))
+                    np.savez(file, *arrays, **{CHECKSUM: _checksum(name, arrays)})
                 os.replace(part, self.folder / name)
                 self.known.add(name)
             finally:

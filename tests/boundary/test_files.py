@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import random
 import shutil
@@ -23,6 +24,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from support import killing, text_folder
 from support.boundary import called, line, tree
 
 import fewstep as fs
@@ -93,9 +95,22 @@ def dinov2() -> None:
 
 
 GENERATED = line("evaluate", images="out", reference="out", features="torchscript:features.pt")
-GENERATE, COMPARE, TUNE = line("generate"), line("compare"), line("tune")
+
+
+def text() -> None:
+    """A pipeline that takes prompts."""
+    text_folder.stable_diffusion(Path("text"))
+
+
+def unfinished() -> None:
+    """The journal of a command that was killed when it was about to write its result."""
+    assert killing.killed_at(CALIBRATE, Path.cwd(), "os.rename", 1)
+
+
+GENERATE, COMPARE, TUNE, CALIBRATE = line("generate"), line("compare"), line("tune"), line("calibrate")
 BY_RECIPE = line("sample", recipe="recipe.json", steps="2")
 OF_PIPELINE = ["sample", "--model=pipeline", "--steps=1", "--num=1", "--out=out.npz"]
+OF_TEXT = ["sample", "--model=text", "--prompt=a cat", "--steps=1", "--num=1", "--out=out.npz"]
 EVALUATE = ["evaluate", "--reference=pictures.npz", "--out=out.json"]
 COMPARED = [*EVALUATE, "--", "pictures.npz"]
 JSON = {
@@ -119,6 +134,10 @@ JSON = {
     "scheduler": Read("pipeline/scheduler/scheduler_config.json", OF_PIPELINE),
     "doctor's scheduler": Read("pipeline/scheduler/scheduler_config.json", ["doctor", "pipeline", "--steps=2"]),
     "network": Read("pipeline/unet/config.json", OF_PIPELINE),
+    "autoencoder": Read("text/vae/config.json", OF_TEXT, text),
+    "text encoder": Read("text/text_encoder/config.json", OF_TEXT, text),
+    "tokenizer": Read("text/tokenizer/tokenizer_config.json", OF_TEXT, text),
+    "vocabulary": Read("text/tokenizer/tokenizer.json", OF_TEXT, text),
     "dinov2": Read("dinov2/config.json", [*EVALUATE, "--features=dinov2:dinov2", "--", "pictures.npz"], dinov2),
 }  # fmt: skip
 """Files of JSON."""
@@ -136,6 +155,7 @@ BYTES = {
     "torchscript": Read("features.pt", [*EVALUATE, "--features=torchscript:features.pt", "--", "pictures.npz"]),
     "cache": Read("cache/*.npz", COMPARED, lambda: called(*COMPARED), cached=True),
     "storage": Read("out.tune/journal.db", TUNE, cached=True),
+    "journal": Read("out.json.partial/*/*.npz", CALIBRATE, unfinished, cached=True),
     "solutions": Read("out.tune/*.safetensors", TUNE, cached=True),
 }  # fmt: skip
 """Other files, and files of JSON that hold text of another kind."""
@@ -263,7 +283,7 @@ ARRAYS = [
     np.array(10.0**300), np.asarray(-(2**63)), np.zeros((0, 4, 4, 1), np.uint8), np.asfortranarray(np.ones((3, 2))),
     np.zeros((2, 4, 4, 1), [("a", "f4")]),
 ]  # fmt: skip  # noqa: E501
-ARCHIVES = [name for name, read in FILES.items() if read.path.endswith((".npz", ".npy"))]
+ARCHIVES = [name for name, read in FILES.items() if read.path.endswith((".npz", ".npy")) and name != "journal"]
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
@@ -284,6 +304,20 @@ def test_arrays_may_be_others(name, placed):
             np.savez(path, **{one: value for one, value in held.items() if one != key})
             check(name, path, f"{key} is gone")
             path = placed(name)
+
+
+def test_a_journal_with_other_arrays_gives_what_the_run_would_have_given(placed):
+    """Every entry is of another type or shape, or is another entry: none of it reaches the result."""
+    entries = placed("journal").parent.glob("*.npz")
+    expected = fs.load_recipe(next(Path().glob(".fewstep-*/out.json"))).plan.to_json()
+    for entry, array in zip(sorted(entries), itertools.cycle([*ARRAYS, None])):
+        with np.load(entry) as data:
+            held = dict(data)
+        changed = {**held, "arr_0": held["arr_0"][::-1] if array is None else array}
+        np.savez(entry, **changed)
+    answer = called(*CALIBRATE)
+    assert (answer.code, answer.error) == (0, None), answer
+    assert fs.load_recipe("out.json").plan.to_json() == expected
 
 
 @EXAMPLES

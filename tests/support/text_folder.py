@@ -29,21 +29,29 @@ def tokenizer():
     return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=12)
 
 
-def text_encoder(kind):
+def text_encoder(kind, width=8):
     torch.manual_seed(4)
     return kind(
         CLIPTextConfig(
             vocab_size=54,
-            hidden_size=8,
+            hidden_size=width,
             intermediate_size=8,
             num_hidden_layers=2,
             num_attention_heads=2,
             max_position_embeddings=12,
             bos_token_id=52,
             eos_token_id=53,
-            projection_dim=8,
+            projection_dim=width,
         )
     ).eval()
+
+
+def stable_diffusion(path: Path) -> Path:
+    """Write the pipeline into a folder."""
+    pipe, _ = tiny.stable_diffusion()
+    parts = {**pipe.components, "tokenizer": tokenizer(), "text_encoder": text_encoder(CLIPTextModel, width=16)}
+    diffusers.StableDiffusionPipeline(**parts, requires_safety_checker=False).save_pretrained(path)
+    return path
 
 
 def stable_diffusion_xl(path: Path) -> Path:

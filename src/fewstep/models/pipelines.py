@@ -9,13 +9,14 @@ from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
+from fewstep.checks import real
 from fewstep.denoiser import Condition, DataPredictor, Denoiser
-from fewstep.errors import InputError, MissingPackageError, reason_of
+from fewstep.errors import FewstepError, InputError, MissingPackageError, reason_of
 from fewstep.guidance import DynamicThreshold, StaticThreshold
 from fewstep.models.folder import check_folder
 from fewstep.models.model import Kind, Model
@@ -105,6 +106,10 @@ def read_pipeline(path: Path, dtype: torch.dtype = torch.float32) -> Any:
 
     parts = check_folder(path)
     logging.disable_progress_bar()
+    if any(isinstance(part, list) and part[0] == "transformers" for part in parts.values()):
+        from transformers.utils import logging as of_transformers
+
+        of_transformers.disable_progress_bar()
     try:
         without = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in parts else {}
         with warnings.catch_warnings():
@@ -252,11 +257,17 @@ class _Called(nn.Module):
             raise InputError("this model needs a class for each image: give --class N or each (cond=… in Python).")
         try:
             return self.network(x, time, **keywords).sample[:, : self.channels]
-        except (TypeError, AttributeError, KeyError, IndexError, ArithmeticError) as error:
-            raise InputError(
-                f"the pipeline's {type(self.network).__name__} fails in a call ({reason_of(error)}): its config.json "
-                "is damaged, or of another version of diffusers."
-            ) from error
+        except Exception as error:
+            _refuse(f"the pipeline's {type(self.network).__name__}", "its config.json", error)
+
+
+def _refuse(what: str, where: str, error: Exception) -> NoReturn:
+    """Say that what a folder describes fails, whatever its libraries make of it; memory and fewstep have own words."""
+    if isinstance(error, (FewstepError, MemoryError, torch.cuda.OutOfMemoryError)):
+        raise error
+    raise InputError(
+        f"{what} fails in a call ({reason_of(error)}): {where} is damaged, or of another model or version of diffusers."
+    ) from error
 
 
 def _coder(pipeline: Any) -> tuple[Callable[[Tensor], Tensor] | None, Callable[[Tensor], Tensor] | None]:
@@ -266,18 +277,31 @@ def _coder(pipeline: Any) -> tuple[Callable[[Tensor], Tensor] | None, Callable[[
 
 
 def coder_of(coder: Any) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """Return the way from samples to images and back by an autoencoder of diffusers, put into evaluation mode."""
+    """Return the way from samples to images and back by an autoencoder of diffusers, put into evaluation mode.
+
+    Raises:
+        InputError: if its scale or shift is no number; and, from both, if its configuration does not fit its code.
+    """
     coder.eval().requires_grad_(False)
-    scale = coder.config.scaling_factor
-    shift = getattr(coder.config, "shift_factor", None) or 0.0
+    what = f"the {type(coder).__name__} of the model"
+    scale = real(f"scaling_factor of {what}", coder.config.scaling_factor)
+    shift = real(f"shift_factor of {what}", getattr(coder.config, "shift_factor", None) or 0.0)
+    if scale == 0.0:
+        raise InputError(f"scaling_factor of {what} is 0: its configuration is damaged.")
 
     def decode(latents: Tensor) -> Tensor:
-        return coder.decode((latents / scale + shift).to(coder.dtype)).sample.float()
+        try:
+            return coder.decode((latents / scale + shift).to(coder.dtype)).sample.float()
+        except Exception as error:
+            _refuse(what, "its configuration", error)
 
     @torch.no_grad()
     def encode(images: Tensor) -> Tensor:
-        made = coder.encode(images.to(coder.device, coder.dtype))
-        latents = made.latent_dist.mode() if hasattr(made, "latent_dist") else made.latents
+        try:
+            made = coder.encode(images.to(coder.device, coder.dtype))
+            latents = made.latent_dist.mode() if hasattr(made, "latent_dist") else made.latents
+        except Exception as error:
+            _refuse(what, "its configuration", error)
         return (latents.float() - shift) * scale
 
     return decode, encode
@@ -286,7 +310,10 @@ def coder_of(coder: Any) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor],
 def _embedding(pipeline: Any) -> Callable[[Sequence[str]], Mapping[str, Any]]:
     @torch.no_grad()
     def embed(prompts: Sequence[str]) -> Mapping[str, Any]:
-        states, _ = pipeline.encode_prompt(list(prompts), pipeline.device, 1, do_classifier_free_guidance=False)
+        try:
+            states, _ = pipeline.encode_prompt(list(prompts), pipeline.device, 1, do_classifier_free_guidance=False)
+        except Exception as error:
+            _refuse("the pipeline's text encoder", "a configuration of it or of the tokenizer", error)
         return {"encoder_hidden_states": states}
 
     return embed
