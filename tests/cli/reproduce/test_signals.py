@@ -23,7 +23,7 @@ STOPS = (
     (signal.SIGINT, 130, "11-calls/samples-00000.npz"),
     (signal.SIGTERM, 143, "15-calls/samples-00000.npz"),
 )
-"""A signal, its exit code, and the file after which it comes: the first shard of two, of the first row and the second."""
+"""A signal, its exit code, and the file after which it comes: the first of two shards, of either row."""
 
 
 @pytest.fixture(autouse=True)
