@@ -27,7 +27,6 @@ Tensors = tuple[Tensor, ...]
 Keep = Callable[[str, Callable[[], Tensors]], Tensors]
 """keep(key, make) → what ``make()`` returned now, or in a run that was stopped."""
 DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
-CHECKSUM = "checksum"
 AGREEMENT = 1e-2
 """What is made again may differ by rounding, on a GPU; a network that was changed differs by more."""
 
@@ -108,7 +107,7 @@ class Journal:
         try:
             with np.load(self.folder / name, allow_pickle=False) as data:
                 arrays = [data[f"arr_{i}"] for i in range(len(data.files) - 1)]
-                whole = np.array_equal(data[CHECKSUM], _checksum(name, arrays))
+                whole = np.array_equal(data["checksum"], _checksum(name, arrays))
         except DAMAGED:
             return None
         return tuple(map(torch.from_numpy, arrays)) if whole else None
@@ -122,7 +121,7 @@ class Journal:
             try:
                 arrays = [_array(tensor) for tensor in made]
                 with part.open("wb") as file:
-                    np.savez(file, *arrays, **{CHECKSUM: _checksum(name, arrays)})
+                    np.savez(file, *arrays, checksum=_checksum(name, arrays))
                 os.replace(part, self.folder / name)
                 self.known.add(name)
             finally:
