@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from fewstep.checks import as_given
 from fewstep.errors import InputError
 from fewstep.processes import Process
 from fewstep.processes.base import on_host
@@ -177,7 +178,7 @@ class AnalyticPrediction:
     def _mean(self, cond: Any, batch: int) -> Tensor:
         if not self.by_class:
             return self.mean
-        classes = torch.as_tensor(-1 if cond is None or isinstance(cond, (dict, str)) else cond)
+        classes = as_given(-1 if cond is None or isinstance(cond, (dict, str)) else cond)
         if classes.is_floating_point() or classes.ndim > 1 or bool((classes < 0).any()):
             raise InputError("the plan's analytic predictions are of classes: give cond, the class of each sample.")
         if int(classes.max()) >= len(self.mean):

@@ -17,12 +17,15 @@ from torch import Tensor
 from fewstep.errors import InputError, reason_of, unknown_name
 
 __all__ = [
+    "as_given",
     "as_integer",
     "as_number",
     "as_real",
     "as_word",
     "check_callback",
     "checked_shape",
+    "computable",
+    "described",
     "device",
     "floating",
     "flag",
@@ -34,6 +37,10 @@ __all__ = [
     "tensor",
     "whole",
 ]
+
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""The types that are computed with; torch has others, float8, that it can only store."""
 
 
 def shown(value: object) -> str:
@@ -141,16 +148,33 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def computable(value: Any) -> bool:
+    """Return whether ``value`` is a dense tensor with a batch, of a floating-point type that torch computes with."""
+    return isinstance(value, Tensor) and value.ndim > 0 and value.dtype in FLOATS and value.layout == torch.strided
+
+
+def described(value: Any) -> str:
+    """Return a tensor's shape, type and, unless it is dense, layout; of anything else its ``repr``."""
+    if not isinstance(value, Tensor):
+        return shown(value)
+    layout = "" if value.layout == torch.strided else f" {value.layout}"
+    return f"{tuple(value.shape)} {value.dtype}{layout}"
+
+
 def tensor(name: str, value: Any, hint: str) -> Tensor:
     """Return ``value`` if it is a tensor of floating-point numbers with a batch, and not on the meta device.
 
     Raises:
         InputError: if it is not; ``hint`` says what to give.
     """
-    if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim < 1 or value.is_meta:
-        what = f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else shown(value)
-        raise InputError(f"{name} is {what}: {hint}.")
+    if not computable(value) or value.is_meta:
+        raise InputError(f"{name} is {described(value)}: {hint}.")
     return value
+
+
+def as_given(value: Any) -> Tensor:
+    """Return ``value`` as a tensor: a tensor as it is, all else on the CPU, whatever the default device."""
+    return value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
 
 
 def instance(kind: type, name: str, value: Any, hint: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewstep.checks import checked_shape, flag, real, shown, tensor, whole
+from fewstep.checks import as_given, checked_shape, flag, real, shown, tensor, whole
 from fewstep.errors import InputError, unknown_name
 from fewstep.processes import Process, VPDiscrete
 from fewstep.processes.base import as_float64
@@ -112,7 +112,7 @@ def _labels(cond: Any) -> Tensor:
         InputError: if they are nothing of the kind.
     """
     try:
-        labels = torch.as_tensor(cond)
+        labels = as_given(cond)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(f"cond is {shown(cond)}: give class numbers, one for all or one for each sample.") from error
     if labels.dtype == torch.bool or labels.is_complex():

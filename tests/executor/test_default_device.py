@@ -75,6 +75,19 @@ def test_noise_is_added_where_the_timesteps_are(elsewhere):
     assert made.device.type == x.device.type == "meta"
 
 
+@pytest.mark.parametrize("cond", [1, [1, 3], None], ids=str)
+def test_class_numbers_are_made_on_the_host(cond, elsewhere):
+    def network(x, t, labels):
+        return labels[:, None].to(x).expand_as(x)
+
+    with torch.device("cpu"):
+        model = fs.Denoiser(network, fs.processes.VPLinear(), "x0", num_classes=5, default_cond=4)
+        grid = fs.grids.uniform_logsnr(model.process, 3, end="zero")
+        x_T = torch.zeros(2, 1)
+    found = fs.sample(model, fs.UniPC(2), grid, x_T, cond=cond).flatten().tolist()
+    assert found == pytest.approx({"None": [4, 4], "1": [1, 1], "[1, 3]": [1, 3]}[str(cond)], rel=1e-6)
+
+
 def test_moments_are_the_hosts(elsewhere):
     from fewstep.metrics import frechet_distance, moments_of
 

@@ -175,6 +175,8 @@ def test_from_pure_noise_every_solver_is_finite_and_exact_for_one_point():
         ({"x_T": "noise"}, "x_T is str"),
         ({"x_T": torch.zeros(2, 2, dtype=torch.long)}, "floating-point"),
         ({"x_T": torch.zeros(0, 2)}, "floating-point tensor"),
+        ({"x_T": torch.zeros(2, 2).to(torch.float8_e4m3fn)}, "float8_e4m3fn: give a floating-point tensor"),
+        ({"x_T": torch.eye(2).to_sparse()}, "torch.float32 torch.sparse_coo: give"),
         ({"denoiser": None}, "denoiser is None"),
         ({"denoiser": lambda x, t: x[:, :1]}, "shaped like x_t"),
         ({"plan": fs.UniPC()}, "solver.plan"),
@@ -191,6 +193,8 @@ def test_from_pure_noise_every_solver_is_finite_and_exact_for_one_point():
         ({"seeds": torch.tensor(1)}, "one for each sample"),
         ({"generator": torch.Generator()}, "not both"),
         ({"seeds": None, "generator": [torch.Generator()]}, "1 generators for 2"),
+        ({"seeds": None, "generator": 5}, r"generator is 5: give torch.Generator\(\)"),
+        ({"seeds": None, "generator": [1, 2]}, r"generator is \[1, 2\]: give torch.Generator\(\)"),
     ],
 )
 def test_mistakes_are_answered(change, words):

@@ -236,6 +236,8 @@ def test_generators_one_for_each_image_are_independent_of_the_batch():
     assert torch.equal(denoise(stochastic(), x, 6, generator=one), again)
     with pytest.raises(fs.errors.InputError, match="3 generators for 4 samples"):
         denoise(stochastic(), x, 6, generator=generators(1, 2, 3))
+    with pytest.raises(fs.errors.InputError, match=r"generator is 5: give torch.Generator\(\)"):
+        denoise(stochastic(), x, 6, generator=5)
 
 
 def test_the_noise_is_the_cores():

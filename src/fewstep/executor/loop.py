@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.checks import check_callback, flag, shown
+from fewstep.checks import check_callback, computable, described, flag, shown
 from fewstep.denoiser import DataPredictor, over_tensors
 from fewstep.errors import InputError
 from fewstep.executor.fold import foldable, folded
@@ -108,6 +108,10 @@ def step_noise(
     Raises:
         InputError: if not one source of noise is given, or it does not fit.
     """
+    if seeds is None and generator is None and noise_sampler is None:
+        raise InputError(
+            "the plan adds noise: give either seeds (one for each sample), a generator or a noise_sampler."
+        )
     if noise_sampler is None:
         source = NoiseSource(
             x_T.shape[0], x_T.device, seeds=seeds, generator=generator, stream=STEPS, level=_level(plan)
@@ -151,9 +155,9 @@ def _check(plan: Plan, denoiser: object, x_T: Tensor) -> None:
     if plan.times.ndim != 1:
         raise InputError(f"plan is a batch of {tuple(plan.times.shape[:-1])} plans: run one, made on a single grid.")
     check_denoiser(denoiser)
-    if not isinstance(x_T, Tensor) or not x_T.is_floating_point() or x_T.ndim < 1 or x_T.numel() == 0:
-        shown = f"{tuple(x_T.shape)} {x_T.dtype}" if isinstance(x_T, Tensor) else type(x_T).__name__
-        raise InputError(f"x_T is {shown}: give a floating-point tensor [batch, …] at the first time of the grid.")
+    if not computable(x_T) or x_T.numel() == 0:
+        what = described(x_T) if isinstance(x_T, Tensor) else type(x_T).__name__
+        raise InputError(f"x_T is {what}: give a floating-point tensor [batch, …] at the first time of the grid.")
     shape = getattr(denoiser, "shape", None) if isinstance(denoiser, DataPredictor) else None
     if shape is not None and tuple(x_T.shape[1:]) != shape:
         raise InputError(f"x_T has shape {tuple(x_T.shape)}: the model takes [batch, {', '.join(map(str, shape))}].")

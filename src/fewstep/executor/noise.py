@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from numbers import Number
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fewstep.checks import shown
 from fewstep.errors import InputError
 from fewstep.executor.philox import Philox
 
-__all__ = ["Generators", "NoiseSampler", "NoiseSource", "checked_seeds", "seeded_generators"]
+__all__ = ["Generators", "NoiseSampler", "NoiseSource", "checked_seeds", "generators", "seeded_generators"]
 
 Generators = torch.Generator | Sequence[torch.Generator]
 
@@ -77,8 +79,10 @@ class NoiseSource:
         stream: int = INITIAL,
         level: float | None = None,
     ) -> None:
-        if (seeds is None) == (generator is None):
-            raise InputError("noise is needed: give either seeds (one for each sample) or a generator, not both.")
+        if seeds is None and generator is None:
+            raise InputError("noise is needed: give either seeds (one for each sample) or a generator.")
+        if seeds is not None and generator is not None:
+            raise InputError("seeds and a generator are given: give one of them, not both.")
         self._philox: Philox | None = None
         self._generators: list[torch.Generator] = []
         if seeds is not None and stream == INITIAL:
@@ -87,7 +91,7 @@ class NoiseSource:
             keys = [_mixed(seed, stream, level).generate_state(2, np.uint64) for seed in checked_seeds(seeds, batch)]
             self._philox = Philox(np.stack(keys), device)
         else:
-            self._generators = [generator] if isinstance(generator, torch.Generator) else list(generator or [])
+            self._generators = generators(generator)
             if not isinstance(generator, torch.Generator) and len(self._generators) != batch:
                 raise InputError(
                     f"there are {len(self._generators)} generators for {batch} samples: give one for each."
@@ -109,6 +113,22 @@ class NoiseSource:
         else:
             for sample, generator in zip(out, self._generators, strict=True):
                 sample.normal_(generator=generator)
+
+
+def generators(given: Any) -> list[torch.Generator]:
+    """Return one generator or several as a list.
+
+    Raises:
+        InputError: if they are no generators.
+    """
+    if isinstance(given, torch.Generator):
+        return [given]
+    listed = list(given) if isinstance(given, Sequence) else [None]
+    if not all(isinstance(one, torch.Generator) for one in listed):
+        raise InputError(
+            f"generator is {shown(given)}: give torch.Generator().manual_seed(0), or a list of one for each sample."
+        )
+    return listed
 
 
 def seeded_generators(seeds: Sequence[int], device: torch.device, stream: int = INITIAL) -> list[torch.Generator]:

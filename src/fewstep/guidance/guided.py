@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.checks import as_real, flag, real, shown, tensor
+from fewstep.checks import as_given, as_real, flag, real, shown, tensor
 from fewstep.denoiser import Condition, DataPredictor
 from fewstep.errors import InputError
 from fewstep.guidance.rules import Linear, Outputs, Rule, rescaled
@@ -169,7 +169,7 @@ class Guided(Wrapped):
             return scale
         if callable(scale):
             scale = scale(torch.exp(-self.process.half_logsnr(as_float64(t))))
-        scale = torch.as_tensor(scale).to(like.device, like.dtype)
+        scale = as_given(scale).to(like.device, like.dtype)
         if scale.numel() not in (1, len(like)):
             raise InputError(
                 f"guidance_scale has {scale.numel()} numbers for {len(like)} samples: give one for each, or for all."

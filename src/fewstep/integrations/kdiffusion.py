@@ -302,7 +302,7 @@ def _levels(sigmas: Any) -> Tensor:
         InputError: if they are nothing of the kind.
     """
     try:
-        levels = torch.as_tensor(sigmas)
+        levels = checks.as_given(sigmas)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(f"sigmas are {checks.shown(sigmas)}: give numbers that fall to 0.") from error
     if levels.ndim != 1 or levels.is_complex() or levels.dtype == torch.bool or levels.is_meta:

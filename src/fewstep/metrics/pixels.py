@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.checks import shown, tensor
+from fewstep.checks import as_given, shown, tensor
 from fewstep.errors import InputError
 
 __all__ = ["are_pictures", "from_uint8", "kept", "rounded", "to_uint8"]
@@ -47,7 +47,7 @@ def from_uint8(images: object) -> Tensor:
         InputError: for another type or shape.
     """
     try:
-        pixels = torch.as_tensor(images)
+        pixels = as_given(images)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(f"images are {shown(images)}: give uint8 [n, H, W, C].") from error
     if pixels.dtype != torch.uint8 or pixels.ndim != 4:

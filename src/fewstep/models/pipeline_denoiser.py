@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fewstep.checks import as_given
 from fewstep.denoiser import Condition, DataPredictor, network_device
 from fewstep.errors import InputError, MissingPackageError
 from fewstep.models.pipeline_layout import Drawn, Layout, layout_of
@@ -288,7 +289,7 @@ class PipelineDenoiser(DataPredictor):
                     f"the pipeline has {self.num_classes} conditions: choose one for each sample, cond=[0, 1, …]."
                 )
             return [0] * batch
-        return torch.as_tensor(cond).flatten().expand(batch).tolist()
+        return as_given(cond).flatten().expand(batch).tolist()
 
     def _tried(self, x_t: Tensor, numbers: list[int]) -> Tensor | None:
         """Return D of the whole batch, or None from the first call on if the pipeline takes one sample at a time."""
@@ -400,7 +401,7 @@ def _split(call: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Sequence[
         if name in PROMPTS and value is not None:
             rows[name] = [value] if isinstance(value, str) else list(value)
         elif name == LABELS and value is not None:
-            rows[name] = torch.as_tensor(value).flatten().tolist()
+            rows[name] = as_given(value).flatten().tolist()
         elif isinstance(value, (Tensor, list)) and any(part in name for part in ("prompt_embeds", "attention_mask")):
             rows[name] = value
         elif name != "generator":

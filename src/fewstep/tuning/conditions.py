@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.checks import as_given
 from fewstep.denoiser import DataPredictor, over_tensors
 from fewstep.errors import InputError
 from fewstep.models import PipelineDenoiser
@@ -51,7 +52,7 @@ class ConditionRows:
             kept = classes // KEPT if isinstance(denoiser, PipelineDenoiser) and classes >= KEPT else 0
             return cls(torch.arange(classes), classes, kept)
         if denoiser.num_classes is not None and not isinstance(cond, (Tensor, dict)):
-            cond = torch.as_tensor(cond).flatten()
+            cond = as_given(cond).flatten()
             denoiser.check_cond(cond, len(cond))
         counts: set[int] = set()
 

@@ -198,7 +198,7 @@ class Score(Objective):
 
     def _checked(self, found: Any, count: int) -> np.ndarray:
         try:
-            scores = torch.as_tensor(found).detach().float().cpu().numpy().reshape(-1)
+            scores = checks.as_given(found).detach().float().cpu().numpy().reshape(-1)
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"{self.word} returned {type(found).__name__}: it must return a number for each sample."

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fewstep.executor import Generators, NoiseSource
-from fewstep.executor.noise import STEPS
+from fewstep.executor.noise import STEPS, generators
 
 __all__ = ["StepNoise"]
 
@@ -31,7 +31,7 @@ class StepNoise:
                 self._own = NoiseSource(out.shape[0], out.device, seeds=seeds, stream=STEPS, level=self.level)
             self._own.fill(out)
             return
-        given = [generator] if isinstance(generator, torch.Generator) else list(generator)
+        given = generators(generator)
         device = given[0].device if given else out.device
         if len(given) == 1:
             generator = given[0]

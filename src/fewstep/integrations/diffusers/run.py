@@ -401,18 +401,15 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
 
     def scale_noise(self, sample: Tensor, timestep: float | Tensor, noise: Tensor) -> Tensor:
         """Return ``add_noise(sample, noise, timestep)``: what flow pipelines call."""
-        return self.add_noise(sample, noise, torch.as_tensor(timestep))
+        return self.add_noise(sample, noise, checks.as_given(timestep))
 
 
 def _check_samples(**given: Any) -> None:
     """Refuse what are no tensors of numbers; nothing is read from a device."""
     for name, value in given.items():
-        if not isinstance(value, Tensor) or not value.is_floating_point() or not value.ndim:
-            what = (
-                f"{tuple(value.shape)} {value.dtype} on {value.device}"
-                if isinstance(value, Tensor)
-                else checks.shown(value)
-            )
+        if not checks.computable(value):
+            place = f" on {value.device}" if isinstance(value, Tensor) else ""
+            what = f"{checks.described(value)}{place}"
             raise InputError(f"{name} is {what}: give a tensor [n, …] of real numbers.")
 
 
@@ -423,7 +420,7 @@ def _as_timesteps(value: Any) -> Tensor:
         InputError: if they are no numbers, or none.
     """
     try:
-        made = value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
+        made = checks.as_given(value)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(f"the timestep is {checks.shown(value)}: give one of scheduler.timesteps.") from error
     if not made.numel():

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fewstep import grids
-from fewstep.checks import shown
+from fewstep.checks import as_given, shown
 from fewstep.errors import InputError
 from fewstep.integrations.diffusers.formulation import FlowFormulation, Formulation, VPFormulation
 from fewstep.integrations.diffusers.levels import times_of
@@ -129,7 +129,7 @@ def as_fed(formulation: Formulation, config: Mapping[str, Any], fed: Tensor) -> 
 
 def _checked(name: str, values: Values) -> Tensor:
     try:
-        given = torch.as_tensor(values)
+        given = as_given(values)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(f"{name} are {shown(values)}: give numbers.") from error
     if given.is_complex() or given.dtype == torch.bool or given.is_meta:
