@@ -47,6 +47,35 @@ def test_enabled_and_back(make, tmp_path):
     assert isinstance(pipeline_class.from_pretrained(tmp_path, **absent).scheduler, FewStepScheduler)
 
 
+@pytest.mark.parametrize("steps", [8, None])
+@pytest.mark.parametrize("solver", ["heun", "sa:tau=0.5", fs.SASolver(tau=0.5, mode="PECE")], ids=str)
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+def test_a_solver_that_cannot_be_stepped_is_refused_at_once(make, solver, steps):
+    pipe, _ = make()
+    scheduler = pipe.scheduler
+    with pytest.raises(InputError, match="few-step form of SA-Solver, as 'sa:few_step=True,tau=0.5'"):
+        fs.enable(pipe, steps, solver=solver)
+    assert pipe.scheduler is scheduler and "_fewstep" not in vars(pipe)
+
+
+@pytest.mark.parametrize("settings", [{}, {"final_sigmas_type": "sigma_min"}], ids=str)
+@pytest.mark.parametrize("steps", [1, 8])
+@pytest.mark.parametrize("solver", ["ddim:eta=1", "deis", "sa:few_step=True,tau=0.5"])
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+def test_a_solver_that_can_be_stepped_is_taken(make, solver, steps, settings):
+    pipe, call = make()
+    fs.enable(pipe, steps, solver=solver, **settings)
+    tiny.run(pipe, call, steps=steps)
+    assert len(pipe.scheduler.timesteps) == steps
+
+
+def test_a_step_that_is_a_formula_alone_is_refused_with_a_sentence():
+    pipe, call = tiny.stable_diffusion()
+    fs.enable(pipe, 1, solver="unipc:analytic_first=True")
+    with pytest.raises(InputError, match="does not call the network: give more steps"):
+        tiny.run(pipe, call, steps=1)
+
+
 def test_without_a_number_the_pipelines_own_stays():
     pipe, call = tiny.stable_diffusion()
     fs.enable(pipe, grid="karras")

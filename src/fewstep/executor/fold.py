@@ -65,8 +65,8 @@ def folded(plan: Plan, *, uncorrected: Collection[int] = ()) -> Plan:
     if not _calls_once(plan):
         raise InputError(
             f"{plan.solver or 'the plan'} makes {plan.nfe} calls in {plan.steps} steps: stepping from outside needs "
-            "one call at the start of each, before a correction; take a solver like UniPC, or "
-            "SASolver(..., few_step=True)."
+            "one call at the start of each, before a correction; take a solver like UniPC, or the few-step form of "
+            "SA-Solver, as 'sa:few_step=True,tau=0.5' or SASolver(..., few_step=True)."
         )
     first, last = _ends(plan)
     last = torch.where(torch.tensor([n in uncorrected for n in range(plan.steps)]), first, last)

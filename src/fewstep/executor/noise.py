@@ -123,7 +123,7 @@ def generators(given: Any) -> list[torch.Generator]:
     """
     if isinstance(given, torch.Generator):
         return [given]
-    listed = list(given) if isinstance(given, Sequence) else [None]
+    listed: list[Any] = list(given) if isinstance(given, Sequence) else [given]
     if not all(isinstance(one, torch.Generator) for one in listed):
         raise InputError(
             f"generator is {shown(given)}: give torch.Generator().manual_seed(0), or a list of one for each sample."

@@ -435,6 +435,8 @@ def _as_timesteps(value: Any) -> Tensor:
 
 def _lead(plan: Plan) -> int:
     """Return how many steps come before the first network call of a folded plan."""
+    if not bool(plan.evaluate.any()):
+        raise InputError("the plan does not call the network: give more steps, or a solver without analytic_first.")
     lead = int(plan.evaluate.to(torch.int64).argmax())
     if not bool(plan.evaluate[lead:].all()):
         raise InputError("the plan has formulas between network calls: a pipeline can run them only before the first.")

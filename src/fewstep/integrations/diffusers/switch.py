@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import diffusers
 import torch
@@ -19,6 +19,7 @@ from torch import nn
 from fewstep import grids
 from fewstep.checks import whole
 from fewstep.errors import InputError
+from fewstep.executor import folded
 from fewstep.fingerprint import network_fingerprint, warn_if_other_fingerprint
 from fewstep.grids.spectral import check_spectrum
 from fewstep.guidance import checked_interval, guidance_named
@@ -39,6 +40,7 @@ from fewstep.integrations.diffusers.recipe import agree
 from fewstep.integrations.diffusers.recommended import is_latent, recommended
 from fewstep.integrations.diffusers.scheduler import FewStepScheduler
 from fewstep.integrations.diffusers.stopwatch import Stopwatch
+from fewstep.processes.base import on_host
 from fewstep.recipe import Recipe, RecipeBook, load_recipe
 from fewstep.recommended import at_experts, bound_for
 from fewstep.skip import Profile, Tuned, for_calls, tuned
@@ -116,7 +118,8 @@ def enable(
 
     Raises:
         InputError: if ``pipe`` is no pipeline with a scheduler, or one that computes around its scheduler, or a setting
-            is unknown or out of its range; the pipeline is then as it was.
+            is unknown or out of its range, or the solver does not call the network once a step; the pipeline is then
+            as it was.
     """
     if not isinstance(pipe, PIPELINES) or getattr(pipe, "scheduler", None) is None:
         raise InputError(f"pipe is {type(pipe).__name__}: give a diffusers pipeline that has a scheduler.")
@@ -167,6 +170,8 @@ def enable(
     scheduler = FewStepScheduler.from_config(
         config, **{**recommended(original, pipe, steps), **needed_settings(pipe), **settings}
     )
+    if solver is not None:
+        _check_stepped(scheduler, steps or _default_count(base))
     if given is not None and not agree(scheduler.formulation.process, given.process, given.times):
         raise InputError(f"the grid is of {given.process!r}, the pipeline of {scheduler.formulation.process!r}.")
     return _put(pipe, scheduler, steps, skip, interval)
@@ -185,6 +190,24 @@ def _takes_count(pipe: Any, base: type) -> bool:
     blocks = getattr(pipe, "blocks", None)
     inputs = [] if blocks is None else [value.name for value in blocks.inputs]
     return COUNT in inspect.signature(base.__call__).parameters or COUNT in inputs
+
+
+def _default_count(base: type) -> int:
+    """Return the number of steps of a call that gives none, or one like it where the pipeline does not say."""
+    parameter = inspect.signature(base.__call__).parameters.get(COUNT)
+    return parameter.default if parameter is not None and isinstance(parameter.default, int) else 50
+
+
+@on_host
+def _check_stepped(scheduler: FewStepScheduler, steps: int) -> None:
+    """Refuse a solver whose plans cannot be stepped, on even levels: what a call would find out.
+
+    Raises:
+        InputError: as ``folded``.
+    """
+    process = scheduler.formulation.process
+    end: float | Literal["zero"] = "zero" if scheduler.config.final_sigmas_type == "zero" else process.t_min
+    folded(scheduler.solver.plan(grids.uniform_logsnr(process, steps, end=end)))
 
 
 def _chosen(recipe: Recipe | RecipeBook | Path | str, steps: Any) -> Recipe:
