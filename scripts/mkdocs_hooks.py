@@ -1,5 +1,7 @@
 """Pages of the documentation that lie outside docs/: benchmarks, changelog, contributing, security.
 
+Snippets that the tests do not run say so after the name of their language, which Markdown takes for no snippet at all.
+
 The pages link to each other as files of the repository, so that they can be read on GitHub. Here links to those that
 are part of the site become links within it, and links to other files of the repository become links to GitHub.
 """
@@ -17,7 +19,13 @@ ROOT = Path(__file__).resolve().parents[1]
 BLOB = "https://github.com/fewstep/fewstep/blob/main/"
 OUTSIDE = ["CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md"]
 PICTURES = "benchmarks/results/*.png"
+UNRUN = re.compile(r"^(\s*`{3,}\w+) no-run[ \t]*$", re.MULTILINE)
 LINK = re.compile(r"(\]\()(?!https?:|#)([^)#\s]+)((?:#[^)\s]*)?\))")
+
+CELL = re.compile(r"<td\b.*?</td>", re.DOTALL)
+CODE = re.compile(r"<code>[^<]*</code>")
+PART = re.compile(r"(?<=[\w=][:,_/])(?=[^\W\d])")
+"""Where a name in a cell may be broken: sa:|few_|step=True,|tau=0.5."""
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -28,7 +36,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Turn links between files of the repository into links of the site, or of GitHub."""
+    """Turn links between files of the repository into links of the site, or of GitHub; a snippet is a snippet."""
     source = page.file.src_uri
     place = source if (ROOT / source).exists() else f"docs/{source}"
 
@@ -39,4 +47,9 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
             return f"{match[1]}{posixpath.relpath(inside, posixpath.dirname(source) or '.')}{match[3]}"
         return f"{match[1]}{BLOB}{target}{match[3]}"
 
-    return LINK.sub(turned, markdown)
+    return LINK.sub(turned, UNRUN.sub(r"\1", markdown))
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
+    """Let long names in tables be broken between their parts."""
+    return CELL.sub(lambda cell: CODE.sub(lambda code: PART.sub("<wbr>", code[0]), cell[0]), html)
