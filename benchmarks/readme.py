@@ -19,6 +19,7 @@ import calibration_ablation
 import calibration_distance
 import calibration_gain
 import calibration_report
+import calibration_stochastic
 import grid_speed
 import guidance
 import orders
@@ -46,6 +47,7 @@ REPORTS: dict[str, Callable[[], str]] = {
     "calibration_ablation": calibration_ablation.report,
     "calibration_distance": calibration_distance.report,
     "calibration_gain": calibration_gain.report,
+    "calibration_stochastic": calibration_stochastic.report,
     "grid_speed": grid_speed.report,
     "guidance": guidance.report,
     "orders": orders.report,

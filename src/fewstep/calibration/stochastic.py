@@ -83,14 +83,7 @@ def _of_tau(fitting: Fitting, taus: TauTables, target: MomentTarget) -> TauProbl
 
 
 def _starts(problem: TauProblem, given: Tau) -> list[tuple[str, Point]]:
-    """Return the given τ and constant ones with their points; no larger constant follows one that was worse."""
-    found, last = [], float("inf")
-    for name, tau in {"given": given, **{f"tau={value}": constant(value) for value in CONSTANTS}}.items():
-        point = problem.at(tau)
-        if point is not None:
-            found.append((name, point))
-        if name != "given":
-            if point is None or point.error > last:
-                break
-            last = point.error
-    return found
+    """Return the given τ and constant ones with their points."""
+    taus = {"given": given, **{f"tau={value}": constant(value) for value in CONSTANTS}}
+    points = {name: problem.at(tau) for name, tau in taus.items()}
+    return [(name, point) for name, point in points.items() if point is not None]
