@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import warnings
 
 import diffusers
@@ -16,6 +17,7 @@ from support.rounding import rounding
 import fewstep as fs
 from fewstep.errors import InputError
 from fewstep.integrations.diffusers import FewStepScheduler
+from fewstep.integrations.diffusers.one_call import OneCall
 from fewstep.integrations.diffusers.origin import config_of
 
 # SD 1.5's, SDXL's, SD 2.1-v's, DiT's, SD3's, Flux's and Wan's scheduler files, in what they say of the model.
@@ -407,3 +409,20 @@ def test_a_grid_of_ones_own_survives_a_file(tmp_path):
     assert torch.equal(loaded.grid.times, grid.times)
     with pytest.raises(InputError, match="call with num_inference_steps=6"):
         loaded.set_timesteps(5)
+
+
+@pytest.mark.parametrize("kind", [FewStepScheduler, OneCall], ids=lambda kind: kind.__name__)
+def test_what_pipelines_alone_read_is_carried_without_a_warning(kind):
+    """diffusers warns of settings that a constructor does not know, and calls them ignored."""
+    first = FewStepScheduler.from_config({**STABLE_DIFFUSION_3, "base_shift": 0.25})
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    log = logging.getLogger("diffusers.configuration_utils")
+    log.addHandler(handler)
+    try:
+        again = kind.from_config(config_of(first))
+    finally:
+        log.removeHandler(handler)
+    assert not said
+    assert (again.config["shift"], again.config["base_shift"], again.config["flow_shift"]) == (3.0, 0.25, 3.0)

@@ -180,6 +180,11 @@ def test_mistakes():
         fs.doctor(3)
     with pytest.raises(InputError, match="does not get to its first step: .*divisible by 8"):
         fs.doctor(pipe, 4, **{**call, "height": 17})
+    with pytest.raises(InputError, match="steps is 0: give a whole number of at least 1"):
+        fs.doctor(pipe, 0, **call)
+    pipe, _ = tiny.dit()
+    with pytest.raises(InputError, match="'class_labels'; what its call needs is given as fs.doctor"):
+        fs.doctor(pipe, 4)
 
 
 @pytest.mark.parametrize("steps", [2, 8])

@@ -209,6 +209,10 @@ def test_whole_timesteps_of_an_inverted_flow():
         ({"sigmas": []}, "give at least one"),
         ({"sigmas": [float("nan"), 1.0]}, "all finite"),
         ({"sigmas": [80.0, 1.0]}, "trained up to σ/α = 14.6"),
+        ({"sigmas": [-1.0]}, r"sigmas are \[-1.0\]: give levels above 0"),
+        ({"sigmas": [0.0]}, r"sigmas are \[0.0\]: give levels above 0"),
+        ({"timesteps": [1000]}, "timesteps are 1000: the network was trained on 0 to 999"),
+        ({"timesteps": [999, -1]}, "timesteps are 999, -1: the network was trained on 0 to 999"),
         ({"num_inference_steps": 0}, "num_inference_steps is 0"),
     ],
 )

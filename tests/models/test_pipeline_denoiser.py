@@ -112,6 +112,14 @@ def test_decoding_is_the_pipelines_own(make):
     scale = float(theirs.abs().max())
     np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-4 * max(scale, 1.0))
     assert len(model.decode(torch.cat([x_T, x_T]))) == 2
+    with pytest.raises(InputError, match="x0 has no samples"):
+        model.decode(x_T[:0])
+
+
+def test_no_prompt_at_all_is_refused():
+    pipe, call = built(tiny.stable_diffusion)
+    with pytest.raises(InputError, match="prompt is empty: give one or more"):
+        fs.models.from_pipeline(pipe, **{**call, "prompt": []})
 
 
 def test_two_experts_are_called_where_each_belongs():

@@ -192,6 +192,8 @@ class PipelineDenoiser(DataPredictor):
         """
         if tuple(x0.shape[1:]) != self.shape:
             raise InputError(f"x0 has shape {tuple(x0.shape)}: the pipeline's samples are [batch, {self.shape}].")
+        if not len(x0):
+            raise InputError("x0 has no samples: give one or more to decode.")
         numbers = [0] * len(x0) if cond is None else self._numbers(cond, len(x0))
         made = []
         with self.scheduler.lock:
@@ -409,7 +411,9 @@ def _split(call: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Sequence[
     counts = {name: len(values) for name, values in rows.items()}
     most = max(counts.values(), default=1)
     for name, count in counts.items():
-        if count not in (1, most) or count == 0:
+        if count == 0:
+            raise InputError(f"{name} is empty: give one or more.")
+        if count not in (1, most):
             raise InputError(f"{name} has {count} conditions, others have {most}: give as many, or one for all.")
     repeated = {
         name: values if len(values) == most else _chosen({name: values}, [0] * most)[name]

@@ -319,6 +319,18 @@ def test_a_damaged_cell_is_measured_anew(text, tmp_path):
     assert compare(tmp_path / "a", *words)["rows"] == whole["rows"]
 
 
+def test_nothing_is_said_of_an_error_that_was_not_measured(tmp_path):
+    """A solver that adds noise has none."""
+    words = ["compare", "--solvers", "sa:tau=1", "--grids", "karras", "--num", 2, "--steps", "2", "--exact-steps", 4]
+    done = CliRunner().invoke(app, [*map(str, words), "--out", str(tmp_path / "t")], catch_exceptions=False)
+    assert done.exit_code == 0 and "1 cells" in done.output and "error of" not in done.output
+
+
+def test_an_unknown_peer_is_refused_before_a_model_is_loaded(tmp_path, fails):
+    printed = fails("compare", "--model", "nothing:here", "--peers", "unipcc", "--out", tmp_path / "t")
+    assert "unknown peer 'unipcc': did you mean 'unipc'" in printed
+
+
 def test_an_rgb_model_is_measured_by_its_error(tmp_path):
     """No features are known for it: the defaults measure what can be measured, and say what is left out."""
     words = ["compare", "--model", "support.compared:coloured", "--num", 2, "--steps", "2", "--exact-steps", 4]

@@ -10,6 +10,7 @@ import torch
 import typer
 
 from fewstep import grids, solvers
+from fewstep.checks import as_word
 from fewstep.cli.command import spelled
 from fewstep.cli.compare.bench import Bench
 from fewstep.cli.compare.cells import (
@@ -123,7 +124,8 @@ def _compare(settings: CompareSettings, seeds: Sequence[int], texts: list[str], 
         pictures = [shown for cell in cells if (shown := bench.pictures(cell)) is not None]
         write(settings.out, table, pictures, bench.solution_pictures())
         show(rows)
-        for sentence in _caveats(settings, wanted, against):
+        measured = wanted if any(row.get("error") is not None for row in rows) else distances
+        for sentence in _caveats(settings, measured, against):
             typer.echo(sentence)
         typer.echo(f"{len(rows)} cells{worker.among} -> {settings.out / 'report.html'}")
 
@@ -159,7 +161,7 @@ def _caveats(settings: CompareSettings, wanted: list[str], against: FeatureStati
 
 
 def _check(settings: CompareSettings) -> None:
-    """Refuse unknown solvers, grids, recipes and skip profiles before a model is loaded."""
+    """Refuse unknown solvers, grids, peers, recipes and skip profiles before a model is loaded."""
     for spec in split_specs("--solvers", settings.solvers) if settings.solvers else []:
         solvers.named(spec)
     for spec in [] if settings.grids is None else split_specs("--grids", settings.grids):
@@ -168,6 +170,11 @@ def _check(settings: CompareSettings) -> None:
     for spec in split_specs("--recipes", settings.recipes) if settings.recipes else []:
         load_recipes(spec)
     read(settings.skip)
+    if settings.peers:
+        from fewstep.integrations.diffusers.peers import PEERS  # It needs diffusers.
+
+        for name in split_specs("--peers", settings.peers):
+            as_word("peer", name, PEERS)
 
 
 def _cells(model: Model, settings: CompareSettings) -> list[Cell]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.checks import whole
 from fewstep.errors import InputError, reason_of
 from fewstep.integrations.diffusers.formulation import FlowFormulation, Formulation, formulation_of
 from fewstep.integrations.diffusers.known_pipelines import boundary_timestep, check_takes
@@ -116,7 +117,7 @@ def observed(pipe: Any, steps: int | None, call: Mapping[str, Any]) -> Observed:
     if steps is not None:
         if COUNT not in parameters:
             raise InputError(f"{type(pipe).__name__} takes no {COUNT}: leave steps out.")
-        settings[COUNT] = steps
+        settings[COUNT] = whole("steps", steps)
     if "prompt" in parameters and not any("prompt" in name for name in call):
         settings["prompt"] = ""
     try:
@@ -124,7 +125,10 @@ def observed(pipe: Any, steps: int | None, call: Mapping[str, Any]) -> Observed:
     except _Seen:
         pass
     except Exception as error:  # Pipelines refuse calls by exceptions of many kinds.
-        raise InputError(f"{type(pipe).__name__} does not get to its first step: {reason_of(error)}") from error
+        raise InputError(
+            f"{type(pipe).__name__} does not get to its first step: {reason_of(error).rstrip('.')}; what its call "
+            "needs is given as fs.doctor(pipe, height=512) or --call height=512."
+        ) from error
     del scheduler.set_timesteps
     if not asked:
         raise InputError(f"{type(pipe).__name__} did not call its scheduler's set_timesteps: there is no schedule.")

@@ -21,7 +21,7 @@ from fewstep.integrations.diffusers.formulation import Formulation, formulation_
 from fewstep.integrations.diffusers.limit import Limit
 from fewstep.integrations.diffusers.noise import StepNoise
 from fewstep.integrations.diffusers.stepper import Stepper
-from fewstep.integrations.diffusers.timetable import Timetable, Values, timetable_of
+from fewstep.integrations.diffusers.timetable import Timetable, Values, timetable_of, untrained
 from fewstep.plan import Plan
 from fewstep.processes.base import on_host
 from fewstep.solvers import Solver
@@ -391,13 +391,7 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
             return
         process = self._formulation.process
         if not bool((torch.isfinite(t) & (t >= 0.0) & (t <= process.t_limit * (1 + 1e-6))).all()):
-            ends = torch.tensor([process.t_min, process.t_max], dtype=torch.float64)
-            low, high = sorted(self._formulation.network_time(ends).tolist())
-            shown = ", ".join(f"{value:g}" for value in timesteps.flatten()[:8].tolist())
-            raise InputError(
-                f"timesteps are {shown}: the network was trained on {low:.6g} to {high:.6g}; give some of "
-                "scheduler.timesteps."
-            )
+            raise untrained(self._formulation, timesteps)
 
     def scale_noise(self, sample: Tensor, timestep: float | Tensor, noise: Tensor) -> Tensor:
         """Return ``add_noise(sample, noise, timestep)``: what flow pipelines call."""

@@ -16,7 +16,7 @@ from diffusers.utils import DummyObject
 from fewstep.checks import real, whole
 from fewstep.errors import InputError, unknown_name
 from fewstep.executor import checked_seeds
-from fewstep.integrations.diffusers.config import adopted
+from fewstep.integrations.diffusers.config import FOR_PIPELINES, adopted
 from fewstep.integrations.diffusers.formulation import alphas_cumprod_of, formulation_of
 from fewstep.integrations.diffusers.limit import limit_of
 from fewstep.integrations.diffusers.placement import check_placement
@@ -215,6 +215,14 @@ class FewStepScheduler(ScheduledRun):
         if config.get("recipe") is not None and "recipe" not in kwargs and not kwargs.keys().isdisjoint(DECIDED):
             config = {key: value for key, value in config.items() if key not in ("recipe", "grid")}
         return super().from_config(adopted(config, kwargs, defaults), return_unused_kwargs, **kwargs)
+
+    @classmethod
+    def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Return the settings of a configuration; what pipelines alone read is kept, without diffusers' warning."""
+        carried = {name: config_dict[name] for name in FOR_PIPELINES if name in config_dict}
+        rest = {name: value for name, value in config_dict.items() if name not in carried}
+        settings, unused, hidden = super().extract_init_dict(rest, **kwargs)
+        return settings, unused, {**hidden, **carried}
 
     @classmethod
     def from_recipe(

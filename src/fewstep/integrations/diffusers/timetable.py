@@ -93,10 +93,17 @@ def timetable_of(
     if levels is not None and fed is None and config["grid"] != "simple" and is_pipelines_own(levels):
         levels = None
     if levels is not None:
+        if not bool((levels > 0).all()):
+            raise InputError(
+                f"sigmas are {levels.tolist()[:8]}: give levels above 0, from noise to data, then 0 or not."
+            )
         _warn_if_placed(formulation, config, levels)
         grid = custom_grid(formulation, config, _falling("sigmas", times_of(formulation, config, levels)))
     elif fed is not None:
-        grid = custom_grid(formulation, config, _falling("timesteps", formulation.time(fed)))
+        times = formulation.time(fed)
+        if not bool(((times > 0) & (times <= formulation.process.t_limit * (1 + 1e-6))).all()):
+            raise untrained(formulation, fed)
+        grid = custom_grid(formulation, config, _falling("timesteps", times))
     else:
         grid = grid_of(formulation, config, counts.pop(), solver)
     if config["integer_timesteps"]:
@@ -105,6 +112,17 @@ def timetable_of(
         fed = formulation.network_time(grid.times[:-1])
         return Timetable(formulation, grid, as_fed(formulation, config, fed))
     return Timetable(formulation, grid, as_fed(formulation, config, fed), paired=True)
+
+
+def untrained(formulation: Formulation, timesteps: Tensor) -> InputError:
+    """Return the error of timesteps beyond those that the network was trained on."""
+    process = formulation.process
+    ends = torch.tensor([process.t_min, process.t_max], dtype=torch.float64)
+    low, high = sorted(formulation.network_time(ends).tolist())
+    shown = ", ".join(f"{value:g}" for value in timesteps.flatten()[:8].tolist())
+    return InputError(
+        f"timesteps are {shown}: the network was trained on {low:.6g} to {high:.6g}; give some of scheduler.timesteps."
+    )
 
 
 def _warn_if_placed(formulation: Formulation, config: Mapping[str, Any], levels: Tensor) -> None:
