@@ -12,6 +12,7 @@ from support import tiny_transformer_pipelines as newer
 
 import fewstep as fs
 from fewstep.errors import InputError
+from fewstep.integrations.diffusers.likeness import Likeness
 from fewstep.storage import json_text
 
 FLOW = schedulers.FlowMatchEulerDiscreteScheduler
@@ -50,10 +51,23 @@ def test_it_tells_what_the_pipeline_runs(make, steps):
     assert all(a.half_logsnr <= b.half_logsnr for a, b in zip(found.steps, found.steps[1:], strict=False))
 
 
+def gaussian(power):
+    """D of Gaussian data of spectrum (1 + (k/1.5)²)^−power, k cycles a picture: (x_t, α, σ) → D."""
+    k = torch.fft.fftfreq(32, 1 / 32, dtype=torch.float64)
+    variance = (1 + (k[:, None] ** 2 + k[None] ** 2) / 1.5**2) ** -power
+
+    def predicted(x, alpha, sigma):
+        gain = alpha * variance / (alpha**2 * variance + sigma**2)
+        return torch.fft.ifft2(torch.fft.fft2(x.double()) * gain).real.to(x)
+
+    return predicted
+
+
 @pytest.mark.parametrize("says", ["epsilon", "v_prediction", "sample"])
-@pytest.mark.parametrize("right", ["epsilon", "v_prediction"])
-def test_what_a_network_predicts_is_measured(says, right):
-    """Of a trained network of v, and of the same with its output turned into noise, ε = α·v + σ·x."""
+@pytest.mark.parametrize("right", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("data", [None, gaussian(1.0), gaussian(2.5)], ids=["trained", "rough", "smooth"])
+def test_what_a_network_predicts_is_measured(data, says, right):
+    """Of a trained network of v, or the exact one of Gaussian data, with its output turned into what is right."""
     network = fs.zoo.load("fashion-mnist").network
     pipe = diffusers.DDIMPipeline(network, schedulers.DDIMScheduler(prediction_type=says))
     pipe.set_progress_bar_config(disable=True)
@@ -61,16 +75,30 @@ def test_what_a_network_predicts_is_measured(says, right):
         lambda _, args, kwargs: (args, {**kwargs, "class_labels": torch.tensor([10])}), with_kwargs=True
     )
 
-    def of_noise(_, args, output):
-        alpha = pipe.scheduler.alphas_cumprod[int(args[1])] ** 0.5
-        return type(output)(alpha * output.sample + (1 - alpha**2) ** 0.5 * args[0])
+    def turned(_, args, output):
+        alpha = pipe.scheduler.alphas_cumprod[int(args[1])].double() ** 0.5
+        sigma, x = (1 - alpha**2) ** 0.5, args[0]
+        x_0 = alpha * x - sigma * output.sample if data is None else data(x, alpha, sigma)
+        made = {"epsilon": (x - alpha * x_0) / sigma, "v_prediction": (alpha * x - x_0) / sigma, "sample": x_0}
+        return type(output)(made[right].to(x))
 
-    if right == "epsilon":
-        network.register_forward_hook(of_noise)
+    network.register_forward_hook(turned)
     found = [one for one in fs.doctor(pipe, 4, measure=True).findings if one.name == "prediction"]
-    assert bool(found) == ((says == "epsilon") != (right == "epsilon"))
+    assert bool(found) == (says != right)
     assert all(f"Set prediction_type to {right!r}" in str(one) for one in found)
     assert not any(one.name == "prediction" for one in fs.doctor(pipe, 4).findings)
+
+
+@pytest.mark.parametrize(("ratio", "low"), [(0.0, 0.0), (0.01, 0.5), (1.0, 1 / 1.01)])
+def test_the_part_of_the_noise_in_predictions_is_the_one_of_gaussian_data(ratio, low):
+    """For white data of variance s², κ of x_0 is α·s²/(α²s² + σ²); v's is (α − κ)/σ, nothing at s = 1."""
+    alpha = 1 / 1.01**0.5
+    sigma = 0.1 * alpha
+    of_x_0 = alpha * ratio / (alpha**2 * ratio + sigma**2)
+    assert alpha * of_x_0 == pytest.approx(low)
+    of_v = (alpha - of_x_0) / sigma
+    assert Likeness(0.0, of_x_0).prediction == "sample"
+    assert (Likeness(0.0, of_v).prediction == "v_prediction") == (ratio < 0.04)
 
 
 def test_a_sound_pipeline_has_no_faults():

@@ -32,7 +32,7 @@ class DoctorSettings:
         ),
     ] = ()  # type: ignore[assignment]
     measure: Annotated[
-        bool, typer.Option("--measure", help="Call the network in one step, and look what it predicts.")
+        bool, typer.Option("--measure", help="Call the network in two steps, and look what it predicts.")
     ] = False
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
     plot: Annotated[Path | None, typer.Option(help="Draw σ/α and λ over the steps into this .png or .svg file.")] = None

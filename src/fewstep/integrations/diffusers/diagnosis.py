@@ -95,7 +95,7 @@ def doctor(pipe: Any, steps: int | None = None, *, measure: bool = False, **call
 
     The pipeline is called up to its scheduler's ``set_timesteps``, at the size and with the adapters that it has, so
     that shift and levels are those of a real call; no network is called but its text encoders, and with ``measure`` the
-    network in one step, whose output tells what it predicts.
+    network in two steps, whose outputs tell what it predicts.
 
     Args:
         pipe: a diffusers pipeline.
@@ -111,7 +111,7 @@ def doctor(pipe: Any, steps: int | None = None, *, measure: bool = False, **call
     seen = observed(pipe, steps, call)
     found = [check(seen) for check in CHECKS]
     if flag("measure", measure):
-        found.append(prediction_against_config(seen, likeness(pipe, seen.call)))
+        found.append(prediction_against_config(seen, likeness(seen)))
     mu = seen.asked.get("mu")
     return Diagnosis(
         pipeline=type(pipe).__name__,

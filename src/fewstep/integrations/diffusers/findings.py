@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fewstep.integrations.diffusers.formulation import VPFormulation
+from fewstep.integrations.diffusers.likeness import Likeness
 from fewstep.integrations.diffusers.observed import Observed
 
 __all__ = ["CHECKS", "Finding", "prediction_against_config"]
@@ -224,25 +225,30 @@ def process_against_network(seen: Observed) -> Finding | None:
     )
 
 
-def prediction_against_config(seen: Observed, likeness: float) -> Finding | None:
-    """A network whose output at the noisiest time is not what the scheduler takes it for.
+def prediction_against_config(seen: Observed, likeness: Likeness) -> Finding | None:
+    """A network whose outputs are not what the scheduler takes them for.
 
     Args:
         seen: the pipeline and its scheduler.
-        likeness: of the network's output to x_t.
+        likeness: of the network's outputs to its noise.
     """
     if not isinstance(seen.formulation, VPFormulation):
         return None
-    of_noise = seen.formulation.prediction == "epsilon"
-    if (likeness >= 0.5) == of_noise:
+    says = str(seen.config.get("prediction_type", "epsilon"))
+    found = likeness.prediction
+    if found == says or (found is None and says != "epsilon"):
         return None
-    says = seen.config.get("prediction_type", "epsilon")
-    other = "v_prediction (or sample)" if of_noise else "epsilon"
+    if "epsilon" in (found, says):
+        words = f"at the noisiest step it holds {likeness.high:.2f} times the noise"
+        measure = "about 1 for epsilon, about 0 for the others"
+    else:
+        words = f"under little noise it holds {likeness.low:.2g} times the noise"
+        measure = "at most 1 for a sample, well above for v"
     return Finding(
         "prediction",
-        f"The scheduler reads the network's output as {says!r}, and at the noisiest step its correlation with the "
-        f"noise is {likeness:.2f}, as that of {other} networks: about 1 for epsilon, about 0 for the others",
-        f"Set prediction_type to {other.partition(' ')[0]!r}",
+        f"The scheduler reads the network's output as {says!r}, and {words}, as that of "
+        f"{found or 'v_prediction (or sample)'} networks: {measure}",
+        f"Set prediction_type to {found or 'v_prediction'!r}",
     )
 
 

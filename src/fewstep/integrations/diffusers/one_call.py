@@ -29,7 +29,8 @@ class OneCall(FewStepScheduler):
         sample, output: what ``step`` was handed: the state, and the network's output for it, guidance included, a
             learned variance cut off.
         result: what ``step`` returns in place of the sample.
-        twice: whether a second step follows, at half of the time: what a pipeline does between steps is seen in it.
+        twice: whether a second step follows: what a pipeline does between steps is seen in it.
+        second: the time of that step; None for half of the first one.
         handed: the samples that ``step`` was handed since ``set_timesteps``, where there are two.
     """
 
@@ -38,6 +39,7 @@ class OneCall(FewStepScheduler):
     output: Tensor | None = None
     result: Tensor | None = None
     twice: bool = False
+    second: Tensor | None = None
     handed: tuple[Tensor, ...] = ()
     init_noise_sigma: float
 
@@ -65,7 +67,8 @@ class OneCall(FewStepScheduler):
         t = torch.tensor(formulation.process.t_max, dtype=torch.float64) if self.at is None else self.at
         stays = float(t) == 0.0
         first = formulation.process.t_max if stays else float(t)
-        grid = TimeGrid(formulation.process, [first, first / 2, 0.0] if self.twice else [first, 0.0])
+        second = first / 2 if self.second is None else float(self.second)
+        grid = TimeGrid(formulation.process, [first, second, 0.0] if self.twice else [first, 0.0])
         fed = as_fed(formulation, self._settings, formulation.network_time(grid.times[:-1]))
         self._formulation, self._timetable = formulation, Timetable(formulation, grid, fed)
         scale = formulation.input_scale(grid.times[:-1])
