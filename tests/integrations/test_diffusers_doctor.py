@@ -89,6 +89,12 @@ def test_what_a_network_predicts_is_measured(data, says, right):
     assert not any(one.name == "prediction" for one in fs.doctor(pipe, 4).findings)
 
 
+def test_a_pipeline_that_begins_with_an_image_is_measured_from_pure_noise():
+    pipe, call = tiny.stable_diffusion_image()
+    (found,) = (one for one in fs.doctor(pipe, 4, measure=True, **call).findings if one.name == "prediction")
+    assert "at the noisiest step it holds 0." in str(found) or "it holds -0." in str(found)
+
+
 @pytest.mark.parametrize(("ratio", "low"), [(0.0, 0.0), (0.01, 0.5), (1.0, 1 / 1.01)])
 def test_the_part_of_the_noise_in_predictions_is_the_one_of_gaussian_data(ratio, low):
     """For white data of variance s², κ of x_0 is α·s²/(α²s² + σ²); v's is (α − κ)/σ, nothing at s = 1."""

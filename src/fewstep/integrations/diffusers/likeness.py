@@ -94,7 +94,7 @@ def likeness(seen: Observed) -> Likeness:
     vars(pipe)["scheduler"] = scheduler
     vars(pipe)["_progress_bar_config"] = {"disable": True}
     parameters = inspect.signature(pipe.__call__).parameters
-    fixed = {COUNT: 2, "output_type": "latent", "generator": torch.Generator().manual_seed(0)}
+    fixed = {COUNT: 2, "strength": 1.0, "output_type": "latent", "generator": torch.Generator().manual_seed(0)}
     settings = {**seen.call, **{name: value for name, value in fixed.items() if name in parameters}}
     failed: Exception | None = None
     try:
