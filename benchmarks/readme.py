@@ -20,6 +20,7 @@ import calibration_distance
 import calibration_gain
 import calibration_report
 import calibration_stochastic
+import calibration_time
 import grid_speed
 import guidance
 import orders
@@ -48,6 +49,7 @@ REPORTS: dict[str, Callable[[], str]] = {
     "calibration_distance": calibration_distance.report,
     "calibration_gain": calibration_gain.report,
     "calibration_stochastic": calibration_stochastic.report,
+    "calibration_time": calibration_time.report,
     "grid_speed": grid_speed.report,
     "guidance": guidance.report,
     "orders": orders.report,
