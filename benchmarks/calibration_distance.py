@@ -46,6 +46,8 @@ COLUMNS = {
 class Distances:
     """The embedded model; figures are kept in a folder."""
 
+    columns = COLUMNS
+
     def __init__(self, cache: Path) -> None:
         self.bench = Bench(MODEL, cache)
         self._to_features: dict[int, tuple[FinalProblem, Point]] = {}
@@ -124,12 +126,16 @@ class Distances:
     def measured(self, calls: int, images: int) -> dict[str, list[float]]:
         """Return the distances to real images and to the solutions, of each plan that was measured."""
         solved, found = self.solution(images), {}
-        for name in COLUMNS:
-            paths = [self.bench.folder / f"features-{calls}-{name}-{first}.pt" for first in range(0, images, CHUNK)]
-            if all(path.exists() for path in paths):
-                made = torch.cat([torch.load(path) for path in paths])
+        for name in self.columns:
+            made = self.kept(calls, name, images)
+            if made is not None:
                 found[name] = [metrics.frechet_distance(made, other) for other in (self.images, solved)]
         return found
+
+    def kept(self, calls: int, name: str, images: int) -> Tensor | None:
+        """Return the features of a plan's samples if all were measured."""
+        paths = [self.bench.folder / f"features-{calls}-{name}-{first}.pt" for first in range(0, images, CHUNK)]
+        return torch.cat([torch.load(path) for path in paths]) if all(path.exists() for path in paths) else None
 
 
 def _silent(stage: str, calls: int, best: float | None) -> None:
@@ -138,11 +144,16 @@ def _silent(stage: str, calls: int, best: float | None) -> None:
 
 def report() -> str:
     """Return the table."""
+    return shown("calibration_distance", COLUMNS)
+
+
+def shown(name: str, columns: dict[str, str]) -> str:
+    """Return the table of distances to real images and to the solutions that a benchmark wrote."""
     rows = [
-        [calls, *(" / ".join(f"{value:.3f}" for value in cell.get(name, [])) for name in COLUMNS)]
-        for calls, cell in figures.read("calibration_distance").get("cells", {}).items()
+        [calls, *(" / ".join(f"{value:.3f}" for value in cell.get(column, [])) for column in columns)]
+        for calls, cell in figures.read(name).get("cells", {}).items()
     ]
-    return table(["calls", *COLUMNS.values()], rows)
+    return table(["calls", *columns.values()], rows)
 
 
 def main() -> None:

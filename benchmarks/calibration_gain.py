@@ -49,6 +49,27 @@ MOST = 10
 NUM, REFERENCE, BUDGET = 64, 100, 3000
 
 
+def settings(**changed: Any) -> Settings:
+    """Return the settings of these fits, some of them changed."""
+    usual: dict[str, Any] = {
+        "num": NUM,
+        "seeds": None,
+        "history": 4,
+        "analytic": "auto",
+        "loss": "auto",
+        "reference_steps": REFERENCE,
+        "search": True,
+        "objective": "final",
+        "features": None,
+        "target": None,
+        "budget": BUDGET,
+        "batch_size": CHUNK,
+        "progress": None,
+        "steps": CALLS,
+    }
+    return Settings(**{**usual, **changed})
+
+
 class Bench:
     """One model; figures are kept in a folder."""
 
@@ -70,7 +91,8 @@ class Bench:
         """Return the samples of a chunk, classes in turn."""
         seeds = range(first, first + CHUNK)
         cond = torch.tensor(seeds) % 10 if self.model.num_classes else None
-        return fs.execute(plan, self.model, fs.initial_state(plan.grid, self.model.shape, seeds), cond=cond)
+        x_T = fs.initial_state(plan.grid, self.model.shape, seeds)
+        return fs.execute(plan, self.model, x_T, seeds=seeds if plan.stochastic else None, cond=cond)
 
     def exact(self, first: int) -> Tensor:
         """Return the solutions of a chunk."""
@@ -134,29 +156,13 @@ class Bench:
     @cached_property
     def calibration(self) -> Calibration:
         """The calibration with its reference."""
-        settings = Settings(
-            num=NUM,
-            seeds=None,
-            history=4,
-            analytic="auto",
-            loss="auto",
-            reference_steps=REFERENCE,
-            search=True,
-            objective="final",
-            features=None,
-            target=None,
-            budget=BUDGET,
-            batch_size=CHUNK,
-            progress=None,
-            steps=CALLS,
-        )
         grid = fs.grids.quadratic_time(self.process, 20, end="zero")
         classes = torch.arange(NUM) % 10 if self.model.num_classes else None
         network = CountedNetwork(self.model, classes, NUM, CHUNK)
         noises = noises_for(self.model, grid, None, None, NUM, CHUNK)
         fine = reference_grid(grid, REFERENCE)
         return Calibration.begun(
-            network, fs.UniPC(3), fine, noises, settings, described(self.model), classes=classes, drawn=False
+            network, fs.UniPC(3), fine, noises, settings(), described(self.model), classes=classes, drawn=False
         )
 
 

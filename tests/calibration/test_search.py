@@ -1,4 +1,4 @@
-"""The search for a grid: where a formula more goes."""
+"""The search for a grid: where one more formula goes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROCESSES = [fs.processes.VPLinear(), fs.processes.EDM(), fs.processes.Rectified
 @pytest.mark.parametrize("process", PROCESSES, ids=repr)
 @pytest.mark.parametrize("end", ["zero", None])
 @pytest.mark.parametrize("formulas", [0, 1, 2])
-def test_a_formula_more_comes_halfway_to_the_first_call(process, end, formulas):
+def test_one_more_formula_comes_halfway_to_the_first_call(process, end, formulas):
     grid = fs.grids.uniform_logsnr(process, 5, end=end)
     placement = InteriorTimes(grid, float(grid.half_logsnr[-2]))
     longer = with_one_more(grid, formulas, placement)

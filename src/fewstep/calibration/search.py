@@ -109,7 +109,7 @@ def search_times(
 ) -> tuple[TimesProblem, TimeGrid, list[Tried]]:
     """Return the problem of the least error, the best grid found for it, and the starts in the order of their errors.
 
-    In the end a formula more is tried between the last of the best grid and its first call, as long as that helps.
+    At the end one more formula is tried between the last of the best grid and its first call, as long as that helps.
 
     Args:
         problems: the error as a function of the times, with the name of what else differs between them.
@@ -164,7 +164,7 @@ def search_times(
 
 
 def with_one_more(grid: TimeGrid, formulas: int, placement: InteriorTimes) -> TimeGrid | None:
-    """Return ``grid`` with a time more, halfway in λ from its last formula to its first call; None if it is too close.
+    """Return ``grid`` with one more time, halfway in λ from its last formula to its first call; None if too close.
 
     Without a formula as yet it is halfway from the first call to the second.
     """
