@@ -154,7 +154,7 @@ CASES = {
     "loss": ({"loss": "root"}, "search, analytic and loss"),
     "another solver": ({"solver": fs.DDIM(eta=1.0)}, "DDIM adds noise: that of each step is fitted for SASolver alone"),
     "another call": ({"solver": fs.SASolver(2, 2, tau=0.5)}, "6 calls in 5 steps"),
-    "other steps": ({"solver": fs.SASolver(2, 2, tau=(0.5,) * 4, few_step=True)}, "tau has 4 numbers, the grid 5 step"),
+    "other steps": ({"solver": fs.SASolver(2, 2, tau=(0.5,) * 4, few_step=True)}, "tau has length 4"),
 }
 
 

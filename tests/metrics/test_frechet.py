@@ -82,6 +82,7 @@ def test_statistics_come_back_from_a_file(tmp_path):
         (lambda: frechet_distance(drawn(5, 3, 0), drawn(5, 4, 0)), "3 and 4 dimensions"),
         (lambda: frechet_distance(drawn(5, 3, 0), drawn(1, 3, 0)), "at least 2"),
         (lambda: frechet_distance(torch.full((3, 2), torch.nan), drawn(5, 2, 0)), "not finite"),
+        (lambda: frechet_distance(torch.zeros(3, 0), drawn(5, 2, 0)), r"shape \(3, 0\): give \[n, d\]"),
         (lambda: frechet_distance(moments_of(drawn(5, 2, 0), "a@1"), moments_of(drawn(5, 2, 0), "b@1")), "differ"),
         (lambda: moments_of([drawn(5, 2, 0), drawn(5, 3, 0)]), r"give \[n, 2\]"),
     ],

@@ -45,7 +45,7 @@ def test_a_number_for_each_step():
     assert fs.solvers.named(fs.solvers.spelled(solver)) == solver == fs.solvers.named(words)
     same = fs.SASolver(3, 3, tau=(0.7,) * 3).plan(grid), fs.SASolver(3, 3, tau=0.7).plan(grid)
     assert str(same[0]).splitlines()[1:] == str(same[1]).splitlines()[1:]
-    with pytest.raises(InputError, match="tau has 2 numbers, the grid 3 steps"):
+    with pytest.raises(InputError, match="tau has length 2, the grid has 3 steps"):
         fs.SASolver(tau=(0.3, 0.5)).plan(grid)
     for wrong in ((), (0.3, -0.1), (0.3, "much")):
         with pytest.raises(InputError, match="tau is"):

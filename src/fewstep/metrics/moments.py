@@ -49,7 +49,7 @@ class Moments:
             raise InputError(f"features are {shown(batch)}: give a tensor [n, d].") from error
         if given.is_complex():
             raise InputError("features are complex: give real numbers.")
-        if rows.ndim != 2 or (self.count and rows.shape[1] != len(self._mean)):
+        if rows.ndim != 2 or not rows.shape[1] or (self.count and rows.shape[1] != len(self._mean)):
             wanted = f"[n, {len(self._mean)}]" if self.count else "[n, d]"
             raise InputError(f"features have shape {tuple(rows.shape)}: give {wanted}.")
         if not bool(torch.isfinite(rows).all()):

@@ -52,7 +52,7 @@ class _Steps(Tau):
     def at(self, grid: TimeGrid) -> Tensor:
         if len(self.values) != grid.steps:
             raise InputError(
-                f"tau has {len(self.values)} numbers, the grid {grid.steps} steps: give one for each step."
+                f"tau has length {len(self.values)}, the grid has {grid.steps} steps: give one number for each step."
             )
         return torch.tensor(self.values, dtype=torch.float64).expand(grid.times[..., 1:].shape).clone()
 
