@@ -266,7 +266,7 @@ def _refuse(what: str, where: str, error: Exception) -> NoReturn:
     if isinstance(error, (FewstepError, MemoryError, torch.cuda.OutOfMemoryError)):
         raise error
     raise InputError(
-        f"{what} fails in a call ({reason_of(error)}): {where} is damaged, or of another model or version of diffusers."
+        f"{what} fails in a call ({reason_of(error)}): {where} may be damaged, or of another model or diffusers."
     ) from error
 
 
