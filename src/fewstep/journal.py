@@ -6,8 +6,6 @@ import hashlib
 import os
 import shutil
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,14 +17,13 @@ from torch import Tensor
 
 from fewstep.errors import FewstepError
 from fewstep.lock import held
-from fewstep.storage import LOCK, UNFINISHED, json_text
+from fewstep.storage import DAMAGE, LOCK, UNFINISHED, json_text
 
 __all__ = ["Journal", "Keep", "anew", "folder_of", "journal", "resumed", "within"]
 
 Tensors = tuple[Tensor, ...]
 Keep = Callable[[str, Callable[[], Tensors]], Tensors]
 """keep(key, make) → what ``make()`` returned now, or in a run that was stopped."""
-DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 AGREEMENT = 1e-2
 """What is made again may differ by rounding, on a GPU; a network that was changed differs by more."""
 
@@ -108,7 +105,7 @@ class Journal:
             with np.load(self.folder / name, allow_pickle=False) as data:
                 arrays = [data[f"arr_{i}"] for i in range(len(data.files) - 1)]
                 whole = np.array_equal(data["checksum"], _checksum(name, arrays))
-        except DAMAGED:
+        except DAMAGE:
             return None
         return tuple(map(torch.from_numpy, arrays)) if whole else None
 

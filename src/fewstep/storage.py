@@ -8,11 +8,15 @@ import os
 import platform
 import shutil
 import stat
+import struct
 import tempfile
+import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union
 
 import numpy as np
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = [
+    "DAMAGE",
     "LOCK",
     "UNFINISHED",
     "Plain",
@@ -50,6 +55,11 @@ UNFINISHED = ".fewstep-"
 """Prefix of files and folders that are still being written."""
 LOCK = f"{UNFINISHED}lock"
 """The file by which a process holds a folder; see ``fewstep.lock``."""
+DAMAGE = (
+    OSError, ValueError, TypeError, LookupError, EOFError, SyntaxError, TokenError, RuntimeError, MemoryError,
+    ArithmeticError, struct.error, zipfile.BadZipFile, zlib.error
+)  # fmt: skip
+"""Exceptions that reading arrays or pictures from a damaged file may raise."""
 WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 LARGEST = 2**28
 """Characters read from a file at most."""

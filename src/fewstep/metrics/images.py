@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import warnings
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 
 from fewstep.errors import InputError, MissingPackageError
-from fewstep.storage import Schema, check_readable, read_json
+from fewstep.storage import DAMAGE, Schema, check_readable, read_json
 
 __all__ = [
     "ARRAYS",
-    "DAMAGE",
     "check_path",
     "check_picture",
     "image_batches",
@@ -34,11 +31,6 @@ LOSSY = (".jpg", ".jpeg", ".webp")
 PICTURES = (".png", ".bmp", ".gif", ".tif", ".tiff", *LOSSY)
 LARGEST = 2**26
 """The most pixels of a picture: what claims to have more is taken for a bomb."""
-DAMAGE = (
-    OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError, TokenError, RuntimeError,
-    zipfile.BadZipFile, zlib.error
-)  # fmt: skip
-"""Exceptions that reading a damaged file may raise."""
 
 
 def image_batches(path: Path, batch_size: int = 256) -> Iterator[np.ndarray]:

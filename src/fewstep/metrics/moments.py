@@ -10,9 +10,8 @@ from torch import Tensor
 
 from fewstep.checks import as_integer, instance, shown
 from fewstep.errors import InputError
-from fewstep.metrics.images import DAMAGE
 from fewstep.processes.base import on_host
-from fewstep.storage import write_arrays
+from fewstep.storage import DAMAGE, write_arrays
 
 __all__ = ["Moments"]
 

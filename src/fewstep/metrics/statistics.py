@@ -11,10 +11,9 @@ import torch
 
 from fewstep.errors import InputError
 from fewstep.metrics.extractor import Extractor
-from fewstep.metrics.images import DAMAGE
 from fewstep.metrics.moments import Moments
 from fewstep.metrics.pixels import from_uint8
-from fewstep.storage import write_arrays
+from fewstep.storage import DAMAGE, write_arrays
 
 __all__ = ["KEPT", "FeatureStatistics", "summarised"]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fewstep.errors import InputError
 from fewstep.metrics import from_uint8
-from fewstep.metrics.images import image_batches
+from fewstep.metrics.images import image_batches, npz_array, npz_names
 from fewstep.storage import check_readable
 
 __all__ = ["chosen_images", "fitted"]
@@ -58,11 +58,11 @@ def _labels(path: Path) -> np.ndarray | None:
     found = []
     for file in files:
         check_readable(file, "the image")
-        with np.load(file, allow_pickle=False) as data:
-            name = next((name for name in LABELS if name in data), None)
-            if name is None:
-                return None
-            found.append(data[name])
+        held = npz_names(file)
+        name = next((name for name in LABELS if name in held), None)
+        if name is None:
+            return None
+        found.append(npz_array(file, name))
     labels = np.concatenate(found) if found else None
     if labels is not None and (labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer)):
         raise InputError(

@@ -13,8 +13,7 @@ from fewstep.cli.compare.cells import Sampler
 from fewstep.cli.compare.draws import Draws, Progress
 from fewstep.cli.shared.workers import Workers
 from fewstep.errors import InputError
-from fewstep.metrics.images import DAMAGE
-from fewstep.storage import write_whole
+from fewstep.storage import DAMAGE, write_whole
 
 __all__ = ["Solution"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from scipy.io import wavfile
 from fewstep.cli.shared.images import encoded
 from fewstep.errors import InputError
 from fewstep.metrics.images import check_picture, npz_array, npz_batches, npz_names
-from fewstep.storage import UNFINISHED
+from fewstep.storage import DAMAGE, UNFINISHED
 
 __all__ = ["Shard", "ShardWriter", "shards_of"]
 
@@ -153,7 +152,7 @@ def _check_sound(path: Path) -> None:
     """
     try:
         rate, _ = wavfile.read(path)
-    except (OSError, ValueError, EOFError, struct.error) as error:
+    except (*DAMAGE, UnboundLocalError) as error:  # scipy's rate is unset where a file has no format.
         raise InputError(f"{str(path)!r} is damaged ({error}): delete it and run again.") from error
     if not rate:
         raise InputError(f"{str(path)!r} is damaged: delete it and run again.")
