@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fewstep.calibration.features import feature_matrix
+from fewstep.calibration.formulas import FittedFormula, Form
 from fewstep.calibration.gauss_newton import Point
 from fewstep.calibration.interior_times import InteriorTimes
 from fewstep.calibration.least_squares import Loss, NormalEquations, total, weights
@@ -42,6 +43,9 @@ class FinalProblem:
         derived: the noises that derivatives are taken on, the costly part; None for all of ``which``. Whether a step
             is better is always asked of all.
         loss: how the errors of noises are summed.
+        last: the form of a formula that makes the final sample from the last row's state, fitted at every point anew
+            (variable projection; derivatives take it as it is, Kaufman 1975); None for none.
+        classes: the class of each noise, for forms that know classes.
     """
 
     rows: FittedRows
@@ -55,6 +59,8 @@ class FinalProblem:
     derived: Tensor | None = None
     loss: Loss = "square"
     max_step: float = 0.5
+    last: Form | None = None
+    classes: Tensor | None = None
 
     def start(self) -> Point:
         """Return the point of the rows as they are."""
@@ -72,14 +78,34 @@ class FinalProblem:
     def evaluate(self, theta: Tensor) -> Point | None:
         """Return the point at θ, None if its times cannot be a grid."""
         table = self._table(theta)
-        if table is None:
-            return None
+        return None if table is None else self._point(theta, table, self._all_ends(table))
+
+    def with_last(self, point: Point, forms: Sequence[Form]) -> tuple[FinalProblem, Point] | None:
+        """Return the problem with a formula after the last row and its point, for the form that errs least there.
+
+        None if all err more than ``point``. The network is called once for all forms.
+        """
+        ends = list(self._all_ends(point.detail))
+        problems = [replace(self, last=form) for form in forms]
+        points = [problem._point(point.theta, point.detail, ends) for problem in problems]
+        best = min(zip(problems, points, strict=True), key=lambda entry: entry[1].error)
+        return best if best[1].error < point.error else None
+
+    def _point(self, theta: Tensor, table: Table, ends: Iterable[Tensor]) -> Point:
+        """Return the point whose last row makes the states ``ends``, in blocks."""
+        if self.last is not None:
+            ends = list(ends)
+            table = replace(table, last=self._fitted_last(self.last, ends))
         found = []
-        for part in self.network.blocks(self.which):
-            end = self._run(table, part)
-            found += [float(r @ r) / len(r) for r in self._residuals(end, part)]
+        for part, end in zip(self.network.blocks(self.which), ends, strict=True):
+            found += [float(r @ r) / len(r) for r in self._residuals(self._finished(table, end, part), part)]
         error = total(torch.tensor(found, dtype=torch.float64), self.loss)
         return Point(theta, error + float(theta @ self._penalty @ theta), table)
+
+    def _fitted_last(self, form: Form, ends: Iterable[Tensor]) -> FittedFormula:
+        blocks = zip(self.network.blocks(self.which), ends, strict=True)
+        pieces = ((part, end, self.reference.end[part]) for part, end in blocks)
+        return FittedFormula.of(form, pieces, self.which, len(self.reference.end), self.classes)
 
     def linearise(self, point: Point) -> NormalEquations:
         """Return the normal equations over θ, by difference quotients."""
@@ -95,6 +121,7 @@ class FinalProblem:
         sizes = torch.tensor(steps, dtype=torch.float64)[:, None]
         for part in self.network.blocks(self.which if self.derived is None else self.derived):
             ends = self._ends(point.detail, tables, starts, part)
+            ends = [self._finished(point.detail, end, part) for end in ends]
             made = [self.compared(end) for end in ends]
             for i, residual in enumerate(self._residuals(ends[0], part)):
                 moved = torch.stack([m[i].reshape(-1) for m in made[1:]]).double()
@@ -107,11 +134,18 @@ class FinalProblem:
         blocks = [u.penalty[:width, :width] for u, width in zip(self.rows.units, self.widths, strict=True)]
         return torch.block_diag(torch.zeros(leading, leading, dtype=torch.float64), *blocks)
 
+    def _all_ends(self, table: Table) -> Iterator[Tensor]:
+        """Yield the states that the last row makes, of all noises in blocks."""
+        return (self._run(table, part) for part in self.network.blocks(self.which))
+
     def _run(self, table: Table, part: Tensor) -> Tensor:
         return self._student(table, part).run(self.network, table).state
 
     def _student(self, table: Table, part: Tensor) -> Student:
         return Student(part, self.reference.state(float(table.plan.times[0]), part))
+
+    def _finished(self, table: Table, end: Tensor, part: Tensor) -> Tensor:
+        return end if table.last is None else table.last(end, part)
 
     def _residuals(self, end: Tensor, part: Tensor) -> list[Tensor]:
         gap = self.compared(self.reference.end[part]).double() - self.compared(end).double()

@@ -45,6 +45,8 @@ SAMPLES = 64
 FINAL_ROUNDS = 3
 SEARCHED_ROUNDS = 8
 """Rounds of fitting all rows to the final samples, and of fitting rows and times together after a search."""
+LAST_ROUNDS = 4
+"""Rounds of fitting on with a formula after the last row."""
 DISTRIBUTION_ROUNDS = 3
 """Rounds of fitting to moments of features, after those."""
 
@@ -176,11 +178,7 @@ class Fitting:
         return rows
 
     def final(
-        self,
-        tables: BaseTables,
-        rows: FittedRows,
-        loss: Loss,
-        times: bool,
+        self, tables: BaseTables, rows: FittedRows, loss: Loss, times: bool, rounds: int | None = None
     ) -> tuple[FinalProblem, Point]:
         """Return the fit of the rows, and of the times if they are free, to the final samples."""
         plan = rows.table.plan
@@ -197,10 +195,23 @@ class Fitting:
             self.compared,
             some_of(self.which, self.reference.end[0].numel()),
             loss,
+            classes=self.classes,
         )
-        rounds = SEARCHED_ROUNDS if times else FINAL_ROUNDS
-        point = descend(problem, problem.start(), rounds, progress=lambda p: self.progressed("final", p.error**0.5))
-        return problem, point
+        rounds = (SEARCHED_ROUNDS if times else FINAL_ROUNDS) if rounds is None else rounds
+        return problem, self._descended(problem, problem.start(), rounds)
+
+    def with_last(self, problem: FinalProblem, point: Point, rounds: int = LAST_ROUNDS) -> Point | None:
+        """Return the fit with a formula after the last row, all fitted together from ``point`` on; None if none helps.
+
+        Only data predictions, of which a last formula is one, have a place for it.
+        """
+        if point.detail.plan.prediction != "x0":
+            return None
+        found = problem.with_last(point, forms_for(tuple(self.reference.end.shape[1:]), self.classes))
+        return None if found is None else self._descended(*found, rounds)
+
+    def _descended(self, problem: FinalProblem, start: Point, rounds: int) -> Point:
+        return descend(problem, start, rounds, progress=lambda point: self.progressed("final", point.error**0.5))
 
     def distribution(self, problem: FinalProblem, start: Point, target: Moments | None) -> list[Plan]:
         """Return the plans after each round of a fit to moments of features, from a fit to the final samples.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -13,7 +14,7 @@ from fewstep.calibration.least_squares import FOLDS
 from fewstep.calibration.reference import Reference
 from fewstep.calibration.scratch import scratch
 
-__all__ = ["FORMS", "FittedFormula", "Form", "Formulas", "forms_for"]
+__all__ = ["FORMS", "FittedFormula", "Form", "Formulas", "Piece", "forms_for"]
 
 Form = Literal["scalar", "mean", "bands", "channel bands", "class mean", "class bands", "class channel bands"]
 """A scalar mean and gain; a mean sample and one gain; a mean sample and a gain for each band of spatial frequency; a
@@ -22,6 +23,8 @@ BLOCK = 8
 """Noises that are in memory at a time."""
 KEPT = 64
 """Times whose formulas are kept: a search asks for many."""
+Piece = tuple[Tensor, Tensor, Tensor]
+"""The numbers of some noises, their states, and what is to be predicted from these."""
 FORMS: tuple[Form, ...] = get_args(Form)
 MOST_CHANNELS = 16
 """With more channels a matrix of them has more numbers than the noises of a calibration determine."""
@@ -36,10 +39,30 @@ class FittedFormula:
     Fits that follow must not take a formula's error on its own noises for its error.
     """
 
+    form: Form
     whole: AnalyticPrediction
     parts: tuple[AnalyticPrediction, ...]
     fold: Tensor
     classes: Tensor | None
+
+    @classmethod
+    def of(cls, form: Form, pieces: Iterable[Piece], which: Tensor, num: int, classes: Tensor | None) -> FittedFormula:
+        """Return the least-squares formula of one form.
+
+        Args:
+            form: one of ``FORMS``.
+            pieces: some noises with their states and what is to be predicted from these, over all of ``which``.
+            which: the noises to fit on.
+            num: how many noises there are in all.
+            classes: the class of each noise, for the forms of classes.
+        """
+        classes = classes if form.startswith("class") else None
+        fold = torch.full((num,), -1)
+        fold[which] = torch.arange(len(which)) * FOLDS // len(which)
+        sums = _Sums.of(form, pieces, fold, classes)
+        every = torch.arange(FOLDS)
+        parts = tuple(sums.fitted(every[every != k]) for k in range(FOLDS))
+        return cls(form, sums.fitted(every), parts, fold, classes)
 
     def __call__(self, x: Tensor, which: Tensor) -> Tensor:
         """Return D̂ for the noises ``which`` at the states ``x``: of those it was fitted to, by the other folds' fit."""
@@ -78,13 +101,12 @@ class Formulas:
     def at(self, t: float) -> FittedFormula:
         """Return the formula of time ``t``."""
         if t not in self._made:
-            classes = self.classes if self.classes is not None and self.form.startswith("class") else None
-            fold = torch.full((self.reference.end.shape[0],), -1)
-            fold[self.which] = torch.arange(len(self.which)) * FOLDS // len(self.which)
-            sums = _Sums.of(self.reference, t, self.which, fold, classes, self.form)
-            every = torch.arange(FOLDS)
-            parts = tuple(sums.fitted(every[every != k]) for k in range(FOLDS))
-            self._made[t] = FittedFormula(sums.fitted(every), parts, fold, classes)
+            pieces = (
+                (part, self.reference.state(t, part), self.reference.prediction(t, part))
+                for part in self.which.split(BLOCK)
+            )
+            num = self.reference.end.shape[0]
+            self._made[t] = FittedFormula.of(self.form, pieces, self.which, num, self.classes)
             if len(self._made) > KEPT:
                 self._made.pop(next(iter(self._made)))
         return self._made[t]
@@ -125,24 +147,27 @@ class _Sums:
     dx: Tensor
 
     @classmethod
-    def of(
-        cls, reference: Reference, t: float, which: Tensor, fold: Tensor, classes: Tensor | None, form: Form
-    ) -> _Sums:
-        """Return the sums at time ``t`` over the noises ``which``."""
-        sample = tuple(reference.end.shape[1:])
+    def of(cls, form: Form, pieces: Iterable[Piece], fold: Tensor, classes: Tensor | None) -> _Sums:
+        """Return the sums over all noises of the pieces."""
+        groups = torch.zeros_like(fold) if classes is None else classes
+        sums: _Sums | None = None
+        for which, states, data in pieces:
+            if sums is None:
+                sums = cls.empty(form, tuple(states.shape[1:]), int(groups.max()) + 1)
+            sums.add(states.double(), data.double(), fold[which], groups[which])
+        assert sums is not None
+        return sums
+
+    @classmethod
+    def empty(cls, form: Form, sample: tuple[int, ...], groups: int) -> _Sums:
+        """Return the sums over no noise."""
         bands = radial_bands(sample[1:])
         bands = bands if form.endswith("bands") else torch.zeros_like(bands)
-        groups = torch.zeros_like(fold) if classes is None else classes
-        size, matrix = int(groups.max()) + 1, (sample[0],) * 2 if "channel" in form else ()
-        count = torch.zeros(FOLDS, size, dtype=torch.float64)
-        x, d = (torch.zeros(FOLDS, size, *sample, dtype=torch.float64) for _ in range(2))
+        matrix = (sample[0],) * 2 if "channel" in form else ()
+        count = torch.zeros(FOLDS, groups, dtype=torch.float64)
+        x, d = (torch.zeros(FOLDS, groups, *sample, dtype=torch.float64) for _ in range(2))
         xx, dx = (torch.zeros(FOLDS, int(bands.max()) + 1, *matrix, dtype=torch.float64) for _ in range(2))
-        sums = cls(form, bands, count, x, d, xx, dx)
-        for part in which.split(BLOCK):
-            sums.add(
-                reference.state(t, part).double(), reference.prediction(t, part).double(), fold[part], groups[part]
-            )
-        return sums
+        return cls(form, bands, count, x, d, xx, dx)
 
     def add(self, states: Tensor, data: Tensor, fold: Tensor, groups: Tensor) -> None:
         """Add some noises, each to its fold and its class."""

@@ -87,6 +87,11 @@ class Settings:
             )
 
     @property
+    def last(self) -> bool:
+        """Whether a formula after the last row is tried, which moments of features would only see shrink."""
+        return self.analytic == "auto" and self.objective != "distribution"
+
+    @property
     def counts(self) -> list[int]:
         """The numbers of formulas to try.
 

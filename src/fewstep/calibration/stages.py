@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fewstep.calibration.base_plan import base_plan
 from fewstep.calibration.final_problem import FinalProblem
-from fewstep.calibration.fitting import Fitting
+from fewstep.calibration.fitting import LAST_ROUNDS, Fitting
 from fewstep.calibration.gauss_newton import Point
 from fewstep.calibration.held_out import Gain, HeldOut
 from fewstep.calibration.held_out_moments import HeldOutMoments
@@ -162,14 +162,24 @@ class Calibration:
         return Start(tables, place, tuple(tried))
 
     def candidates(self, start: Start) -> list[Candidate]:
-        """Return the plans fitted from there: for each loss the rows one by one, and all together if that is wanted."""
-        found = []
+        """Return the plans fitted from there.
+
+        For each loss the rows one by one, all together if that is wanted, and either with a formula after the last row.
+        """
+        found, local = [], self.settings.objective == "local"
         for loss in self.settings.losses:
             rows = self.fitting.rows(start.tables, start.grid, loss)
             found.append(Candidate(rows.table.finished(), {"loss": loss}, rows))
-            if self.settings.objective != "local":
-                problem, point = self.fitting.final(start.tables, rows, loss, self.settings.search)
+            if local and not self.settings.last:
+                continue
+            problem, point = self.fitting.final(
+                start.tables, rows, loss, self.settings.search and not local, 0 if local else None
+            )
+            if not local:
                 found.append(Candidate(point.detail.finished(), {"loss": loss}, rows, (problem, point)))
+            ended = self.fitting.with_last(problem, point, 0 if local else LAST_ROUNDS) if self.settings.last else None
+            if ended is not None:
+                found.append(Candidate(ended.detail.finished(), {"loss": loss, "last": ended.detail.last.form}, rows))
         return found
 
     def choice(self, candidates: list[Candidate]) -> Candidate:
@@ -233,7 +243,7 @@ class Calibration:
             tried=start.tried,
             settings={
                 **self.settings.to_dict(),
-                "chosen": {**chosen.told, "analytic": start.tables.label or "none"},
+                "chosen": {"last": "none", **chosen.told, "analytic": start.tables.label or "none"},
             },
             **({} if self.settings.stochastic else _of_noises(gain, better)),
         )

@@ -11,7 +11,7 @@ from fewstep.calibration.base_plan import base_plan
 from fewstep.calibration.formulas import FittedFormula, Formulas
 from fewstep.calibration.network import CountedNetwork
 from fewstep.calibration.scratch import scratch
-from fewstep.executor import folded
+from fewstep.executor import folded, with_last_formula
 from fewstep.plan import Plan
 from fewstep.solvers import Solver
 from fewstep.time_grid import TimeGrid
@@ -23,13 +23,15 @@ __all__ = ["BaseTables", "Student", "Table"]
 class Table:
     """The coefficients of a plan of one row a prediction, filled row by row: state_weight [N], history_weights [N, K].
 
-    ``formulas`` predict in place of the network before the first rows.
+    ``formulas`` predict in place of the network before the first rows; ``last`` makes the final state from that of the
+    last row.
     """
 
     plan: Plan
     state_weight: Tensor
     history_weights: Tensor
     formulas: tuple[FittedFormula, ...] = ()
+    last: FittedFormula | None = None
 
     @classmethod
     def of(cls, plan: Plan, history: int, formulas: tuple[FittedFormula, ...] = ()) -> Table:
@@ -56,7 +58,7 @@ class Table:
         """Return the plan."""
         count = len(self.formulas)
         analytic = (*(formula.whole for formula in self.formulas), *(None,) * (self.plan.steps - count))
-        return replace(
+        plan = replace(
             self.plan,
             state_weight=self.state_weight,
             history_weights=self.history_weights,
@@ -64,6 +66,7 @@ class Table:
             evaluate=torch.arange(self.plan.steps) >= count,
             analytic=analytic if count else (),
         )
+        return plan if self.last is None else with_last_formula(plan, self.last.whole)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A predictor-corrector plan as one row a call, for loops outside fewstep."""
+"""Plans in the form that loops outside fewstep take: one row a call, and a formula after the last."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from fewstep.analytic import AnalyticPrediction
 from fewstep.errors import InputError
-from fewstep.plan import Plan
+from fewstep.plan import COLUMNS, Plan
 from fewstep.processes.base import on_host
 
-__all__ = ["foldable", "folded"]
+__all__ = ["foldable", "folded", "with_last_formula", "without_last_formula"]
 
 
 @on_host
@@ -90,3 +91,33 @@ def folded(plan: Plan, *, uncorrected: Collection[int] = ()) -> Plan:
         evaluate=plan.evaluate[plan.predicts],
         analytic=plan.formulas if plan.analytic else (),
     )
+
+
+@on_host
+def with_last_formula(plan: Plan, formula: AnalyticPrediction) -> Plan:
+    """Return a fitted plan over data predictions with a row more: ``formula`` of its final state is the final state."""
+    newest = torch.zeros_like(plan.history_weights[-1:])
+    newest[0, 0] = 1.0
+    return replace(
+        plan,
+        interval=pad(plan.interval, (0, 1), value=plan.steps - 1),
+        state_weight=pad(plan.state_weight, (0, 1)),
+        history_weights=torch.cat([plan.history_weights, newest]),
+        noise_scale=pad(plan.noise_scale, (0, 1)),
+        evaluate=pad(plan.evaluate, (0, 1)),
+        analytic=(*(plan.analytic or (None,) * len(plan.interval)), formula),
+    )
+
+
+@on_host
+def without_last_formula(plan: Plan) -> tuple[Plan, AnalyticPrediction | None]:
+    """Return the plan that ``with_last_formula`` was given, and the formula; of other plans themselves, and None."""
+    if not plan.analytic or plan.analytic[-1] is None or len(plan.interval) < 2:
+        return plan, None
+    alone = torch.equal(plan.history_weights[-1].nonzero(), torch.zeros(1, 1, dtype=torch.long))
+    kept = plan.interval[-1] == plan.interval[-2] and plan.state_weight[-1] == 0.0 and plan.noise_scale[-1] == 0.0
+    if not (alone and kept and plan.history_weights[-1, 0] == 1.0):
+        return plan, None
+    rows = {name: getattr(plan, name)[:-1] for name in COLUMNS}
+    analytic = plan.analytic[:-1] if any(formula is not None for formula in plan.analytic[:-1]) else ()
+    return replace(plan, **rows, analytic=analytic), plan.analytic[-1]

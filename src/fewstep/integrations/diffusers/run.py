@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fewstep import checks
 from fewstep.errors import InputError
-from fewstep.executor import Generators, folded
+from fewstep.executor import Generators, folded, without_last_formula
 from fewstep.integrations.diffusers.formulation import Formulation, formulation_of
 from fewstep.integrations.diffusers.limit import Limit
 from fewstep.integrations.diffusers.noise import StepNoise
@@ -159,7 +159,9 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
         formulation = formulation_of(self._settings, self._alphas_cumprod, mu)
         table = timetable_of(formulation, self._settings, self._solver, num_inference_steps, timesteps, sigmas)
         plan = self._solver.plan(table.grid)
-        lead = _lead(folded(plan))  # A plan that cannot be stepped is refused here, not in the first step.
+        lead = _lead(
+            folded(without_last_formula(plan)[0])
+        )  # A plan that cannot be stepped is refused here, not in the first step.
         scale = formulation.input_scale(table.grid.times[lead:-1])
         with self.lock:
             self._timetable, self._formulation, self._plan, self._lead = table, formulation, plan, lead
@@ -341,10 +343,11 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
         grid, plan = self._timetable.grid, self._plan
         if index:
             plan = self._solver.plan(TimeGrid(grid.process, grid.times[index:]))
+        plan, last = without_last_formula(plan)
         plan = folded(plan, uncorrected=[n - index for n in self.config.disable_corrector])
         x0_from = self._formulation.x0_from(plan.call_times)
         limit = None if self._limit is None else self._limit(sample)
-        return Stepper(plan, x0_from, sample, limit)
+        return Stepper(plan, x0_from, sample, limit, last)
 
     def _begin_led(self, stepper: Stepper, sample: Tensor) -> Tensor:
         """Return the sample of the first call, which the network has been given by ``scale_model_input``."""
@@ -433,7 +436,10 @@ def _lead(plan: Plan) -> int:
         raise InputError("the plan does not call the network: give more steps, or a solver without analytic_first.")
     lead = int(plan.evaluate.to(torch.int64).argmax())
     if not bool(plan.evaluate[lead:].all()):
-        raise InputError("the plan has formulas between network calls: a pipeline can run them only before the first.")
+        raise InputError(
+            "the plan has formulas between network calls: a pipeline can run them only before the first and "
+            "after the last."
+        )
     if bool((plan.noise_scale[:lead] != 0).any()):
         raise InputError("the plan adds noise before its first network call: a pipeline cannot; take fs.sample.")
     return lead

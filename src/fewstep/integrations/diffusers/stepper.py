@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.analytic import AnalyticPrediction
 from fewstep.plan import Plan
 
 __all__ = ["Stepper"]
@@ -29,10 +30,16 @@ class Stepper:
         x0_from: (p, q) of each network call, float64 [nfe, 2]: x0 = p·x + q·o.
         sample: the first sample: shape, device and dtype of the run; half precision is raised to float32 inside.
         limit: what is done to x0, if anything, before it is used.
+        last: makes the final state from that of the plan's last step; None leaves it.
     """
 
     def __init__(
-        self, plan: Plan, x0_from: Tensor, sample: Tensor, limit: Callable[[Tensor], Tensor] | None = None
+        self,
+        plan: Plan,
+        x0_from: Tensor,
+        sample: Tensor,
+        limit: Callable[[Tensor], Tensor] | None = None,
+        last: AnalyticPrediction | None = None,
     ) -> None:
         self.shape, self.device = sample.shape, sample.device
         self._formulas = [formula for formula in plan.formulas if formula is not None]
@@ -53,6 +60,7 @@ class Stepper:
         self._view()
         self._shares, self._x0_from = shares.to(sample.device, dtype), x0_from.to(sample.device, dtype)
         self._gain, self._by_output = (maps[:, 1] / factor).to(sample.device, dtype), by_output.tolist()
+        self._last, self._steps = last, plan.steps
         self._limit, self._noisy, self._factor = limit, (plan.noise_scale != 0).tolist(), factor.tolist()
 
     def _view(self) -> None:
@@ -96,6 +104,8 @@ class Stepper:
         state.addcmul_(sample, of_sample).addcmul_(model_output, of_output)
         if self._ring:
             self._keep(n, model_output, sample)
+        if self._last is not None and n + 1 == self._steps:
+            state = self._last.bound(state)(state)
         following = state.to(given)
         if self._remainder is not None:
             torch.sub(state, following, out=self._remainder)
