@@ -162,7 +162,7 @@ class Bench:
         noises = noises_for(self.model, grid, None, None, NUM, CHUNK)
         fine = reference_grid(grid, REFERENCE)
         return Calibration.begun(
-            network, fs.UniPC(3), fine, noises, settings(), described(self.model), classes=classes, drawn=False
+            network, fs.UniPC(3), fine, noises, settings(), described(self.model), classes=classes, drawn=True
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from support.exact import Gaussian, GaussianMixture
@@ -161,3 +163,35 @@ def test_times_too_close_are_no_grid():
     assert where.grid(torch.tensor([0.0, 0.01, 1.0, 2.0])) is None
     assert where.grid(torch.tensor([0.0, 0.5, 1.0, 20.0])) is None
     assert where.grid(where.read(GRID)) is not None
+
+
+def test_a_formula_after_the_last_row_mends_what_the_rows_leave(mixture):
+    """The best form is taken, the network is called once for all of them, and rows fitted on lower the error still."""
+    problem = final_problem(mixture)
+    point, network = problem.start(), problem.network
+    calls = network.calls
+    ended, start = problem.with_last(point, ["scalar", "mean"])
+    assert network.calls - calls == len(WHICH) * GRID.steps
+    errors = [replace(problem, last=form).evaluate(point.theta).error for form in ("scalar", "mean")]
+    assert start.error == min(errors) < point.error
+    best = descend(ended, start, 3)
+    assert best.error < start.error
+    plan, table = best.detail.finished(), best.detail
+    assert plan.nfe == GRID.steps and plan.analytic[-1] is table.last.whole
+    states = problem.reference.state(float(GRID.times[0]), WHICH)
+    before = execute(replace(table, last=None).finished(), network.denoiser, states)
+    made = execute(plan, network.denoiser, states)
+    torch.testing.assert_close(made, table.last.whole.bound(before)(before), rtol=0, atol=1e-12)
+
+
+def test_no_formula_after_rows_that_leave_nothing():
+    model = Gaussian(PROCESS, 0.4, 0.6)
+
+    def denoiser(x, t):
+        gain, offset = model.affine(float(t))
+        return gain * x + offset
+
+    problem = final_problem(prepared(denoiser))
+    best = descend(problem, problem.start(), 3)
+    found = problem.with_last(best, ["scalar"])
+    assert found is None or found[1].error > 0.5 * best.error

@@ -11,7 +11,8 @@ from support.rounding import by_rows, effect
 from support.solvers import FOLDABLE, SOLVERS
 
 import fewstep as fs
-from fewstep.executor import folded
+from fewstep.analytic import AnalyticPrediction
+from fewstep.executor import folded, with_last_formula, without_last_formula
 from fewstep.executor.fold import foldable
 
 PROCESSES = [fs.processes.VPDiscrete.from_betas(), fs.processes.RectifiedFlow(3.0), fs.processes.EDM()]
@@ -105,3 +106,38 @@ def test_a_plan_with_other_rows_runs_unfolded(evaluate):
     torch.testing.assert_close(fs.execute(plan, lambda x, t: torch.tanh(x), x), 0.1 * middle + 0.9 * latest)
     with pytest.raises(fs.errors.InputError, match="before a correction"):
         folded(plan)
+
+
+@pytest.mark.parametrize("lead", [0, 1])
+def test_a_last_formula_makes_the_sample_from_the_last_state(lead):
+    """It costs no call, survives JSON, and comes off again; states in between are the same."""
+    process = PROCESSES[0]
+    plan = folded(fs.UniPC(3).plan(fs.grids.karras(process, 4, end="zero")))
+    if lead:
+        formula = AnalyticPrediction.gaussian(process, plan.times[0], 0.6)
+        evaluate = torch.arange(4) > 0
+        plan = replace(plan, evaluate=evaluate, analytic=(formula, None, None, None))
+    plan = replace(plan, fitted=True)
+    last = AnalyticPrediction(torch.tensor([0.9]), torch.tensor([0.1, -0.2]))
+    ended = fs.Plan.from_json(with_last_formula(plan, last).to_json())
+    assert ended.nfe == plan.nfe and ended.steps == plan.steps
+    model = GaussianMixture.example(process)
+    x_T = start(plan, process)
+    states = []
+    made = fs.execute(ended, model, x_T, callback=lambda n, t, x, x0: states.append(x.clone()))
+    before = []
+    end = fs.execute(plan, model, x_T, callback=lambda n, t, x, x0: before.append(x.clone()))
+    torch.testing.assert_close(made, 0.9 * end + last.mean.double(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(states, [*before[:-1], made], rtol=0, atol=0)
+    off, formula = without_last_formula(ended)
+    assert off.to_json() == plan.to_json() and formula.to_dict() == last.to_dict()
+    assert without_last_formula(plan) == (plan, None)
+
+
+def test_a_last_row_that_does_more_than_a_formula_is_no_last_formula():
+    plan = folded(fs.UniPC(3).plan(fs.grids.karras(PROCESSES[0], 4, end="zero")))
+    ended = with_last_formula(replace(plan, fitted=True), AnalyticPrediction(torch.ones(1), torch.zeros(())))
+    state, history = ended.state_weight.clone(), ended.history_weights.clone()
+    state[-1], history[-1, 1] = 0.5, 0.5
+    for other in (replace(ended, state_weight=state), replace(ended, history_weights=history)):
+        assert without_last_formula(other) == (other, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from dataclasses import replace
 
@@ -12,8 +13,9 @@ from support.rounding import by_rows, effect
 from support.tiny_pipelines import run, stable_diffusion_image
 
 import fewstep as fs
+from fewstep.analytic import AnalyticPrediction
 from fewstep.errors import InputError
-from fewstep.executor import folded
+from fewstep.executor import folded, with_last_formula
 from fewstep.integrations.diffusers import FewStepScheduler
 from fewstep.models.pipelines import load_pipeline
 from fewstep.recipe import RecipeBook
@@ -48,6 +50,17 @@ def calibrated(request, tmp_path_factory):
 def led(tmp_path_factory):
     """The same, with a recipe that begins with two formulas."""
     return made("v_prediction", 2, tmp_path_factory.mktemp("recipe"))
+
+
+@pytest.fixture(scope="module")
+def ended(led, tmp_path_factory):
+    """The same, with a formula after the last row too."""
+    pipe, path, model = led
+    recipe, values = fs.load_recipe(path), torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    last = AnalyticPrediction(torch.linspace(0.5, 1.5, 12, dtype=torch.float64), values)
+    path = tmp_path_factory.mktemp("recipe") / "recipe.json"
+    replace(recipe, plan=with_last_formula(recipe.plan, last)).save(path)
+    return pipe, path, model
 
 
 def made(prediction, analytic, folder):
@@ -217,6 +230,23 @@ def test_a_recipe_of_no_diffusers_process_needs_the_configuration(tmp_path):
         FewStepScheduler.from_recipe(path)
 
 
+def test_a_formula_comes_after_the_last_call(led, ended):
+    """The pipeline makes as many calls as before, and its last step the formula's sample."""
+    pipe, path, model = ended
+    fresh = diffusers.DDPMPipeline(pipe.unet, FewStepScheduler.from_recipe(path, pipe.scheduler.config))
+    with pytest.raises(AssertionError):
+        assert_expected(run(fresh, {"batch_size": 2}, STEPS), led[1], model)
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    exact, scheduler = fs.execute(fs.load_recipe(path), model, x), fresh.scheduler
+    scheduler.set_timesteps(STEPS)
+    for t in scheduler.timesteps:
+        with torch.no_grad():
+            out = pipe.unet(scheduler.scale_model_input(x, t), t).sample
+        scheduler = pickle.loads(pickle.dumps(scheduler))
+        x = scheduler.step(out, t, x).prev_sample
+    torch.testing.assert_close(x, exact, rtol=0, atol=1e-4)
+
+
 def test_formulas_come_before_the_first_call(led):
     """The scheduler has a timestep for each network call, and hands the network the state after the formulas."""
     pipe, path, model = led
@@ -242,8 +272,9 @@ def test_formulas_come_before_the_first_call(led):
         scheduler.step(x, scheduler.timesteps[0], x)
 
 
-def test_half_precision_latents_follow_the_recipe(led):
-    pipe, path, model = led
+@pytest.mark.parametrize("which", ["led", "ended"])
+def test_half_precision_latents_follow_the_recipe(which, request):
+    pipe, path, model = request.getfixturevalue(which)
     scheduler = FewStepScheduler.from_recipe(path, pipe.scheduler.config)
     scheduler.set_timesteps(STEPS)
     x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)).half()

@@ -13,6 +13,7 @@ from support.torchvision import usable_torchvision
 import fewstep as fs
 from fewstep.analytic import AnalyticPrediction
 from fewstep.errors import InputError
+from fewstep.executor import with_last_formula
 from fewstep.integrations import kdiffusion
 
 LEVELS = fs.processes.VPDiscrete.from_betas(0.00085, 0.012, schedule="scaled_linear")
@@ -256,13 +257,14 @@ class TestWithoutThePackage:
         assert moved.process.to_dict()["name"] == "edm" and moved.nfe == plan.nfe
 
     def test_a_step_that_a_formula_begins_is_told_too(self):
-        """A plan whose first prediction is a formula: calls, callbacks and samples."""
+        """A plan whose first prediction and whose last row are formulas: calls, callbacks and samples."""
         process, steps = fs.processes.VPLinear(), 6
         plan = fs.UniPC(2, corrector=False).plan(fs.grids.uniform_logsnr(process, steps, end="zero"))
         formula = AnalyticPrediction.gaussian(process, plan.times[0], 0.8)
         evaluate = plan.evaluate.clone()
         evaluate[0] = False
-        plan = replace(plan, evaluate=evaluate, analytic=(formula, *[None] * (steps - 1)))
+        plan = replace(plan, evaluate=evaluate, analytic=(formula, *[None] * (steps - 1)), fitted=True)
+        plan = with_last_formula(plan, AnalyticPrediction(torch.tensor([0.9]), torch.tensor(0.1)))
         model = GaussianMixture.example(process)
 
         def wrapper(x, sigma):
