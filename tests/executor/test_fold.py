@@ -118,7 +118,7 @@ def test_a_last_formula_makes_the_sample_from_the_last_state(lead):
         evaluate = torch.arange(4) > 0
         plan = replace(plan, evaluate=evaluate, analytic=(formula, None, None, None))
     plan = replace(plan, fitted=True)
-    last = AnalyticPrediction(torch.tensor([0.9]), torch.tensor([0.1, -0.2]))
+    last = AnalyticPrediction(torch.tensor([0.9], dtype=torch.float64), torch.tensor([0.1, -0.2]))
     ended = fs.Plan.from_json(with_last_formula(plan, last).to_json())
     assert ended.nfe == plan.nfe and ended.steps == plan.steps
     model = GaussianMixture.example(process)

@@ -55,6 +55,8 @@ def by_rows(
                 alpha, sigma = plan.process.alpha(time), plan.process.sigma(time)
                 prediction = rounded(rounded(current - rounded(alpha * prediction)) / sigma)
             history.insert(0, prediction)
+        elif row.analytic is not None:
+            history.insert(0, rounded(row.analytic.bound(current)(current)))
         current = rounded(row.state_weight * base)
         if noise is not None:
             current = rounded(current + rounded(row.noise_scale * noise[row.interval]))
