@@ -246,6 +246,29 @@ def test_a_formula_comes_after_the_last_call(ended):
     torch.testing.assert_close(x, exact, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("place", [0, -1])
+def test_formulas_of_classes_are_refused_before_the_first_step(place, ended, tmp_path):
+    pipe, path, _ = ended
+    recipe = fs.load_recipe(path)
+    of_classes = AnalyticPrediction(torch.ones(1), torch.zeros(10, 3, 8, 8), by_class=True)
+    formulas, evaluate = list(recipe.plan.analytic), recipe.plan.evaluate.clone()
+    formulas[place], evaluate[place] = of_classes, False
+    path = tmp_path / "recipe.json"
+    replace(recipe, plan=replace(recipe.plan, analytic=tuple(formulas), evaluate=evaluate)).save(path)
+    scheduler = FewStepScheduler.from_recipe(path, pipe.scheduler.config)
+    with pytest.raises(InputError, match="a mean for each class"):
+        scheduler.set_timesteps(scheduler.solver.recipe.plan.nfe)
+
+
+def test_a_last_formula_of_another_size_is_refused_in_the_first_step(ended):
+    pipe, path, _ = ended
+    scheduler = FewStepScheduler.from_recipe(path, pipe.scheduler.config)
+    scheduler.set_timesteps(STEPS)
+    x = torch.zeros(1, 3, 16, 16)
+    with pytest.raises(InputError, match="at the size that it was made for"):
+        scheduler.step(x, scheduler.timesteps[0], x)
+
+
 def test_formulas_come_before_the_first_call(led):
     """The scheduler has a timestep for each network call, and hands the network the state after the formulas."""
     pipe, path, model = led

@@ -159,9 +159,7 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
         formulation = formulation_of(self._settings, self._alphas_cumprod, mu)
         table = timetable_of(formulation, self._settings, self._solver, num_inference_steps, timesteps, sigmas)
         plan = self._solver.plan(table.grid)
-        lead = _lead(
-            folded(without_last_formula(plan)[0])
-        )  # A plan that cannot be stepped is refused here, not in the first step.
+        lead = _lead(plan)  # A plan that cannot be stepped is refused here, not in the first step.
         scale = formulation.input_scale(table.grid.times[lead:-1])
         with self.lock:
             self._timetable, self._formulation, self._plan, self._lead = table, formulation, plan, lead
@@ -431,7 +429,13 @@ def _as_timesteps(value: Any) -> Tensor:
 
 
 def _lead(plan: Plan) -> int:
-    """Return how many steps come before the first network call of a folded plan."""
+    """Return how many steps come before the first network call of a plan that can be stepped."""
+    if any(formula is not None and formula.by_class for formula in plan.formulas):
+        raise InputError(
+            "the recipe's formulas have a mean for each class, and a pipeline does not tell its scheduler the classes: "
+            "calibrate with analytic=0 for it, or sample with fs.sample."
+        )
+    plan = folded(without_last_formula(plan)[0])
     if not bool(plan.evaluate.any()):
         raise InputError("the plan does not call the network: give more steps, or a solver without analytic_first.")
     lead = int(plan.evaluate.to(torch.int64).argmax())

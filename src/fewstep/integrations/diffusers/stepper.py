@@ -61,6 +61,8 @@ class Stepper:
         self._shares, self._x0_from = shares.to(sample.device, dtype), x0_from.to(sample.device, dtype)
         self._gain, self._by_output = (maps[:, 1] / factor).to(sample.device, dtype), by_output.tolist()
         self._last, self._steps = last, plan.steps
+        if last is not None:
+            last.bound(sample)  # What does not fit is refused in the first step, not in the last.
         self._limit, self._noisy, self._factor = limit, (plan.noise_scale != 0).tolist(), factor.tolist()
 
     def _view(self) -> None:

@@ -19,7 +19,7 @@ from torch import nn
 from fewstep import grids
 from fewstep.checks import whole
 from fewstep.errors import InputError
-from fewstep.executor import folded, without_last_formula
+from fewstep.executor import folded
 from fewstep.fingerprint import network_fingerprint, warn_if_other_fingerprint
 from fewstep.grids.spectral import check_spectrum
 from fewstep.guidance import checked_interval, guidance_named
@@ -207,7 +207,7 @@ def _check_stepped(scheduler: FewStepScheduler, steps: int) -> None:
     """
     process = scheduler.formulation.process
     end: float | Literal["zero"] = "zero" if scheduler.config.final_sigmas_type == "zero" else process.t_min
-    folded(without_last_formula(scheduler.solver.plan(grids.uniform_logsnr(process, steps, end=end)))[0])
+    folded(scheduler.solver.plan(grids.uniform_logsnr(process, steps, end=end)))
 
 
 def _chosen(recipe: Recipe | RecipeBook | Path | str, steps: Any) -> Recipe:
