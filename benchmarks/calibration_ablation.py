@@ -20,7 +20,9 @@ from calibration_report import table
 from time_steps import MODELS, available
 
 import fewstep as fs
+from fewstep.calibration.final_problem import FinalProblem
 from fewstep.calibration.fitting import Fitting
+from fewstep.calibration.gauss_newton import Point
 from fewstep.calibration.least_squares import total
 from fewstep.calibration.search import SPECTRAL
 from fewstep.calibration.stages import Start
@@ -35,10 +37,11 @@ ADDED = {
     "spectra": "+ grids for the spectrum",
     "times": "+ the search's other starts, 3,000 network calls",
     "final": "+ rows and times fitted to the final samples",
+    "last": "+ a formula after the last row, where one helps, all fitted on",
     "calibrated": "+ both losses, the held-out noises choosing: the whole",
 }
 REMOVED = {
-    "without formulas": "the line above the whole, without formulas",
+    "without formulas": "the line above the whole, without formulas before the first call",
     "without spectra": "… without starts at grids for the spectrum",
     "without times": "… without a search, on the best grid for the spectrum",
 }
@@ -66,12 +69,14 @@ class Parts:
             ),
             "spectra": lambda: self.rows(self.spectral()),
             "times": lambda: self.rows(self.searched),
-            "final": lambda: self.together(self.searched, times=True),
+            "final": lambda: self.together(self.searched, times=True, last=False),
+            "last": lambda: self.together(self.searched, times=True),
             "without formulas": lambda: self.whole(self.fitting, counts=1),
             "without spectra": lambda: self.whole(WithoutSpectra(**_attributes(self.fitting)), counts=4),
             "without times": lambda: self.together(self.spectral(), times=False),
         }
         self._searched: Start | None = None
+        self._together: dict[tuple[Start, bool], tuple[FinalProblem, Point]] = {}
 
     @property
     def searched(self) -> Start:
@@ -85,10 +90,14 @@ class Parts:
         """Return the rows fitted one by one."""
         return self.fitting.rows(start.tables, start.grid, LOSS).table.finished()
 
-    def together(self, start: Start, times: bool) -> fs.Plan:
-        """Return the rows, and the times, fitted to the final samples."""
-        rows = self.fitting.rows(start.tables, start.grid, LOSS)
-        return self.fitting.final(start.tables, rows, LOSS, times)[1].detail.finished()
+    def together(self, start: Start, times: bool, last: bool = True) -> fs.Plan:
+        """Return the rows, the times and a formula after the last row fitted to the final samples."""
+        if (start, times) not in self._together:
+            rows = self.fitting.rows(start.tables, start.grid, LOSS)
+            self._together[start, times] = self.fitting.final(start.tables, rows, LOSS, times)
+        problem, point = self._together[start, times]
+        ended = self.fitting.with_last(problem, point) if last else None
+        return (point if ended is None else ended).detail.finished()
 
     def spectral(self) -> Start:
         """Return the best grid for the spectrum with the best number of formulas, rows fitted."""
