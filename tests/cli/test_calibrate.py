@@ -241,6 +241,22 @@ def test_mistakes_are_answered_and_write_nothing(entry, tmp_path, words, answer)
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "__pycache__") == before
 
 
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (("--num", 4), "num is 4"),
+        (("--reference-steps", 5), "reference_steps is 5"),
+        (("--objective", "best"), "unknown objective 'best'"),
+        (("--analytic", "some"), "analytic is 'some'"),
+        (("--loss", "cube"), "unknown loss 'cube'"),
+    ],
+)
+def test_mistakes_are_found_before_the_model_is_loaded(words, answer, tmp_path):
+    command = ["calibrate", "--model", "there:is_none", "--steps", 3, *words, "--out", tmp_path / "recipe.json"]
+    with pytest.raises(FewstepError, match=answer):
+        CliRunner().invoke(app, [*map(str, command)], catch_exceptions=False)
+
+
 def test_a_recipe_of_another_process_is_refused(entry, tmp_path):
     calibrated(entry, "--out", "recipe.json")
     data = json.loads((tmp_path / "recipe.json").read_text())

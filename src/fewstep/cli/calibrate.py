@@ -12,6 +12,7 @@ from rich.progress import TextColumn, TimeElapsedColumn
 from torch import Tensor
 
 from fewstep.calibration import calibrate as fit
+from fewstep.calibration.settings import Settings
 from fewstep.cli.settings.calibrate import CalibrateSettings
 from fewstep.cli.shared.conditions import conditions_of, read_prompts
 from fewstep.cli.shared.features import needed_features
@@ -38,7 +39,9 @@ def calibrate(settings: CalibrateSettings) -> None:
 
 def _calibrate(settings: CalibrateSettings, begin: Callable[[dict[str, Any]], Journal]) -> None:
     counts, texts = settings.counts, read_prompts(settings.prompt, settings.prompts)
-    asked = Asked.of(settings, max(counts))
+    asked, options = Asked.of(settings, max(counts)), _options(settings)
+    compared = torch.detach if settings.compares_features else None  # Which ones is known with the model.
+    Settings(**options, steps=tuple(counts), seeds=None, features=compared, target=None, progress=None)
     model = load_model(settings, settings.guidance)
     solver, start = asked.chosen(model)
     given = {"solver": repr(solver), "grid": start.to_json(), "prompts": texts}
@@ -57,19 +60,11 @@ def _calibrate(settings: CalibrateSettings, begin: Callable[[dict[str, Any]], Jo
             solver,
             start,
             steps=counts,
-            num=settings.num,
             cond=_conditions(model, settings.num, settings.class_, texts),
-            history=settings.history,
-            reference_steps=settings.reference_steps,
-            search=settings.search,
-            analytic=_number(settings.analytic),
-            loss=settings.loss,
-            objective=settings.objective,
             features=features,
             target=target,
-            budget=settings.budget,
-            batch_size=settings.batch_size,
             progress=progress,
+            **options,
         )
     (book if len(counts) > 1 else book[counts[0]]).save(settings.out)
     for recipe in book.recipes:
@@ -80,6 +75,12 @@ def _calibrate(settings: CalibrateSettings, begin: Callable[[dict[str, Any]], Jo
     held_out = min(recipe.report.held_out for recipe in book.recipes if recipe.report is not None)
     if held_out < FEW:
         typer.echo(f"only {held_out} of {settings.num} noises were held out: take --num {4 * FEW} or more.")
+
+
+def _options(settings: CalibrateSettings) -> dict[str, Any]:
+    """Return what ``fs.calibrate`` is given as it was written."""
+    names = ("num", "history", "loss", "reference_steps", "search", "objective", "budget", "batch_size")
+    return {**{name: getattr(settings, name) for name in names}, "analytic": _number(settings.analytic)}
 
 
 def _number(analytic: str) -> Any:
