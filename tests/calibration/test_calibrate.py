@@ -11,7 +11,7 @@ from support.exact import Gaussian, GaussianMixture
 from support.rounding import ridge_rounding
 
 import fewstep as fs
-from fewstep.analytic import AnalyticPrediction
+from fewstep.analytic import AnalyticPrediction, radial_bands
 from fewstep.calibration.least_squares import total, weights
 from fewstep.calibration.network import CountedNetwork
 from fewstep.calibration.reference import Reference
@@ -310,6 +310,7 @@ CASES = {
     "two calls a step": (dict(solver=fs.Heun()), "7 calls in 4 steps.*UniPC"),
     "analytic first": (dict(solver=fs.UniPC(2, analytic_first=True)), "leave analytic_first out"),
     "analytic": (dict(analytic=-1), "analytic is -1"),
+    "last": (dict(analytic="last", objective="distribution", features=torch.detach), "leave it out"),
     "loss": (dict(loss="squared"), "did you mean 'square'"),
     "no solver": (dict(solver="unipc"), "solver is 'unipc'"),
     "few noises": (dict(num=4), "num is 4: give a whole number from 8"),
@@ -518,3 +519,27 @@ def test_a_solver_that_adds_noise_is_named_and_not_printed():
     grid = fs.grids.karras(PROCESS, 3, end="zero")
     with pytest.raises(InputError, match="^SASolver adds noise from t"):
         fs.calibrate(Predictor(PROCESS), fs.SASolver(tau=1.0), grid, num=8)
+
+
+def test_last_tries_a_formula_after_the_last_row_alone():
+    """On data with a spectrum of its own it is kept, for either objective; the first predictions are the network's."""
+    variance = 0.5 ** torch.arange(int(radial_bands((4, 6)).max()) + 1, dtype=torch.float64)
+
+    def denoiser(x, t):
+        alpha, sigma = float(PROCESS.alpha(t)), float(PROCESS.sigma(t))
+        gain = alpha * variance / (alpha**2 * variance + sigma**2)
+        return AnalyticPrediction(gain, torch.zeros(())).bound(x)(x)
+
+    grid = fs.grids.uniform_logsnr(PROCESS, 3, end="zero")
+    x_T = torch.randn(32, 1, 4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = {}
+    for objective in ("local", "final"):
+        settings = {"num": 32, "objective": objective, "loss": "square", "reference_steps": 40}
+        for analytic in ("last", 0):
+            recipe = fs.calibrate(denoiser, fs.UniPC(2), grid, x_T, analytic=analytic, **settings)
+            found[objective, analytic] = recipe.report.after
+            assert recipe.plan.nfe == recipe.plan.steps == 3
+            formulas = [formula is not None for formula in recipe.plan.analytic]
+            assert formulas == ([False, False, False, True] if analytic else [])
+            assert recipe.report.settings["chosen"]["last"] == ("bands" if analytic else "none")
+        assert found[objective, "last"] < 0.01 * found[objective, 0]

@@ -290,7 +290,7 @@ def test_formulas_come_before_the_first_call(led):
     exact = fs.execute(plan, model, torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)))
     torch.testing.assert_close(x, exact, rtol=0, atol=1e-4)
     scheduler.set_timesteps(STEPS)
-    with pytest.raises(InputError, match="calibrate with analytic=0"):
+    with pytest.raises(InputError, match="calibrate with analytic='last'"):
         scheduler.step(x, scheduler.timesteps[0], x)
 
 

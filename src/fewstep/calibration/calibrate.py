@@ -42,7 +42,7 @@ def calibrate(  # type: ignore[misc]  # The overloads tell what is returned, thi
     seeds: Sequence[int] | None = None,
     cond: Any = None,
     history: int = 4,
-    analytic: int | Literal["auto"] = "auto",
+    analytic: int | Literal["auto", "last"] = "auto",
     loss: Loss | Literal["auto"] = "auto",
     reference_steps: int = 100,
     search: bool = False,
@@ -70,7 +70,7 @@ def calibrate(  # type: ignore[misc]  # The overloads tell what is returned, thi
 
     Where noise is high, predictions can be formulas of the state in place of network calls (``analytic``): a plan then
     has more rows than calls. A formula is a mean and gains, one or a matrix of the channels for each spatial frequency;
-    the form that predicts best on noises it has not seen is taken. With ``analytic="auto"`` another one may come after
+    the form that predicts best on noises it has not seen is taken. With "auto" and "last" another one may come after
     the last row, a row more in the last interval: x_N = mean + gain∘x with the last row's x, fitted to the reference's
     samples by least squares at every point of the rows' fit (variable projection).
 
@@ -104,8 +104,9 @@ def calibrate(  # type: ignore[misc]  # The overloads tell what is returned, thi
             "none": no condition; one class for all; or one condition for each noise: a tensor [num, …], or keywords
             with such tensors, nested ones too, such as the embeddings of prompts; a tensor [1, …] of them is for all.
         history: predictions whose coefficients are fitted in a row; older ones keep the solver's.
-        analytic: how many first predictions are formulas fitted to the model; "auto" tries 0 to 3, and one
-            after the last row but for ``objective="distribution"``; for a solver that adds noise none.
+        analytic: how many first predictions are formulas fitted to the model; "last" tries one
+            after the last row alone, which any pipeline can run; "auto" that and 0 to 3 first ones, but the last one
+            not for ``objective="distribution"``, and none for a solver that adds noise.
         loss: "square", the mean square of the noises' errors; "root", the square of the mean of their roots, in which a
             few noises that end in another picture count for little; "auto" fits with both and keeps the one
             whose mean and median on the held-out noises are lower; without a fit to final samples it is "square".

@@ -22,6 +22,8 @@ OF_FEATURES = ("features", "distribution")
 MOST = 1_000_000
 LEAST = 8
 """The least number of noises: two are held out, and six are left for the four folds of the cross-validation."""
+WORDS = ("auto", "last")
+"""What ``analytic`` may be, besides a number: either tries a formula after the last row."""
 MOST_ANALYTIC = 3
 """The most predictions that "auto" replaces by formulas."""
 BUDGET = 5
@@ -81,6 +83,8 @@ class Settings:
             raise InputError("budget is when a search begins nothing new: write search=True, or leave it out.")
         _ = self.counts
         as_word("loss", self.loss, ("auto", "square", "root"))
+        if self.analytic == "last" and self.objective == "distribution":
+            raise InputError("analytic='last' is fitted to samples, not to their distribution: leave it out.")
         if self.stochastic and (self.search or any(self.counts) or self.loss != "auto"):
             raise InputError(
                 "search, analytic and loss are for solvers that add no noise: leave them out, or write tau=0."
@@ -88,22 +92,23 @@ class Settings:
 
     @property
     def last(self) -> bool:
-        """Whether a formula after the last row is tried, which moments of features would only see shrink."""
-        return self.analytic == "auto" and self.objective != "distribution"
+        """Whether a formula after the last row is tried; moments of features would only see it shrink samples."""
+        return self.analytic in WORDS and self.objective != "distribution" and not self.stochastic
 
     @property
     def counts(self) -> list[int]:
         """The numbers of formulas to try.
 
         Raises:
-            InputError: if ``analytic`` is neither "auto" nor a whole number from 0.
+            InputError: if ``analytic`` is neither one of the words nor a whole number from 0.
         """
-        if isinstance(self.analytic, str) and self.analytic == "auto":
-            return [0] if self.stochastic else list(range(MOST_ANALYTIC + 1))
+        if isinstance(self.analytic, str) and self.analytic in WORDS:
+            return list(range(MOST_ANALYTIC + 1)) if self.analytic == "auto" and not self.stochastic else [0]
         number = as_integer(self.analytic)
         if number is None or number < 0:
             raise InputError(
-                f"analytic is {shown(self.analytic)}: give 'auto', or how many of the first predictions are formulas."
+                f"analytic is {shown(self.analytic)}: give 'auto', 'last', or how many of the first predictions are "
+                "formulas."
             )
         return [number]
 

@@ -45,9 +45,13 @@ class CalibrateSettings(ConditionSettings, SolverSettings, ModelSettings):
     num: Annotated[int, typer.Option(help="Noises to calibrate on, 8 or more; a quarter is held out.")] = 64
     search: Annotated[bool, typer.Option("--search/--no-search", help="Search the times too.")] = False
     history: Annotated[int, typer.Option(help="Predictions whose coefficients are fitted in a row.")] = 4
-    analytic: Annotated[str, typer.Option(help="First predictions by formulas, without a call: a number, or auto.")] = (
-        "auto"
-    )
+    analytic: Annotated[
+        str,
+        typer.Option(
+            help="First predictions by formulas, without a call: a number; last: none, but a formula after the last "
+            "row, if it helps; auto: both."
+        ),
+    ] = "auto"
     loss: Annotated[str, typer.Option(help="square, root (few noises with large errors count less), or auto.")] = "auto"
     reference_steps: Annotated[int, typer.Option(help="Calls of the reference solution of each noise.")] = 100
     objective: Annotated[

@@ -352,7 +352,7 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
         if not self._led:
             raise InputError(
                 "the recipe's first predictions are formulas, and this pipeline does not ask the scheduler what the "
-                "network is to be given: calibrate with analytic=0 for it."
+                "network is to be given: calibrate with analytic='last' for it."
             )
         return stepper.lead(sample)
 
