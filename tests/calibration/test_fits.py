@@ -192,6 +192,17 @@ def test_a_formula_after_the_last_row_mends_what_rows_cannot():
     assert float(gap) < rounding * point.error
 
 
+@pytest.mark.parametrize("form", ["mean", "bands", "channel bands"])
+def test_a_formula_after_the_last_row_does_not_depend_on_the_batch(form):
+    problem = final_problem(prepared(lambda x, t: torch.tanh(x), (2, 4, 6)))
+    network = CountedNetwork(problem.network.denoiser, None, problem.network.num, 5)
+    found = [
+        one.evaluate(problem.start().theta).detail.last.whole
+        for one in (replace(problem, last=form), replace(problem, last=form, network=network))
+    ]
+    assert torch.equal(found[0].gain, found[1].gain) and torch.equal(found[0].mean, found[1].mean)
+
+
 def test_no_formula_after_rows_that_leave_nothing():
     model = Gaussian(PROCESS, 0.4, 0.6)
 

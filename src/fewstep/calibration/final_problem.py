@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from fewstep.calibration.features import feature_matrix
-from fewstep.calibration.formulas import FittedFormula, Form
+from fewstep.calibration.formulas import BLOCK, FittedFormula, Form
 from fewstep.calibration.gauss_newton import Point
 from fewstep.calibration.interior_times import InteriorTimes
 from fewstep.calibration.least_squares import Loss, NormalEquations, total, weights
 from fewstep.calibration.network import CountedNetwork
 from fewstep.calibration.reference import Reference
 from fewstep.calibration.rows import FittedRows
+from fewstep.calibration.scratch import scratch
 from fewstep.calibration.student import BaseTables, Student, Table
 
 __all__ = ["FinalProblem"]
@@ -78,34 +79,36 @@ class FinalProblem:
     def evaluate(self, theta: Tensor) -> Point | None:
         """Return the point at θ, None if its times cannot be a grid."""
         table = self._table(theta)
-        return None if table is None else self._point(theta, table, self._all_ends(table))
+        if table is None:
+            return None
+        if self.last is None:
+            return self._point(theta, table, self._all_ends(table))
+        return self._ended(self.last, theta, table, self._kept_ends(table))
 
     def with_last(self, point: Point, forms: Sequence[Form]) -> tuple[FinalProblem, Point] | None:
         """Return the problem with a formula after the last row and its point, for the form that errs least there.
 
         None if all err more than ``point``. The network is called once for all forms.
         """
-        ends = list(self._all_ends(point.detail))
-        problems = [replace(self, last=form) for form in forms]
-        points = [problem._point(point.theta, point.detail, ends) for problem in problems]
-        best = min(zip(problems, points, strict=True), key=lambda entry: entry[1].error)
-        return best if best[1].error < point.error else None
+        ends = self._kept_ends(point.detail)
+        points = [self._ended(form, point.theta, point.detail, ends) for form in forms]
+        form, best = min(zip(forms, points, strict=True), key=lambda entry: entry[1].error)
+        return (replace(self, last=form), best) if best.error < point.error else None
+
+    def _ended(self, form: Form, theta: Tensor, table: Table, ends: Tensor) -> Point:
+        """Return the point with a formula fitted to the states that the last row makes."""
+        places = torch.arange(len(self.which)).split(BLOCK)
+        pieces = ((self.which[place], ends[place], self.reference.end[self.which[place]]) for place in places)
+        last = FittedFormula.of(form, pieces, self.which, len(self.reference.end), self.classes)
+        return self._point(theta, replace(table, last=last), ends.split(self.network.batch_size))
 
     def _point(self, theta: Tensor, table: Table, ends: Iterable[Tensor]) -> Point:
-        """Return the point whose last row makes the states ``ends``, in blocks."""
-        if self.last is not None:
-            ends = list(ends)
-            table = replace(table, last=self._fitted_last(self.last, ends))
+        """Return the point whose last row makes the states ``ends``, in the network's blocks."""
         found = []
         for part, end in zip(self.network.blocks(self.which), ends, strict=True):
             found += [float(r @ r) / len(r) for r in self._residuals(self._finished(table, end, part), part)]
         error = total(torch.tensor(found, dtype=torch.float64), self.loss)
         return Point(theta, error + float(theta @ self._penalty @ theta), table)
-
-    def _fitted_last(self, form: Form, ends: Iterable[Tensor]) -> FittedFormula:
-        blocks = zip(self.network.blocks(self.which), ends, strict=True)
-        pieces = ((part, end, self.reference.end[part]) for part, end in blocks)
-        return FittedFormula.of(form, pieces, self.which, len(self.reference.end), self.classes)
 
     def linearise(self, point: Point) -> NormalEquations:
         """Return the normal equations over θ, by difference quotients."""
@@ -137,6 +140,14 @@ class FinalProblem:
     def _all_ends(self, table: Table) -> Iterator[Tensor]:
         """Yield the states that the last row makes, of all noises in blocks."""
         return (self._run(table, part) for part in self.network.blocks(self.which))
+
+    def _kept_ends(self, table: Table) -> Tensor:
+        """Return the states that the last row makes, [len(which), …]."""
+        kept = scratch((len(self.which), *self.reference.end.shape[1:]), self.reference.end.dtype)
+        places = torch.arange(len(self.which)).split(self.network.batch_size)
+        for place, end in zip(places, self._all_ends(table), strict=True):
+            kept[place] = end
+        return kept
 
     def _run(self, table: Table, part: Tensor) -> Tensor:
         return self._student(table, part).run(self.network, table).state

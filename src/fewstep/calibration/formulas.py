@@ -14,13 +14,13 @@ from fewstep.calibration.least_squares import FOLDS
 from fewstep.calibration.reference import Reference
 from fewstep.calibration.scratch import scratch
 
-__all__ = ["FORMS", "FittedFormula", "Form", "Formulas", "Piece", "forms_for"]
+__all__ = ["BLOCK", "FORMS", "FittedFormula", "Form", "Formulas", "Piece", "forms_for"]
 
 Form = Literal["scalar", "mean", "bands", "channel bands", "class mean", "class bands", "class channel bands"]
 """A scalar mean and gain; a mean sample and one gain; a mean sample and a gain for each band of spatial frequency; a
 matrix of the channels for each band; the last three with a mean for each class."""
 BLOCK = 8
-"""Noises that are in memory at a time."""
+"""Noises that are in memory, and whose products are summed, at a time: sums are the same whatever a call's batch."""
 KEPT = 64
 """Times whose formulas are kept: a search asks for many."""
 Piece = tuple[Tensor, Tensor, Tensor]
@@ -51,7 +51,7 @@ class FittedFormula:
 
         Args:
             form: one of ``FORMS``.
-            pieces: some noises with their states and what is to be predicted from these, over all of ``which``.
+            pieces: ``BLOCK`` noises with their states and what is to be predicted from these, over all of ``which``.
             which: the noises to fit on.
             num: how many noises there are in all.
             classes: the class of each noise, for the forms of classes.
