@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from support.solvers import SOLVERS
+from support.waiting import without_waiting
 
 import fewstep as fs
 from fewstep.analytic import AnalyticPrediction, cosine_transformed, radial_bands
@@ -113,6 +114,14 @@ def test_a_sample_does_not_depend_on_its_batch():
         whole = formula.bound(x, classes)(x)
         for i in range(5):
             assert torch.equal(formula.bound(x[i : i + 1], classes[i : i + 1])(x[i : i + 1]), whole[i : i + 1])
+
+
+@pytest.mark.parametrize("formula", [banded(False), coupled()[0]])
+def test_nothing_waits_for_a_device_once_a_formula_is_bound(formula):
+    x = torch.zeros(3, 2, 4, 6, device="meta")
+    predict = formula.bound(x)
+    with without_waiting(x.device):
+        predict(x)
 
 
 def test_another_size_and_missing_classes_are_refused():

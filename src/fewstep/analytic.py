@@ -168,10 +168,11 @@ class AnalyticPrediction:
                 f"for samples of {sample} they are {expected}: it runs at the size that it was made for."
             )
         gains = self.gain[bands].to(x.device, wide)
+        cosines = _all_cosines(sample[1:], x.device, wide)  # Placed now: a prediction does not wait for the device.
 
         def predict(x_t: Tensor) -> Tensor:
-            spectrum = amplified(cosine_transformed(x_t.to(wide)), gains)
-            return cosine_transformed(spectrum, inverse=True).to(x_t.dtype).add_(mean)
+            spectrum = amplified(_multiplied(x_t.to(wide), cosines), gains)
+            return _multiplied(spectrum, [matrix.T for matrix in cosines]).to(x_t.dtype).add_(mean)
 
         return predict
 
@@ -209,9 +210,19 @@ def radial_bands(shape: tuple[int, ...]) -> Tensor:
 
 def cosine_transformed(x: Tensor, inverse: bool = False) -> Tensor:
     """Return the orthonormal DCT-II of ``x`` [batch, channels, …] over all but its first two dimensions."""
-    for axis in range(2, x.ndim):
-        matrix = _cosines(x.shape[axis]).to(x.device, x.dtype)
-        x = torch.movedim(torch.movedim(x, axis, -1) @ (matrix if inverse else matrix.T), -1, axis)
+    cosines = _all_cosines(tuple(x.shape[2:]), x.device, x.dtype)
+    return _multiplied(x, [matrix.T for matrix in cosines] if inverse else cosines)
+
+
+def _all_cosines(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+    """Return the matrix of each spatial dimension."""
+    return [_cosines(size).to(device, dtype) for size in shape]
+
+
+def _multiplied(x: Tensor, matrices: list[Tensor]) -> Tensor:
+    """Return ``x`` times a matrix along each of its dimensions but the first two."""
+    for axis, matrix in enumerate(matrices, 2):
+        x = torch.movedim(torch.movedim(x, axis, -1) @ matrix.T, -1, axis)
     return x
 
 

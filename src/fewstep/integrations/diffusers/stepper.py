@@ -13,7 +13,7 @@ from fewstep.plan import Plan
 
 __all__ = ["Stepper"]
 
-VIEWS = ("_read", "_ring", "_remainder", "_noise")
+VIEWS = ("_read", "_ring", "_remainder", "_noise", "_finish")
 
 
 class Stepper:
@@ -56,21 +56,19 @@ class Stepper:
         columns = _columns(plan, factor, rounds)
         self._columns = columns.to(sample.device, dtype)
         self._buffer = torch.zeros(columns.shape[1], sample.numel(), device=sample.device, dtype=dtype)
-        self._layout = (ring, rounds, plan.stochastic)
+        self._layout, self._last, self._steps = (ring, rounds, plan.stochastic), last, plan.steps
         self._view()
         self._shares, self._x0_from = shares.to(sample.device, dtype), x0_from.to(sample.device, dtype)
         self._gain, self._by_output = (maps[:, 1] / factor).to(sample.device, dtype), by_output.tolist()
-        self._last, self._steps = last, plan.steps
-        if last is not None:
-            last.bound(sample)  # What does not fit is refused in the first step, not in the last.
         self._limit, self._noisy, self._factor = limit, (plan.noise_scale != 0).tolist(), factor.tolist()
 
     def _view(self) -> None:
-        """Make the views of the buffer: the ring, the remainder and the noise."""
+        """Make the views of the buffer: the ring, the remainder and the noise; and place the last formula's arrays."""
         ring, rounds, noisy = self._layout
         rows = [row.view(self.shape) for row in self._buffer]
         self._read, self._ring = self._buffer.t(), rows[:ring]
         self._remainder, self._noise = rows[ring] if rounds else None, rows[-1] if noisy else None
+        self._finish = None if self._last is None else self._last.bound(self._buffer.new_empty(self.shape))
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is pickled: the buffer once, without its views, which would become separate buffers."""
@@ -106,8 +104,8 @@ class Stepper:
         state.addcmul_(sample, of_sample).addcmul_(model_output, of_output)
         if self._ring:
             self._keep(n, model_output, sample)
-        if self._last is not None and n + 1 == self._steps:
-            state = self._last.bound(state)(state)
+        if self._finish is not None and n + 1 == self._steps:
+            state = self._finish(state)
         following = state.to(given)
         if self._remainder is not None:
             torch.sub(state, following, out=self._remainder)
