@@ -11,6 +11,7 @@ import pytest
 import torch
 from support.rounding import by_rows, effect
 from support.tiny_pipelines import run, stable_diffusion_image
+from support.waiting import without_waiting
 
 import fewstep as fs
 from fewstep.analytic import AnalyticPrediction
@@ -63,13 +64,13 @@ def ended(tmp_path_factory):
     return pipe, path, model
 
 
-def made(prediction, analytic, folder):
+def made(prediction, analytic, folder, steps=STEPS):
     pipe = pipeline(prediction)
     pipe.save_pretrained(folder / "pipeline")
     model = load_pipeline(folder / "pipeline").denoiser
-    grid = fs.grids.karras(model.process, STEPS, end="zero")
+    grid = fs.grids.karras(model.process, steps, end="zero")
     recipe = fs.calibrate(model, fs.UniPC(2), grid, num=8, reference_steps=12, objective="local", analytic=analytic)
-    assert recipe.plan.nfe == STEPS and recipe.plan.steps == STEPS + analytic
+    assert recipe.plan.nfe == steps and recipe.plan.steps == steps + analytic
     recipe = replace(recipe, report=None)
     path = folder / "recipe.json"
     recipe.save(path)
@@ -244,6 +245,30 @@ def test_a_formula_comes_after_the_last_call(ended):
         scheduler = pickle.loads(pickle.dumps(scheduler))
         x = scheduler.step(out, t, x).prev_sample
     torch.testing.assert_close(x, exact, rtol=0, atol=1e-4)
+
+
+def test_nothing_waits_in_the_step_of_the_last_formula(ended):
+    pipe, path, _ = ended
+    scheduler = FewStepScheduler.from_recipe(path, pipe.scheduler.config)
+    scheduler.set_timesteps(STEPS)
+    x = torch.zeros(2, 3, 8, 8)
+    x = scheduler.step(x, scheduler.timesteps[0], x).prev_sample
+    for t in scheduler.timesteps[1:]:
+        with without_waiting(x.device):
+            x = scheduler.step(x, t, x).prev_sample
+
+
+@pytest.mark.parametrize("analytic", [0, 1])
+def test_a_pipeline_of_one_step_gets_the_recipes_sample(analytic, tmp_path):
+    """Such pipelines take for the sample what a scheduler returns as x0."""
+    pipe, path, model = made("v_prediction", analytic, tmp_path, steps=1)
+    scheduler = FewStepScheduler.from_recipe(path, pipe.scheduler.config)
+    scheduler.set_timesteps(1)
+    x, t = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)), scheduler.timesteps[0]
+    with torch.no_grad():
+        out = pipe.unet(scheduler.scale_model_input(x, t), t).sample
+    for found in scheduler.step(out, t, x, return_dict=False):
+        torch.testing.assert_close(found, fs.execute(fs.load_recipe(path), model, x), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("place", [0, -1])

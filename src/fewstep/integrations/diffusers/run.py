@@ -267,8 +267,12 @@ class ScheduledRun(SchedulerMixin, ConfigMixin):
         following = self._stepped(model_output, timestep, sample, generator)
         if return_dict:
             return SchedulerOutput(prev_sample=following)
-        # Pipelines of one step read x0 in the second place.
-        return (following,) if len(self.timesteps) > 1 else (following, self._x0(model_output, sample))
+        if len(self.timesteps) > 1:
+            return (following,)
+        assert self._plan is not None
+        if self._plan.fitted or self._lead:  # Pipelines of one step take x0, in the second place, for the sample.
+            return following, following
+        return following, self._x0(model_output, sample)
 
     @torch.no_grad()
     def _x0(self, model_output: Tensor, sample: Tensor) -> Tensor:
