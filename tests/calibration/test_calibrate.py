@@ -157,6 +157,15 @@ def test_calls_are_those_of_reference_and_rows():
     assert recipe.report.num == 64 and recipe.report.held_out == 16
 
 
+def test_rows_over_noise_predictions_spend_no_calls_on_a_last_formula():
+    model = GaussianMixture.example(PROCESS)
+    grid = fs.grids.karras(PROCESS, 5, end="zero")
+    recipe = fs.calibrate(model, fs.DEIS(2), grid, noises(grid), objective="local", reference_steps=80)
+    starts = 4  # With 0 to 3 formulas before the first call.
+    assert recipe.report.calls == 64 * 80 + (starts + 1) * 48 * 5 + 2 * 16 * 5
+    assert recipe.report.settings["chosen"]["last"] == "none"
+
+
 @pytest.mark.parametrize(
     "settings", [PLAIN, {}, {"search": True, "budget": 3000, **PLAIN}], ids=["given grid", "analytic", "search"]
 )

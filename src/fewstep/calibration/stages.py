@@ -170,14 +170,16 @@ class Calibration:
         for loss in self.settings.losses:
             rows = self.fitting.rows(start.tables, start.grid, loss)
             found.append(Candidate(rows.table.finished(), {"loss": loss}, rows))
-            if local and not self.settings.last:
+            # Only a history of data predictions, of which a last formula is one, has a place for it.
+            last = self.settings.last and rows.table.plan.prediction == "x0"
+            if local and not last:
                 continue
             problem, point = self.fitting.final(
                 start.tables, rows, loss, self.settings.search and not local, 0 if local else None
             )
             if not local:
                 found.append(Candidate(point.detail.finished(), {"loss": loss}, rows, (problem, point)))
-            ended = self.fitting.with_last(problem, point, 0 if local else LAST_ROUNDS) if self.settings.last else None
+            ended = self.fitting.with_last(problem, point, 0 if local else LAST_ROUNDS) if last else None
             if ended is not None:
                 found.append(Candidate(ended.detail.finished(), {"loss": loss, "last": ended.detail.last.form}, rows))
         return found

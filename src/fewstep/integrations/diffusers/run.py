@@ -437,7 +437,7 @@ def _lead(plan: Plan) -> int:
     if any(formula is not None and formula.by_class for formula in plan.formulas):
         raise InputError(
             "the recipe's formulas have a mean for each class, and a pipeline does not tell its scheduler the classes: "
-            "calibrate with analytic=0 for it, or sample with fs.sample."
+            "calibrate with analytic=0 for it, or sample with fs.execute."
         )
     plan = folded(without_last_formula(plan)[0])
     if not bool(plan.evaluate.any()):
