@@ -236,6 +236,11 @@ class Plan(Stored):
         return tuple(formula for formula, made in zip(chosen, self.predicts.tolist(), strict=True) if made)
 
     @property
+    def by_class(self) -> bool:
+        """Whether a formula has a mean for each class, so that the plan runs with classes alone."""
+        return any(formula is not None and formula.by_class for formula in self.formulas)
+
+    @property
     def steps(self) -> int:
         """The number of intervals N."""
         return self.grid.steps

@@ -256,6 +256,15 @@ class TestWithoutThePackage:
         assert torch.allclose(outside, inside, rtol=1e-10, atol=1e-10)
         assert moved.process.to_dict()["name"] == "edm" and moved.nfe == plan.nfe
 
+    def test_formulas_of_classes_are_refused(self):
+        plan = fs.UniPC(2).plan(fs.grids.karras(fs.processes.EDM(), 3))
+        evaluate = plan.evaluate.clone()
+        evaluate[0] = False
+        formula = AnalyticPrediction(torch.ones(1), torch.zeros(3, 2), by_class=True)
+        plan = replace(plan, evaluate=evaluate, analytic=(formula, *[None] * (len(evaluate) - 1)))
+        with pytest.raises(InputError, match="not told the classes"):
+            kdiffusion.sample(lambda x, sigma: x, torch.zeros(1, 2), plan.times, solver=plan, disable=True)
+
     def test_a_step_that_a_formula_begins_is_told_too(self):
         """A plan whose first prediction and whose last row are formulas: calls, callbacks and samples."""
         process, steps = fs.processes.VPLinear(), 6

@@ -201,7 +201,7 @@ class Fitting:
         return problem, self._descended(problem, problem.start(), rounds)
 
     def with_last(self, problem: FinalProblem, point: Point, rounds: int = LAST_ROUNDS) -> Point | None:
-        """Return the fit with a formula after the last row, all fitted together from ``point`` on; None if none helps."""
+        """Return the fit of rows and a formula after the last one together, from ``point`` on; None if none helps."""
         found = problem.with_last(point, forms_for(tuple(self.reference.end.shape[1:]), self.classes))
         return None if found is None else self._descended(*found, rounds)
 

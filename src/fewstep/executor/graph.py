@@ -141,7 +141,7 @@ def _hindrance(plan: Plan, denoiser: object, x_T: Tensor, interrupted: bool) -> 
         return "a callback or correct_x_t has to be called between the steps"
     if isinstance(denoiser, DataPredictor) and denoiser.remembers:
         return "the denoiser remembers its earlier calls"
-    if any(formula is not None and formula.by_class for formula in plan.formulas):
+    if plan.by_class:
         return "the plan's analytic predictions are chosen by class"
     return ""
 

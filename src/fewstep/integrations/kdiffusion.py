@@ -213,6 +213,11 @@ def run(
         raise InputError(f"extra_args is {checks.shown(extra_args)}: give keywords for the model, or leave it out.")
     if disable is not None:
         checks.flag("disable", disable)
+    if plan.by_class:
+        raise InputError(
+            "the plan's formulas have a mean for each class, and k-diffusion's samplers are not told the classes: "
+            "calibrate with analytic=0 for it, or sample with fs.execute."
+        )
     called = _Called(model, plan, x, dict(extra_args or {}), callback)
     turned = isinstance(plan.process, TowardsNoise)
     with progress(plan.steps, disable) as advance:

@@ -434,7 +434,7 @@ def _as_timesteps(value: Any) -> Tensor:
 
 def _lead(plan: Plan) -> int:
     """Return how many steps come before the first network call of a plan that can be stepped."""
-    if any(formula is not None and formula.by_class for formula in plan.formulas):
+    if plan.by_class:
         raise InputError(
             "the recipe's formulas have a mean for each class, and a pipeline does not tell its scheduler the classes: "
             "calibrate with analytic=0 for it, or sample with fs.execute."
