@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import fewstep as fs
-from fewstep.analytic import AnalyticPrediction, radial_bands
-from fewstep.calibration.formulas import FORMS, Formulas, forms_for
+from fewstep.analytic import AnalyticPrediction, cosine_transformed, radial_bands
+from fewstep.calibration.formulas import BLOCK, FORMS, FittedFormula, Formulas, forms_for
 from fewstep.calibration.network import CountedNetwork
 from fewstep.calibration.reference import Reference, reference_grid
 
@@ -46,6 +46,28 @@ def test_matrices_of_the_channels_recover_a_gaussian_denoiser(reference):
     assert missed["channel bands"] < 1e-6 * missed["bands"] < 1e-6 * missed["mean"]
     made = Formulas(reference, which, "channel bands", 1).at(t).whole
     torch.testing.assert_close(made.gain, gaussian_formula(torch.tensor(t)).gain, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("form", ["mean", "bands", "channel bands"])
+@pytest.mark.parametrize("varying", [0.0, 1.0])
+def test_what_does_not_vary_has_no_gain(form, varying):
+    """States that are one sample, but for one frequency or nothing: rounding is not taken for how they vary."""
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(SAMPLE, dtype=torch.float64, generator=generator).expand(NOISES, *SAMPLE)
+    spectrum = torch.zeros(NOISES, *SAMPLE, dtype=torch.float64)
+    spectrum[:, :, 0, 1] = torch.randn(NOISES, SAMPLE[0], dtype=torch.float64, generator=generator)
+    states = states + varying * cosine_transformed(spectrum, inverse=True)
+    which = torch.arange(NOISES)
+    pieces = [(part, states[part], 0.5 + 2.0 * states[part]) for part in which.split(BLOCK)]
+    formula = FittedFormula.of(form, pieces, which, NOISES, None)
+    expected = torch.zeros_like(formula.whole.gain)
+    band = radial_bands(SAMPLE[1:])[0, 1] if form.endswith("bands") else 0
+    expected[band] = 2.0 * varying * (torch.eye(SAMPLE[0]) if expected.ndim == 3 else 1.0)
+    rounding = 16 * NOISES * states[0].numel() * torch.finfo(torch.float64).eps
+    torch.testing.assert_close(formula.whole.gain, expected, rtol=0, atol=rounding)
+    made, wanted = formula(states, which), 0.5 + 2.0 * states
+    of_the_mean = torch.finfo(torch.float32).eps * float(wanted.abs().max())
+    torch.testing.assert_close(made, wanted, rtol=0, atol=4 * of_the_mean)
 
 
 def test_forms_worth_a_trial():

@@ -196,15 +196,24 @@ class _Sums:
             return products[folds].sum(0) - crossed
 
         xx, dx = about_the_means(self.xx, hat_x, sum_x), about_the_means(self.dx, hat_d, sum_d)
+        least = self._rounding(folds)
         if xx.ndim == 1:
-            gain = dx / xx.clamp(min=torch.finfo(torch.float64).tiny)
+            gain = torch.where(xx > least, dx / xx.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
         else:
-            gain = dx @ torch.linalg.pinv(xx, hermitian=True)
+            gain = dx @ torch.linalg.pinv(xx, atol=least, hermitian=True)
         offset = mean_d - cosine_transformed(amplified(hat_x, gain[self.bands]), inverse=True)
         if self.form == "scalar":
             return AnalyticPrediction(gain, offset.mean())
         by_class = self.form.startswith("class")
         return AnalyticPrediction(gain, offset if by_class else offset[0], by_class)
+
+    def _rounding(self, folds: Tensor) -> Tensor:
+        """Return the most that rounding makes of ``xx`` about the means in each band: what varies less is constant."""
+        squares = self.xx[folds].sum(0)
+        if squares.ndim == 3:
+            squares = squares.diagonal(dim1=1, dim2=2).sum(-1)
+        terms = self.count[folds].sum() * self.x.shape[2] * self.bands.flatten().bincount()
+        return torch.finfo(torch.float64).eps * terms * squares
 
     def _means(self, sums: Tensor, count: Tensor) -> Tensor:
         """Return the mean of each class; with several, that of all counts for a little: a rare class is near it."""
