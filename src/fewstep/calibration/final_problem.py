@@ -46,7 +46,6 @@ class FinalProblem:
         loss: how the errors of noises are summed.
         last: the form of a formula that makes the final sample from the last row's state, fitted at every point anew
             (variable projection; derivatives take it as it is, Kaufman 1975); None for none.
-        classes: the class of each noise, for forms that know classes.
     """
 
     rows: FittedRows
@@ -61,7 +60,6 @@ class FinalProblem:
     loss: Loss = "square"
     max_step: float = 0.5
     last: Form | None = None
-    classes: Tensor | None = None
 
     def start(self) -> Point:
         """Return the point of the rows as they are."""
@@ -99,7 +97,7 @@ class FinalProblem:
         """Return the point with a formula fitted to the states that the last row makes."""
         places = torch.arange(len(self.which)).split(BLOCK)
         pieces = ((self.which[place], ends[place], self.reference.end[self.which[place]]) for place in places)
-        last = FittedFormula.of(form, pieces, self.which, len(self.reference.end), self.classes)
+        last = FittedFormula.of(form, pieces, self.which, len(self.reference.end), None)
         return self._point(theta, replace(table, last=last), ends.split(self.network.batch_size))
 
     def _point(self, theta: Tensor, table: Table, ends: Iterable[Tensor]) -> Point:

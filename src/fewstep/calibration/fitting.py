@@ -195,14 +195,16 @@ class Fitting:
             self.compared,
             some_of(self.which, self.reference.end[0].numel()),
             loss,
-            classes=self.classes,
         )
         rounds = (SEARCHED_ROUNDS if times else FINAL_ROUNDS) if rounds is None else rounds
         return problem, self._descended(problem, problem.start(), rounds)
 
     def with_last(self, problem: FinalProblem, point: Point, rounds: int = LAST_ROUNDS) -> Point | None:
-        """Return the fit of rows and a formula after the last one together, from ``point`` on; None if none helps."""
-        found = problem.with_last(point, forms_for(tuple(self.reference.end.shape[1:]), self.classes))
+        """Return the fit of rows and a formula after the last one together, from ``point`` on; None if none helps.
+
+        It knows no classes: samples have them by then, and pipelines, which do not tell them, can run it.
+        """
+        found = problem.with_last(point, forms_for(tuple(self.reference.end.shape[1:]), None))
         return None if found is None else self._descended(*found, rounds)
 
     def _descended(self, problem: FinalProblem, start: Point, rounds: int) -> Point:

@@ -216,7 +216,7 @@ def run(
     if plan.by_class:
         raise InputError(
             "the plan's formulas have a mean for each class, and k-diffusion's samplers are not told the classes: "
-            "calibrate with analytic=0 for it, or sample with fs.execute."
+            "calibrate with analytic='last' for it, or sample with fs.execute."
         )
     called = _Called(model, plan, x, dict(extra_args or {}), callback)
     turned = isinstance(plan.process, TowardsNoise)

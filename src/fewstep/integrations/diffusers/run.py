@@ -437,7 +437,7 @@ def _lead(plan: Plan) -> int:
     if plan.by_class:
         raise InputError(
             "the recipe's formulas have a mean for each class, and a pipeline does not tell its scheduler the classes: "
-            "calibrate with analytic=0 for it, or sample with fs.execute."
+            "calibrate with analytic='last' for it, or sample with fs.execute."
         )
     plan = folded(without_last_formula(plan)[0])
     if not bool(plan.evaluate.any()):
