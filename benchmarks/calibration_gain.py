@@ -1,13 +1,13 @@
 """What calibration gains over the best untuned samplers, those on grids for the data's spectrum included.
 
-    python -W ignore benchmarks/calibration_gain.py [--model NAME] [--calls N] [--noises N] [--report]
+    python -W ignore benchmarks/calibration_gain.py [--model NAME] [--calls N] [--noises N] [--fit NAME] [--report]
 
 On the embedded model and, where the shared folder is present, lfw32-ddpm. The error of a noise is the root mean square
 over its pixels of its sample less its solution (300 calls of a fourth-order method, to the noise-free end). Untuned are
 ``SOLVERS``, and versions of them whose first prediction is a formula, on the grid for the spectrum of the model's
 samples, the best one there is (spectra.py). All are measured on 32 noises, the two best on as many as the fitted plan.
 Plans are searched (rows and times, no new start after 3,000 network calls) from the quadratic grid, with 64 noises from
-10⁹ on: no test noise is among them. One reference serves all.
+10⁹ on and a reference of 100 calls, or what --fit names: no test noise is among them. One reference serves all.
 
 What is measured is kept, cell by cell, in --cache, and a run goes on where the last one stopped. --report writes the
 figures of all that is there, of as many noises as the fitted plan was measured on.
@@ -16,6 +16,7 @@ figures of all that is there, of as many noises as the fitted plan was measured 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -46,7 +47,9 @@ SOLVERS |= {f"{name}, analytic first": replace(solver, analytic_first=True) for 
 CHUNK, FIRST, FINE = 32, 32, 300
 MOST = 10
 """The most calls at which rows and times are fitted to the final samples; above, rows one by one alone."""
-NUM, REFERENCE, BUDGET = 64, 100, 3000
+NUM, BUDGET = 64, 3000
+FITS = {"usual": (NUM, 100), "careful": (2 * NUM, 300)}
+"""Noises of a calibration, and calls of its reference."""
 
 
 def settings(**changed: Any) -> Settings:
@@ -57,7 +60,7 @@ def settings(**changed: Any) -> Settings:
         "history": 4,
         "analytic": "auto",
         "loss": "auto",
-        "reference_steps": REFERENCE,
+        "reference_steps": FITS["usual"][1],
         "search": True,
         "objective": "final",
         "features": None,
@@ -73,12 +76,19 @@ def settings(**changed: Any) -> Settings:
 class Bench:
     """One model; figures are kept in a folder."""
 
-    def __init__(self, name: str, cache: Path) -> None:
-        self.name, self.folder = name, cache / name
+    def __init__(self, name: str, cache: Path, fit: str = "usual") -> None:
+        self.name, self.folder, self.fit = name, cache / name, fit
+        self.num, self.reference = FITS[fit]
+        self.mark = self.mark_of(fit)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.model = MODELS[name]()
         self.model.network.to(memory_format=torch.channels_last)
         self.process = self.model.process
+
+    @staticmethod
+    def mark_of(fit: str) -> str:
+        """Return what marks the files of a fit."""
+        return "" if fit == "usual" else f"-{fit}"
 
     def kept(self, key: str, make: Callable[[], Any]) -> Any:
         """Return what ``make`` makes, from the file of an earlier run if there is one."""
@@ -128,7 +138,7 @@ class Bench:
     def measure(self, calls: int, noises: int) -> None:
         """Measure the fitted plan and the best untuned ones."""
         recipe = self.recipe(calls)
-        fitted = self.errors(f"errors-{calls}-calibrated", recipe.plan, noises)
+        fitted = self.errors(f"errors-{calls}-calibrated{self.mark}", recipe.plan, noises)
         first = {}
         for name in SOLVERS:
             found = self.errors(f"errors-{calls}-{name}", self.untuned(name, calls), FIRST)
@@ -141,7 +151,7 @@ class Bench:
 
     def recipe(self, calls: int) -> fs.Recipe:
         """Return the fitted plan, from the file of an earlier run if there is one."""
-        path = self.folder / f"recipe-searched-{calls}.json"
+        path = self.folder / f"recipe-searched-{calls}{self.mark}.json"
         if not path.exists():
             calibration = self.calibration
             if calls > MOST:
@@ -157,12 +167,12 @@ class Bench:
     def calibration(self) -> Calibration:
         """The calibration with its reference."""
         grid = fs.grids.quadratic_time(self.process, 20, end="zero")
-        classes = torch.arange(NUM) % 10 if self.model.num_classes else None
-        network = CountedNetwork(self.model, classes, NUM, CHUNK)
-        noises = noises_for(self.model, grid, None, None, NUM, CHUNK)
-        fine = reference_grid(grid, REFERENCE)
+        classes = torch.arange(self.num) % 10 if self.model.num_classes else None
+        network = CountedNetwork(self.model, classes, self.num, CHUNK)
+        noises = noises_for(self.model, grid, None, None, self.num, CHUNK)
+        fine, asked = reference_grid(grid, self.reference), settings(num=self.num, reference_steps=self.reference)
         return Calibration.begun(
-            network, fs.UniPC(3), fine, noises, settings(), described(self.model), classes=classes, drawn=True
+            network, fs.UniPC(3), fine, noises, asked, described(self.model), classes=classes, drawn=True
         )
 
 
@@ -171,16 +181,18 @@ def write(benches: list[Bench]) -> None:
     found = {}
     for bench in benches:
         cells = {}
-        for calls in sorted(CALLS):
-            fitted = bench.measured(f"errors-{calls}-calibrated")
+        for calls, fit in itertools.product(sorted(CALLS), FITS):
+            mark = Bench.mark_of(fit)
+            fitted = bench.measured(f"errors-{calls}-calibrated{mark}")
             if not len(fitted):
                 continue
-            recipe = fs.load_recipe(bench.folder / f"recipe-searched-{calls}.json").report
+            recipe = fs.load_recipe(bench.folder / f"recipe-searched-{calls}{mark}.json").report
             assert recipe is not None
             untuned = {name: bench.measured(f"errors-{calls}-{name}") for name in SOLVERS}
             whole = {name: errors for name, errors in untuned.items() if len(errors) >= len(fitted)}
-            cells[calls] = {
+            cells[f"{calls}{mark}"] = {
                 "noises": len(fitted),
+                "fit": FITS[fit],
                 "network calls": recipe.calls,
                 "chosen": recipe.settings["chosen"],
                 "calibrated": summary(fitted),
@@ -223,7 +235,8 @@ def report() -> str:
             low, high = cell["interval"]
             rows.append(
                 [
-                    calls,
+                    calls.partition("-")[0],
+                    " / ".join(map(str, cell["fit"])),
                     str(cell["noises"]),
                     name,
                     *(" / ".join(f"{one[key]:.4f}" for key in ("mean", "rms", "median")) for one in (before, after)),
@@ -235,7 +248,15 @@ def report() -> str:
             )
         if not rows:
             continue
-        head = ["calls", "noises", "best untuned", "its mean / RMS / median", "calibrated", "gain of the mean (95 %)"]
+        head = [
+            "calls",
+            "fit: noises / calls of the reference",
+            "test noises",
+            "best untuned",
+            "its mean / RMS / median",
+            "calibrated",
+            "gain of the mean (95 %)",
+        ]
         parts += [f"### {model}", table([*head, "of the median", "formulas", "network calls of the fit"], rows)]
     return "\n\n".join(parts)
 
@@ -246,10 +267,11 @@ def main() -> None:
     parser.add_argument("--model", choices=list(MODELS), action="append")
     parser.add_argument("--calls", type=int, choices=CALLS, action="append")
     parser.add_argument("--noises", type=int, default=320)
+    parser.add_argument("--fit", choices=list(FITS), default="usual")
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--cache", type=Path, default=Path("build/calibration_gain"))
     arguments = parser.parse_args()
-    benches = [Bench(name, arguments.cache) for name in arguments.model or available()]
+    benches = [Bench(name, arguments.cache, arguments.fit) for name in arguments.model or available()]
     if arguments.report:
         return write(benches)
     for calls in arguments.calls or CALLS:
