@@ -243,6 +243,7 @@ def report() -> str:
                     f"{gains['mean']:.2f} ({low:.2f} … {high:.2f})",
                     f"{gains['median']:.2f}",
                     cell["chosen"]["analytic"],
+                    cell["chosen"]["last"],
                     f"{cell['network calls'] / 1000:.0f}k",
                 ]
             )
@@ -250,14 +251,14 @@ def report() -> str:
             continue
         head = [
             "calls",
-            "fit: noises / calls of the reference",
+            "fit: noises / reference",
             "test noises",
             "best untuned",
             "its mean / RMS / median",
             "calibrated",
-            "gain of the mean (95 %)",
         ]
-        parts += [f"### {model}", table([*head, "of the median", "formulas", "network calls of the fit"], rows)]
+        head += ["gain of the mean (95 %)", "of the median", "formulas first", "last", "network calls of the fit"]
+        parts += [f"### {model}", table(head, rows)]
     return "\n\n".join(parts)
 
 

@@ -552,3 +552,12 @@ def test_last_tries_a_formula_after_the_last_row_alone():
             assert formulas == ([False, False, False, True] if analytic else [])
             assert recipe.report.settings["chosen"]["last"] == ("bands" if analytic else "none")
         assert found[objective, "last"] < 0.01 * found[objective, 0]
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3])
+def test_a_model_that_predicts_a_constant_leaves_nothing_to_fit(value):
+    """Solvers are exact on it, its predictions do not differ, and no coefficient grows from what is rounding."""
+    grid = fs.grids.karras(PROCESS, 3, end="zero")
+    x_T = torch.randn(16, 2, generator=torch.Generator().manual_seed(0))
+    recipe = fs.calibrate(lambda x, t: torch.full_like(x, value), fs.UniPC(2), grid, x_T, num=16)
+    assert recipe.report.kept == "base" and recipe.report.after < 1e-6

@@ -21,7 +21,7 @@ class Units:
     """What makes features [k] comparable.
 
     Attributes:
-        scale: the root mean square of each feature, [k].
+        scale: the root mean square of each feature, [k]; of one that is rounding that of what it is made of.
         penalty: Q [k, k] with δᵀ·Q·δ the mean square that errors of the base and the predictions, of the relative
             size above, add to the next state if features divided by ``scale`` get the coefficients δ. It keeps
             coefficients from being large and opposite, which half precision does not forgive.
@@ -40,7 +40,9 @@ class Units:
             sizes: the mean square of each vector, [k].
             dtype: of the states.
         """
-        scale = gram.diagonal().sqrt().clamp(min=torch.finfo(torch.float64).tiny ** 0.5)
+        parts, scale = matrix.abs() @ sizes.sqrt(), gram.diagonal().sqrt()
+        scale = torch.where(scale > torch.finfo(dtype).eps * parts, scale, parts)  # A difference of alikes is nothing,
+        scale = torch.where(scale > 0.0, scale, 1.0)  # and so is what is 0: neither gets enormous coefficients.
         scaled = matrix / scale[:, None]
         return cls(scale, PREDICTION_ERROR[dtype] ** 2 * (scaled * sizes) @ scaled.T)
 
