@@ -160,6 +160,7 @@ def report() -> str:
             ),
         ]
         for name, words in (*ADDED.items(), *REMOVED.items())
+        if any(name in cell for cell in cells.values())
     ]
     return table(["", *(f"{model}, {calls} calls" for model, calls in cells)], rows)
 
