@@ -17,7 +17,7 @@ from fewstep.errors import InputError
 from fewstep.fingerprint import model_fingerprint
 from fewstep.guidance import thresholds
 from fewstep.metrics import from_uint8
-from fewstep.models.pipelines import is_pipeline, load_pipeline
+from fewstep.models.pipelines import asks_scheduler, is_pipeline, load_pipeline
 from fewstep.skip_analysis.images import chosen_images
 
 STEPS = 4
@@ -147,6 +147,28 @@ def test_unconditional_pipelines(tmp_path, prediction_type):
     assert torch.allclose(images.clamp(-1, 1), call(pipe, batch_size=1), atol=2e-4)
     assert len(model_fingerprint(model)) == 64
     assert model_fingerprint(model) == model_fingerprint(load_pipeline(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "asks"),
+    [("StableDiffusionPipeline", True), ("StableDiffusionXLPipeline", True), ("DiTPipeline", True),
+     ("DDPMPipeline", False), ("FluxPipeline", False), ("WanPipeline", False)],
+)  # fmt: skip
+def test_pipelines_that_ask_their_scheduler_what_the_network_is_given(name, asks, tmp_path):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
+    assert asks_scheduler(tmp_path) is asks
+
+
+def test_calibrate_says_what_the_pipeline_cannot_run(tmp_path, recwarn, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    unconditional("epsilon").save_pretrained("pipeline")
+    words = "calibrate --model pipeline --steps 2 --num 8 --reference-steps 4 --objective local --out".split()
+    CliRunner().invoke(app, [*words, "r.json"], catch_exceptions=False)
+    assert any("Write --analytic last" in str(warning.message) for warning in recwarn)
+    recwarn.clear()
+    CliRunner().invoke(app, [*words, "s.json", "--analytic", "last"], catch_exceptions=False)
+    assert not any("--analytic" in str(warning.message) for warning in recwarn)
+    assert fs.load_recipe("s.json").plan.nfe == 2
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])

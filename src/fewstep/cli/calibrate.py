@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +26,7 @@ from fewstep.journal import Journal, journal
 from fewstep.metrics import Moments
 from fewstep.metrics.references import reference_summary
 from fewstep.models.model import Model
+from fewstep.models.pipelines import asks_scheduler, is_pipeline
 
 __all__ = ["calibrate"]
 
@@ -42,6 +45,7 @@ def _calibrate(settings: CalibrateSettings, begin: Callable[[dict[str, Any]], Jo
     asked, options = Asked.of(settings, max(counts)), _options(settings)
     compared = torch.detach if settings.compares_features else None  # Which ones is known with the model.
     Settings(**options, steps=tuple(counts), seeds=None, features=compared, target=None, progress=None)
+    _warn_of_formulas(settings)
     model = load_model(settings, settings.guidance)
     solver, start = asked.chosen(model)
     given = {"solver": repr(solver), "grid": start.to_json(), "prompts": texts}
@@ -81,6 +85,17 @@ def _options(settings: CalibrateSettings) -> dict[str, Any]:
     """Return what ``fs.calibrate`` is given as it was written."""
     names = ("num", "history", "loss", "reference_steps", "search", "objective", "budget", "batch_size")
     return {**{name: getattr(settings, name) for name in names}, "analytic": _number(settings.analytic)}
+
+
+def _warn_of_formulas(settings: CalibrateSettings) -> None:
+    """Say that the recipe may begin with formulas that the model's own pipeline has no place for."""
+    folder = Path(settings.model)
+    if settings.analytic not in ("0", "last") and is_pipeline(folder) and not asks_scheduler(folder):
+        warnings.warn(
+            "this pipeline does not ask its scheduler what the network is to be given, and cannot run recipes that "
+            "begin with formulas; fewstep's commands can. Write --analytic last for one to be enabled in it.",
+            stacklevel=2,
+        )
 
 
 def _number(analytic: str) -> Any:

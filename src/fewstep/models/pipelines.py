@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from fewstep.plan import Plan
 from fewstep.processes import Process
 from fewstep.time_grid import TimeGrid
 
-__all__ = ["coder_of", "is_pipeline", "load_pipeline", "read_pipeline", "whole_model"]
+__all__ = ["asks_scheduler", "coder_of", "is_pipeline", "load_pipeline", "read_pipeline", "whole_model"]
 
 OF_NETWORKS = (
     "DDIMPipeline",
@@ -140,9 +140,18 @@ def read_pipeline(path: Path, dtype: torch.dtype = torch.float32) -> Any:
 
 def _check_class_takes(path: Path, call: Mapping[str, Any]) -> None:
     """Refuse a call that the class of a folder does not take, before anything large is read."""
+    check_call(_class_of(path), call)
+
+
+def _class_of(path: Path) -> type:
     import diffusers
 
-    check_call(getattr(diffusers, check_folder(path)["_class_name"]), call)
+    return cast(type, getattr(diffusers, check_folder(path)["_class_name"]))
+
+
+def asks_scheduler(path: Path) -> bool:
+    """Whether the pipeline in a folder asks its scheduler what the network is to be given, before each call."""
+    return "scale_model_input" in inspect.getsource(_class_of(path).__call__)
 
 
 def _whole(pipeline: Any, call: Mapping[str, Any]) -> Model:
