@@ -93,7 +93,7 @@ class Distances:
         """Return the fit to features, on the times of the fit to final samples."""
         if calls not in self._to_features:
             start, fitting = self.bench.recipe(calls).plan, self.fitting
-            tables = fitting.candidates([sum(formula is not None for formula in start.analytic)])[0]
+            tables = fitting.candidates([start.steps - start.nfe])[0]
             rows = fitting.rows(tables, start.grid, "root")
             self._to_features[calls] = fitting.final(tables, rows, "root", times=False)
         return self._to_features[calls]
