@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fewstep.calibration.features import feature_matrix
 from fewstep.calibration.formulas import BLOCK, FittedFormula, Form
-from fewstep.calibration.gauss_newton import Point
+from fewstep.calibration.gauss_newton import LEAST_GAIN, Point
 from fewstep.calibration.interior_times import InteriorTimes
 from fewstep.calibration.least_squares import Loss, NormalEquations, total, weights
 from fewstep.calibration.network import CountedNetwork
@@ -86,12 +86,12 @@ class FinalProblem:
     def with_last(self, point: Point, forms: Sequence[Form]) -> tuple[FinalProblem, Point] | None:
         """Return the problem with a formula after the last row and its point, for the form that errs least there.
 
-        None if all err more than ``point``. The network is called once for all forms.
+        None if none errs less than ``point`` by what is worth a round. The network is called once for all forms.
         """
         ends = self._kept_ends(point.detail)
         points = [self._ended(form, point.theta, point.detail, ends) for form in forms]
         form, best = min(zip(forms, points, strict=True), key=lambda entry: entry[1].error)
-        return (replace(self, last=form), best) if best.error < point.error else None
+        return (replace(self, last=form), best) if best.error < (1.0 - LEAST_GAIN) * point.error else None
 
     def _ended(self, form: Form, theta: Tensor, table: Table, ends: Tensor) -> Point:
         """Return the point with a formula fitted to the states that the last row makes."""

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from fewstep.calibration.least_squares import FOLDS, NormalEquations, choose_ridge
 
-__all__ = ["Point", "Problem", "descend"]
+__all__ = ["LEAST_GAIN", "Point", "Problem", "descend"]
 
 DAMPINGS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Relative to the mean of the Gram matrix's diagonal."""
 UNSEEN = 1e-2
 """The first damping of a problem whose residual is of all noises together."""
+LEAST_GAIN = 0.01
+"""The relative fall of the mean square below which nothing more is gained."""
 FACTOR, PATIENCE = 5.0, 7
 """From one damping to the next, and how many are tried in a round."""
 
@@ -48,7 +50,7 @@ def descend(
     start: Point,
     rounds: int,
     *,
-    least_gain: float = 0.01,
+    least_gain: float = LEAST_GAIN,
     may_go_on: Callable[[], bool] = lambda: True,
     progress: Callable[[Point], None] = lambda point: None,
 ) -> Point:
