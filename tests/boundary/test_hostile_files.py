@@ -43,7 +43,7 @@ def trap(tmp_path, monkeypatch):
 def words(name):
     """The shortest call of a command."""
     out = {"sample": "o.npz", "generate": "o", "compare": "o", "calibrate": "o.json"}
-    more = ["--data", "images.npz"] if name == "skip diagnose" else ["--num", "2"]
+    more = ["--data", "images.npz"] if name == "skip diagnose" else ["--num", "8"]
     more += ["--features", "fashion-mnist"] if name == "skip search" else []
     return [*name.split(), *more, "--out", out.get(name, "o.json" if name == "skip search" else "o")]
 
