@@ -171,6 +171,14 @@ def test_calibrate_says_what_the_pipeline_cannot_run(tmp_path, recwarn, monkeypa
     assert fs.load_recipe("s.json").plan.nfe == 2
 
 
+@pytest.mark.parametrize("name", ["DDPMScheduler", "ModelMixin", "NoSuchPipeline", "logging", 3])
+def test_calibrate_refuses_a_folder_of_no_pipeline_in_a_sentence(name, tmp_path):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
+    words = ["calibrate", "--model", str(tmp_path), "--steps", "2", "--out", str(tmp_path / "r.json")]
+    with pytest.raises(InputError):
+        CliRunner().invoke(app, words, catch_exceptions=False)
+
+
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize("settings", [{}, {"clip_sample": True, "clip_sample_range": 0.7}, {"thresholding": True}])
 def test_the_data_prediction_is_the_schedulers(tmp_path, prediction_type, settings):

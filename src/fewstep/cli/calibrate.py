@@ -45,8 +45,8 @@ def _calibrate(settings: CalibrateSettings, begin: Callable[[dict[str, Any]], Jo
     asked, options = Asked.of(settings, max(counts)), _options(settings)
     compared = torch.detach if settings.compares_features else None  # Which ones is known with the model.
     Settings(**options, steps=tuple(counts), seeds=None, features=compared, target=None, progress=None)
-    _warn_of_formulas(settings)
     model = load_model(settings, settings.guidance)
+    _warn_of_formulas(settings)  # Of a folder that was loaded: it names a pipeline of the diffusers that is there.
     solver, start = asked.chosen(model)
     given = {"solver": repr(solver), "grid": start.to_json(), "prompts": texts}
     keep = begin(description_of("calibrate", settings, model, **given))
