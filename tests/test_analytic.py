@@ -135,6 +135,30 @@ def test_another_size_and_missing_classes_are_refused():
         AnalyticPrediction(torch.ones(BANDS), torch.zeros(())).bound(torch.zeros(2, 2, 9, 9))
     with pytest.raises(InputError, match=rf"gains \({BANDS}, 2, 2\) .* they are \({BANDS}, 3, 3\)"):
         coupled()[0].bound(torch.zeros(2, 3, 4, 6))
+    with pytest.raises(InputError, match=r"they are \(1,\)"):
+        coupled()[0].bound(torch.zeros(2))  # Samples that are numbers.
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 4), (3, 4), (2, 3, 4), (2, 2, 3, 4)])
+def test_a_mean_is_of_one_sample_and_of_no_batch(shape):
+    """Trailing dimensions alone would let means of other shapes through, and add them to the batch."""
+    x = torch.zeros(2, 3, 4)
+    for mean, by_class in ((torch.zeros(shape), False), (torch.zeros(5, *shape), True)):
+        formula = AnalyticPrediction(torch.ones(1), mean, by_class)
+        if shape == (3, 4):
+            assert formula.bound(x, torch.tensor(4))(x).shape == x.shape
+        else:
+            with pytest.raises(InputError, match="the size that it was made for"):
+                formula.bound(x, torch.tensor(4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_gain_beyond_the_numbers_of_the_state_is_refused(dtype):
+    x, most = torch.full((1, 2), 0.5, dtype=dtype), torch.finfo(dtype).max
+    made = AnalyticPrediction(torch.tensor([most]), torch.zeros(())).bound(x)(x)
+    assert bool(torch.isfinite(made).all())
+    with pytest.raises(InputError, match=f"a gain of .*: {dtype} ends at"):
+        AnalyticPrediction(torch.tensor([2.0 * most], dtype=torch.float64), torch.zeros(())).bound(x)
 
 
 def test_damaged_arrays_are_refused():
@@ -145,6 +169,12 @@ def test_damaged_arrays_are_refused():
             fs.Plan.from_json(text.replace(stored, other))
     with pytest.raises(InputError, match="damaged"):
         fs.Plan.from_json(text.replace(f'"float32": "{stored}"', '"float32": null'))
+    data = json.loads(text)
+    mean = data["rows"][0]["analytic"]["mean"]
+    for shape in ([1] * 65 + mean["shape"], [2**40] * 3, [10**400]):
+        data["rows"][0]["analytic"]["mean"] = {**mean, "shape": shape}
+        with pytest.raises(InputError, match="bytes for the shape"):
+            fs.Plan.from_json(json.dumps(data))
     gains = json.loads(text)
     for damaged in ([[[1.0, 0.0], [0.0]]], [[[1.0, 0.0]]], [[]]):
         gains["rows"][0]["analytic"]["gain"] = damaged

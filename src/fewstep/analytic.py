@@ -14,13 +14,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fewstep.checks import as_given
+from fewstep.checks import as_given, shown
 from fewstep.errors import InputError
 from fewstep.processes import Process
 from fewstep.processes.base import on_host
 from fewstep.storage import Schema
 
 __all__ = ["AnalyticPrediction", "StoredAnalytic", "amplified", "cosine_transformed", "radial_bands"]
+
+
+MOST_DIMENSIONS = 16
+"""Of a mean: samples have a few, and an array cannot have any number of them."""
 
 
 class StoredMean(Schema):
@@ -77,7 +81,7 @@ class AnalyticPrediction:
                 f"the gain of an analytic prediction has shape {tuple(shape)}: give [bands], or "
                 "[bands, channels, channels]."
             )
-        if self.mean.numel() == 0 or (self.by_class and self.mean.ndim < 2):
+        if self.mean.numel() == 0 or self.mean.ndim > MOST_DIMENSIONS or (self.by_class and self.mean.ndim < 2):
             raise InputError(
                 f"the mean of an analytic prediction has shape {tuple(self.mean.shape)}: give a number, a sample, or "
                 "one sample for each class."
@@ -135,10 +139,10 @@ class AnalyticPrediction:
             raise InputError(
                 f"the mean of an analytic prediction is damaged ({error}): write the plan anew."
             ) from error
-        if min(shape, default=1) < 1 or len(raw) != 4 * math.prod(shape):
+        if min(shape, default=1) < 1 or len(shape) > MOST_DIMENSIONS or len(raw) != 4 * math.prod(shape):
             raise InputError(
-                f"the mean of an analytic prediction is damaged: {len(raw)} bytes for the shape {shape}, which has "
-                f"{4 * math.prod(shape)}; write the plan anew."
+                f"the mean of an analytic prediction is damaged: {len(raw)} bytes for the shape {shown(shape)}; write "
+                "the plan anew."
             )
         values = np.frombuffer(raw, dtype="<f4").astype(np.float32).reshape(shape)
         return cls(gain, torch.from_numpy(values), stored.by_class)
@@ -147,21 +151,27 @@ class AnalyticPrediction:
         """Return x_t → D̂ for a batch shaped like ``x`` [batch, channels, …], its arrays on the device of ``x``.
 
         Raises:
-            InputError: if the arrays are of samples of another shape, or of classes and ``cond`` names none.
+            InputError: if the arrays are of samples of another shape, or of classes and ``cond`` names none, or the
+                gain is beyond the numbers of ``x``.
         """
         sample = tuple(x.shape[1:])
-        mean = self._mean(cond, len(x)).to(x.device, x.dtype)
-        if mean.ndim and tuple(mean.shape[-len(sample) :]) != sample:
+        made_for = tuple(self.mean.shape[int(self.by_class) :])
+        if self.mean.ndim and made_for != sample:
             raise InputError(
-                f"the plan's analytic predictions are of samples {tuple(self.mean.shape[int(self.by_class) :])}, x_T "
-                f"has samples of {sample}: it runs at the size that it was made for."
+                f"the plan's analytic predictions are of samples {made_for}, x_T has samples of {sample}: it runs at "
+                "the size that it was made for."
             )
-        if self.gain.numel() == 1:
-            gain = float(self.gain)
+        mean = self._mean(cond, len(x)).to(x.device, x.dtype)
+        if self.gain.ndim == 1 and len(self.gain) == 1:
+            gain, most = float(self.gain), torch.finfo(x.dtype).max
+            if abs(gain) > most:
+                raise InputError(
+                    f"the plan's analytic predictions have a gain of {gain:g}: {x.dtype} ends at {most:g}."
+                )
             return lambda x_t: torch.add(mean, x_t, alpha=gain)
         wide = torch.float32 if x.device.type == "mps" else torch.float64
         bands = radial_bands(sample[1:])
-        expected = (int(bands.max()) + 1, *((sample[0],) * 2 if self.gain.ndim == 3 else ()))
+        expected = (int(bands.max()) + 1, *(sample[:1] * 2 if self.gain.ndim == 3 else ()))
         if tuple(self.gain.shape) != expected:
             raise InputError(
                 f"the plan's analytic predictions have gains {tuple(self.gain.shape)} by bands of spatial frequency, "

@@ -36,6 +36,7 @@ __all__ = [
     "Schema",
     "Stored",
     "check_folder_writable",
+    "check_plain",
     "check_readable",
     "check_writable",
     "checked",
@@ -275,6 +276,20 @@ def json_text(data: object) -> str:
         return json.dumps(data, indent=1, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"this cannot be written as JSON: {error}.") from error
+
+
+def check_plain(name: str, value: Any) -> None:
+    """Refuse what is no object of JSON, by the name of the argument.
+
+    Raises:
+        InputError: if it is no mapping, a key is no text, a number is not finite, or JSON has no such value.
+    """
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise InputError(f"{name} is {shown(value)}: give a dict whose keys are words.")
+    try:
+        json_text(dict(value))
+    except InputError as error:
+        raise InputError(f"{name} is {shown(value)}: {error}") from error
 
 
 def remove_leftovers(folder: Path) -> None:

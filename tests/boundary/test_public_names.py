@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import signal
 import types
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import diffusers
@@ -81,7 +84,7 @@ class Iterating:
 
 LISTS = [[], [1], [float("nan")], ["x"], [None], [[1], [2, 3]], [10**400], range(3), Iterating(), np.array([1.5]), {1}]
 TENSORS = [torch.tensor(float("nan")), torch.empty(0), torch.empty(2, device="meta"), torch.tensor([1 + 1j]), torch.ones(3, 2)]  # fmt: skip  # noqa: E501
-NUMBERS = [0, -1, 1.5, 2.0, float("nan"), float("inf"), 10**9, 10**30, 10**400, True, 1e-300, np.int64(2), np.float32(2), torch.tensor(2), 2j]  # fmt: skip  # noqa: E501
+NUMBERS = [0, -1, 1.5, 2.0, float("nan"), float("inf"), 10**9, 10**30, 10**400, True, 1e-300, np.int64(2), np.float32(2), torch.tensor(2), Fraction(2), Decimal(2), 2j]  # fmt: skip  # noqa: E501
 WORDS = ["", "x", "2", "²", "a\nb", "\x1b[2J", "\ud800", "[/b]", "karras:rho=x", "none:", b"x", "a" * 10_000]
 THINGS = [None, {}, {"a": 1}, object(), lambda *_: None, int, PROCESS, GRID, SOLVER, PLAN, MODEL]
 BAD = [*LISTS, *TENSORS, *NUMBERS, *WORDS, *THINGS]
@@ -214,7 +217,7 @@ HEAVY = (
     "diagnose",
     "search",
 )
-"""Calls whose arguments each get a part of the bad values, which all of them together cover."""
+"""Calls whose arguments each get the numbers and a part of the other bad values, which together cover all."""
 ELSEWHERE = ("fewstep.integrations.comfyui", "fewstep.errors")
 """What needs ComfyUI, and exceptions."""
 THEIRS = ("callback", "extra_args", "function", "keep", "model", "progress")
@@ -321,6 +324,16 @@ def methods(name: str, kind: type) -> Iterator[tuple[str, Any]]:
                 yield f"{name}().{key}", getattr(made, key)
 
 
+def check_written(made: Any) -> None:
+    """Write as JSON what can be written: numbers of other types than Python's were taken as numbers."""
+    if isinstance(made, type):
+        return
+    if hasattr(made, "to_json"):
+        made.to_json()
+    elif hasattr(made, "to_dict"):
+        json.dumps(made.to_dict(), allow_nan=False)
+
+
 def attempt(name: str, function: Any, keywords: dict[str, Any], what: str) -> str | None:
     """Return what is wrong with the answer of a call, None if it is a result or an error on purpose."""
     try:
@@ -329,6 +342,7 @@ def attempt(name: str, function: Any, keywords: dict[str, Any], what: str) -> st
             made = function(**keywords)
             if hasattr(made, "set_timesteps"):
                 made.set_timesteps(4)  # What a scheduler makes of its settings.
+            check_written(made)
     except FewstepError as error:
         if "\n" in str(error) or len(str(error)) > 1000 or not str(error):
             return f"{what}: the message is {str(error)[:200]!r}"
@@ -350,7 +364,8 @@ def contract(name: str, function: Any) -> list[str]:
     for place, argument in enumerate(arguments(function)):
         values = BAD
         if name.rpartition(".")[2] in HEAVY:
-            values = values[place % 4 :: 4]
+            others = [value for value in BAD if not any(value is number for number in NUMBERS)]
+            values = [*NUMBERS, *others[place % 4 :: 4]]
         for value in values:
             if argument in THEIRS and (callable(value) or isinstance(value, dict)):
                 continue

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from support.calibration import PROCESS, PROCESSES, noises
+from support.exact import Gaussian
 
 import fewstep as fs
 from fewstep.analytic import AnalyticPrediction, cosine_transformed, radial_bands
 from fewstep.calibration.formulas import BLOCK, FORMS, FittedFormula, Formulas, forms_for
 from fewstep.calibration.network import CountedNetwork
 from fewstep.calibration.reference import Reference, reference_grid
+from fewstep.errors import InputError
+from fewstep.executor import folded
 
-PROCESS = fs.processes.VPLinear()
 NOISES, SAMPLE = 24, (2, 4, 6)
 BANDS = int(radial_bands(SAMPLE[1:]).max()) + 1
 
@@ -95,3 +100,68 @@ def test_a_class_has_nearly_its_own_mean():
     made = Formulas(reference, torch.arange(NOISES), "class mean", 1, classes).at(float(PROCESS.t_max)).whole
     own = torch.arange(4, dtype=torch.float32)[:, None].expand(4, 3)
     torch.testing.assert_close(made.mean, own + (1.5 - own) / 61.0, rtol=0, atol=1e-3)
+
+
+def linear(process):
+    """Return the denoiser of Gaussian data of mean 0.4 and standard deviation 0.6, which counts its calls."""
+    model = Gaussian(process, 0.4, 0.6)
+
+    def denoiser(x, t):
+        denoiser.calls += 1
+        gain, offset = model.affine(float(t))
+        return gain * x + offset
+
+    denoiser.calls = 0
+    return denoiser
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=repr)
+def test_an_affine_model_needs_fewer_calls_and_loses_nothing(process):
+    grid = fs.grids.uniform_logsnr(process, 3, end="zero")
+    denoiser = linear(process)
+    settings = {"analytic": 2, "loss": "square", "objective": "local"}
+    recipe = fs.calibrate(denoiser, fs.UniPC(2), grid, noises(grid), **settings)
+    plan = recipe.plan
+    assert plan.steps == 5 and plan.nfe == 3 and plan.evaluate.tolist() == [False, False, True, True, True]
+    assert recipe.report.after < 1e-6  # What float32 means leave of samples near 1.
+    denoiser.calls = 0
+    fs.execute(recipe, denoiser, noises(grid, 4))
+    assert denoiser.calls == 3
+
+
+def test_formulas_of_all_predictions_sample_gaussian_data_without_a_call():
+    grid = fs.grids.uniform_logsnr(PROCESS, 4, end="zero")
+    model = Gaussian(PROCESS, 0.0, 0.6)
+    formulas = [AnalyticPrediction.gaussian(PROCESS, t, 0.6) for t in grid.times[:-1]]
+    base = folded(fs.UniPC(2).plan(grid))
+    plan = replace(base, evaluate=torch.zeros(4, dtype=torch.bool), analytic=tuple(formulas))
+    x_T = noises(grid)
+
+    def denoiser(x, t):
+        return model.affine(float(t))[0] * x
+
+    def refused(x, t):
+        raise AssertionError("the network was called")
+
+    assert plan.nfe == 0
+    made, called = fs.execute(plan, refused, x_T), fs.execute(base, denoiser, x_T)
+    torch.testing.assert_close(made, called, rtol=0, atol=1e-13)
+
+
+def test_classes_have_means_of_their_own():
+    grid = fs.grids.karras(PROCESS, 3, end="zero")
+
+    class Apart(fs.DataPredictor):
+        process, shape, num_classes = PROCESS, (2,), 2
+
+        def __call__(self, x_t, t, cond):
+            gain, _ = Gaussian(PROCESS, 0.0, 0.3).affine(float(t))
+            mean = 2.0 * cond[:, None].double() - 1.0
+            return (mean + gain * (x_t.double() - float(PROCESS.alpha(t)) * mean)).to(x_t.dtype)
+
+    recipe = fs.calibrate(Apart(), fs.UniPC(2), grid, num=32, analytic=1, loss="square")
+    formula = recipe.plan.analytic[0]
+    assert formula.by_class and formula.mean.shape == (2, 2)
+    assert recipe.report.gain_low > 1.0
+    with pytest.raises(InputError, match="give cond, the class of each sample"):
+        fs.execute(recipe, lambda x, t: x, torch.zeros(2, 2))

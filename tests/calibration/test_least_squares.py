@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewstep.calibration.least_squares import NormalEquations, choose_ridge
+from fewstep.calibration.least_squares import NormalEquations, choose_ridge, total, weights
 
 RIDGES = (1e-12, 1e-6, 1e-3, 1e-1)
 
@@ -60,3 +61,10 @@ def test_features_of_no_use_are_left_out():
     residuals = [f[0] - f[1] + torch.randn(8, dtype=torch.float64, generator=generator) for f in features]
     choice = choose_ridge(NormalEquations.of(zip(features, residuals, strict=True)), RIDGES, [2, 3, 4, 5, 6])
     assert 2 <= choice.width < 6
+
+
+def test_the_root_loss_is_not_led_by_few_noises():
+    errors = torch.tensor([1.0, 1.0, 1.0, 100.0], dtype=torch.float64)
+    assert total(errors, "square") == pytest.approx(25.75) and total(errors, "root") == pytest.approx(3.25**2)
+    nudged = torch.autograd.functional.jacobian(lambda e: e.sqrt().mean().square(), errors)
+    torch.testing.assert_close(weights(errors, "root") / 4, nudged, rtol=1e-12, atol=0.0)

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
+from support.calibration import PROCESS, Predictor, noises
 from support.exact import Gaussian, GaussianMixture
 
 import fewstep as fs
@@ -89,3 +93,16 @@ def test_a_time_below_t_min_moves_the_reference_there():
     process = fs.processes.VPLinear()
     grid = fs.TimeGrid(process, [1.0, 0.5, 1e-4, 0.0])
     assert float(reference_grid(grid, 30).times[-2]) == 1e-4
+
+
+def test_the_reference_is_freed_with_the_last_that_knows_it():
+    grid = fs.grids.karras(PROCESS, 20)
+    reference = Reference.solve(CountedNetwork(Predictor(PROCESS), None, 2, 2), grid, noises(grid, 2))
+    reference.state(float(grid.times[1]) * 0.99, torch.arange(2))
+    known = weakref.ref(reference)
+    gc.disable()
+    try:
+        del reference
+        assert known() is None
+    finally:
+        gc.enable()

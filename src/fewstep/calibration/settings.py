@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal, get_args
 
 from torch import Tensor
@@ -20,6 +21,8 @@ __all__ = ["Objective", "Settings", "checked_steps"]
 Objective = Literal["final", "local", "features", "distribution"]
 OF_FEATURES = ("features", "distribution")
 MOST = 1_000_000
+MOST_STEPS = 10_000
+"""The most steps of a reference, which has at least twice as many as a plan."""
 LEAST = 8
 """The least number of noises: two are held out, and six are left for the four folds of the cross-validation."""
 WORDS = ("auto", "last")
@@ -71,7 +74,7 @@ class Settings:
             "num": (LEAST, MOST),
             "history": (1, None),
             "batch_size": (1, MOST),
-            "reference_steps": (2 * max(self.steps), 10_000),
+            "reference_steps": (2 * max(self.steps), MOST_STEPS),
             "budget": (0, None),
         }
         for name, (least, most) in limits.items():
@@ -81,7 +84,7 @@ class Settings:
         object.__setattr__(self, "search", flag("search", self.search))
         if self.budget is not None and not self.search:
             raise InputError("budget is when a search begins nothing new: write search=True, or leave it out.")
-        _ = self.counts
+        object.__setattr__(self, "analytic", self._checked_analytic())
         as_word("loss", self.loss, ("auto", "square", "root"))
         if self.analytic == "last" and self.objective == "distribution":
             raise InputError("analytic='last' is fitted to samples, not to their distribution: leave it out.")
@@ -95,22 +98,24 @@ class Settings:
         """Whether a formula after the last row is tried; moments of features would only see it shrink samples."""
         return self.analytic in WORDS and self.objective != "distribution" and not self.stochastic
 
-    @property
-    def counts(self) -> list[int]:
-        """The numbers of formulas to try.
-
-        Raises:
-            InputError: if ``analytic`` is neither one of the words nor a whole number from 0.
-        """
+    def _checked_analytic(self) -> int | str:
+        """Return the word, or the number as an int: a row for each formula must leave the reference twice the rows."""
         if isinstance(self.analytic, str) and self.analytic in WORDS:
-            return list(range(MOST_ANALYTIC + 1)) if self.analytic == "auto" and not self.stochastic else [0]
-        number = as_integer(self.analytic)
-        if number is None or number < 0:
+            return self.analytic
+        number, most = as_integer(self.analytic), self.reference_steps // 2 - max(self.steps)
+        if number is None or not 0 <= number <= most:
             raise InputError(
                 f"analytic is {shown(self.analytic)}: give 'auto', 'last', or how many of the first predictions are "
-                "formulas."
+                f"formulas, from 0 to {most} with reference_steps={self.reference_steps}."
             )
-        return [number]
+        return number
+
+    @property
+    def counts(self) -> list[int]:
+        """The numbers of formulas to try."""
+        if isinstance(self.analytic, int):
+            return [self.analytic]
+        return list(range(MOST_ANALYTIC + 1)) if self.analytic == "auto" and not self.stochastic else [0]
 
     @property
     def losses(self) -> tuple[Loss, ...]:
@@ -149,15 +154,20 @@ def checked_steps(steps: Iterable[int] | None, given: int) -> tuple[int, ...]:
     """Return the numbers of calls that are wanted; None stands for that of the grid, ``given``.
 
     Raises:
-        InputError: if there are none, or they are not different whole numbers of at least 1.
+        InputError: if there are none, or they are not different whole numbers, from 1 to half a reference's most steps.
     """
+    most = MOST_STEPS // 2
     if steps is None:
+        if given > most:
+            raise InputError(f"the grid has {given} steps: give one of at most {most}.")
         return (given,)
     try:
-        found = [as_integer(number) for number in steps]
+        found = [as_integer(number) for number in islice(steps, most + 1)]
     except TypeError:
         found = []
-    numbers = tuple(number for number in found if number is not None and number > 0)
+    numbers = tuple(number for number in found if number is not None and 0 < number <= most)
     if not found or len(set(numbers)) < len(found):
-        raise InputError(f"steps is {shown(steps)}: give different whole numbers of at least 1, such as range(4, 13).")
+        raise InputError(
+            f"steps is {shown(steps)}: give different whole numbers from 1 to {most}, such as range(4, 13)."
+        )
     return numbers

@@ -90,7 +90,7 @@ def _options(settings: CalibrateSettings) -> dict[str, Any]:
 def _warn_of_formulas(settings: CalibrateSettings) -> None:
     """Say that the recipe may begin with formulas that the model's own pipeline has no place for."""
     folder = Path(settings.model)
-    if settings.analytic not in ("0", "last") and is_pipeline(folder) and not asks_scheduler(folder):
+    if _number(settings.analytic) not in (0, "last") and is_pipeline(folder) and not asks_scheduler(folder):
         warnings.warn(
             "this pipeline does not ask its scheduler what the network is to be given, and cannot run recipes that "
             "begin with formulas; fewstep's commands can. Write --analytic last for one to be enabled in it.",

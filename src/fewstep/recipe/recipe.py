@@ -8,10 +8,11 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, field_validator
 
+from fewstep.checks import instance, real
 from fewstep.errors import InputError
 from fewstep.plan import FIRST_FORMAT, FORMAT, FirstStoredPlan, Plan, StoredPlan
 from fewstep.recipe.report import Report, StoredReport
-from fewstep.storage import Plain, Schema, Stored, checked, json_text, parsed, versions
+from fewstep.storage import Plain, Schema, Stored, check_plain, checked, json_text, parsed, versions
 
 __all__ = ["FORMATS", "SCHEMA", "Recipe", "StoredRecipe"]
 
@@ -82,6 +83,9 @@ class Recipe(Stored):
             model is guided.
         skip: the skip profile that it runs with, as its JSON object; None: the skips are left alone.
         tuning: how ``fs.tune`` found it, and its verdict, JSON-able.
+
+    Raises:
+        InputError: if ``plan`` is no plan, or JSON has no place for what is beside it.
     """
 
     plan: Plan
@@ -91,6 +95,18 @@ class Recipe(Stored):
     guidance: float | str | None = None
     skip: Mapping[str, Any] | None = None
     tuning: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what ``to_json`` could not write."""
+        instance(Plan, "plan", self.plan, "give an fs.Plan")
+        if self.report is not None:
+            instance(Report, "report", self.report, "give an fs.calibration.Report, or leave it out")
+        if self.guidance is not None and not isinstance(self.guidance, str):
+            object.__setattr__(self, "guidance", real("guidance", self.guidance))
+        for name in ("model", "versions", "skip", "tuning"):
+            value = getattr(self, name)
+            if value is not None or name in ("model", "versions"):
+                check_plain(name, value)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``to_json`` writes."""
