@@ -44,17 +44,19 @@ class StoredAnalytic(Schema):
 
 @dataclass(frozen=True, eq=False)
 class AnalyticPrediction:
-    r"""D̂(x) = mean + gain∘x, a data prediction without a network.
+    r"""D̂(x) = mean + gain∘x, a data prediction without a network; or D̂(x, H_1, …) of earlier predictions too.
 
     Where noise is high the data prediction is nearly linear in the state. One gain multiplies all values; several
     multiply the spatial frequencies of a sample [channels, …], gain b those whose radius rounds to b: the orthonormal
     cosine transform (DCT-II) over all dimensions but the first has the frequencies k_i = 0 … L_i − 1, and radius
     √(Σ_i (k_i·L/L_i)²) with L the largest L_i. A gain that is a matrix of the channels knows what they share: in
-    pixels brightness varies ten times as much as colour does.
+    pixels brightness varies ten times as much as colour does. A matrix of more columns goes on with the channels of
+    the newest earlier predictions in turn.
 
     Args:
-        gain: float64 [bands], one gain for all values or one for each band; [bands, channels, channels], a matrix for
-            each band that makes the channels of D̂ (its rows) from those of x; [..., 1] in a batch of plans.
+        gain: float64 [bands], one gain for all values or one for each band; [bands, channels, channels·(1 + k)], a
+            matrix for each band that makes the channels of D̂ (its rows) from those of x and of the k newest earlier
+            predictions; [..., 1] in a batch of plans.
         mean: float32, one number [], one sample [channels, …], or one for each class [classes, channels, …].
         by_class: whether ``mean`` has one sample for each class.
 
@@ -75,11 +77,11 @@ class AnalyticPrediction:
             if not bool(torch.isfinite(getattr(self, name)).all()):
                 raise InputError(f"the {name} of an analytic prediction is not finite: fit it anew.")
         shape = self.gain.shape
-        single, matrices = shape[-1:] == (1,), self.gain.ndim == 3 and shape[-1] == shape[-2]
-        if self.gain.numel() == 0 or not (self.gain.ndim == 1 or single or matrices):
+        matrices = self.gain.ndim == 3 and self.gain.numel() > 0 and shape[-1] % shape[-2] == 0
+        if self.gain.numel() == 0 or not (self.gain.ndim == 1 or shape[-1:] == (1,) or matrices):
             raise InputError(
                 f"the gain of an analytic prediction has shape {tuple(shape)}: give [bands], or "
-                "[bands, channels, channels]."
+                "[bands, channels, channels·(1 + k)]."
             )
         if self.mean.numel() == 0 or self.mean.ndim > MOST_DIMENSIONS or (self.by_class and self.mean.ndim < 2):
             raise InputError(
@@ -101,9 +103,17 @@ class AnalyticPrediction:
         alpha, sigma = process.alpha(t), process.sigma(t)
         return cls((alpha * std**2 / ((alpha * std) ** 2 + sigma**2))[..., None], torch.zeros(()))
 
+    @property
+    def past(self) -> int:
+        """How many earlier predictions it takes, the newest ones."""
+        shape = self.gain.shape
+        return shape[-1] // shape[-2] - 1 if self.gain.ndim == 3 and shape[-1] > 1 else 0
+
     def scaled(self, factor: float) -> AnalyticPrediction:
         """Return the same prediction of a state that is ``factor`` times smaller."""
-        return replace(self, gain=self.gain * factor)
+        gain = self.gain.clone()
+        gain[..., : gain.shape[-1] // (1 + self.past)] *= factor
+        return replace(self, gain=gain)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON holds: the gains and a single mean as numbers, an array of means in base64."""
@@ -147,8 +157,10 @@ class AnalyticPrediction:
         values = np.frombuffer(raw, dtype="<f4").astype(np.float32).reshape(shape)
         return cls(gain, torch.from_numpy(values), stored.by_class)
 
-    def bound(self, x: Tensor, cond: Any = None) -> Callable[[Tensor], Tensor]:
-        """Return x_t → D̂ for a batch shaped like ``x`` [batch, channels, …], its arrays on the device of ``x``.
+    def bound(self, x: Tensor, cond: Any = None) -> Callable[..., Tensor]:
+        """Return (x_t, H_1, …) → D̂, for a batch shaped like ``x`` [batch, channels, …], its arrays where ``x`` is.
+
+        It takes ``past`` earlier predictions, the newest first.
 
         Raises:
             InputError: if the arrays are of samples of another shape, or of classes and ``cond`` names none, or the
@@ -171,7 +183,8 @@ class AnalyticPrediction:
             return lambda x_t: torch.add(mean, x_t, alpha=gain)
         wide = torch.float32 if x.device.type == "mps" else torch.float64
         bands = radial_bands(sample[1:])
-        expected = (int(bands.max()) + 1, *(sample[:1] * 2 if self.gain.ndim == 3 else ()))
+        matrix = (*sample[:1], *(size * (1 + self.past) for size in sample[:1])) if self.gain.ndim == 3 else ()
+        expected = (int(bands.max()) + 1, *matrix)
         if tuple(self.gain.shape) != expected:
             raise InputError(
                 f"the plan's analytic predictions have gains {tuple(self.gain.shape)} by bands of spatial frequency, "
@@ -180,8 +193,9 @@ class AnalyticPrediction:
         gains = self.gain[bands].to(x.device, wide)
         cosines = _all_cosines(sample[1:], x.device, wide)  # Placed now: a prediction does not wait for the device.
 
-        def predict(x_t: Tensor) -> Tensor:
-            spectrum = amplified(_multiplied(x_t.to(wide), cosines), gains)
+        def predict(x_t: Tensor, *past: Tensor) -> Tensor:
+            seen = torch.cat([x_t, *past], 1) if past else x_t
+            spectrum = amplified(_multiplied(seen.to(wide), cosines), gains)
             return _multiplied(spectrum, [matrix.T for matrix in cosines]).to(x_t.dtype).add_(mean)
 
         return predict
@@ -198,7 +212,7 @@ class AnalyticPrediction:
 
 
 def amplified(spectrum: Tensor, gains: Tensor) -> Tensor:
-    """Return a spectrum [batch, channels, …] times its gains […], or matrices of the channels […, channels, channels].
+    """Return a spectrum [batch, channels, …] times its gains […], or matrices of the channels […, made, channels].
 
     Sums are made channel by channel: a sample's do not depend on its batch.
     """

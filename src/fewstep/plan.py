@@ -196,10 +196,23 @@ class Plan(Stored):
             raise InputError(f"plan.analytic has {len(self.analytic)} entries for {rows} rows: give one for each.")
         if any(formula is not None and call for formula, call in zip(self.analytic, self.evaluate, strict=False)):
             raise InputError("a row of the plan both calls the network and has a formula for it: keep one of them.")
+        self._check_past()
         if not bool(self.predicts[0]):
             raise InputError("the first row of a plan must evaluate the network: set evaluate[0] to True.")
         if self.prediction not in ("x0", "epsilon"):
             raise InputError(f"prediction is {self.prediction!r}: write 'x0' or 'epsilon'.")
+
+    def _check_past(self) -> None:
+        """Refuse formulas of predictions that are not kept, or that are of the noise."""
+        made, kept = 0, self.history_weights.shape[-1]
+        for formula, predicts in zip(self.analytic, self.predicts.tolist(), strict=False):
+            past = 0 if formula is None else formula.past
+            if past > min(made, kept) or (past and self.prediction != "x0"):
+                raise InputError(
+                    f"a formula of the plan takes {past} earlier data predictions: before it {made} of "
+                    f"{self.prediction} are made, and {kept} kept; calibrate anew."
+                )
+            made += predicts
 
     def _check_consistency(self) -> None:
         alpha = self.grid.alpha

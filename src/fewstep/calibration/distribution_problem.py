@@ -50,7 +50,7 @@ class DistributionProblem(FinalProblem):
         some = torch.linspace(0, len(self.which) - 1, min(len(self.which), self.most_derived)).round().long()
         moved = []
         for place in some.split(self.network.batch_size):
-            made = [self._flat(end) for end in self._ends(point.detail, tables, starts, self.which[place])]
+            made = [self._flat(run.state) for run in self._ends(point.detail, tables, starts, self.which[place])]
             moved.append((torch.stack(made[1:]) - made[0]) / sizes)
         changed, share = torch.cat(moved, 1), len(self.which) / len(some)
         units = self._target.changes(features[some], changed)

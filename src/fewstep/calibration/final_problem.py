@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fewstep.calibration.features import feature_matrix
-from fewstep.calibration.formulas import BLOCK, FittedFormula, Form
+from fewstep.calibration.formulas import BLOCK, MOST_SEEN, PAST, FittedFormula, Form
 from fewstep.calibration.gauss_newton import LEAST_GAIN, Point
 from fewstep.calibration.interior_times import InteriorTimes
 from fewstep.calibration.least_squares import Loss, NormalEquations, total, weights
@@ -81,27 +81,41 @@ class FinalProblem:
             return None
         if self.last is None:
             return self._point(theta, table, self._all_ends(table))
+        table = replace(table, past=self.most_past if self.last == PAST else 0)
         return self._ended(self.last, theta, table, self._kept_ends(table))
+
+    @property
+    def most_past(self) -> int:
+        """The most predictions that a formula after the last row takes: those made in all, or what has room."""
+        channels = next(iter(self.reference.end.shape[1:]), 1)
+        return max(0, min(self.rows.table.plan.steps, MOST_SEEN // channels - 1))
 
     def with_last(self, point: Point, forms: Sequence[Form]) -> tuple[FinalProblem, Point] | None:
         """Return the problem with a formula after the last row and its point, for the form that errs least there.
 
         None if none errs less than ``point`` by what is worth a round. The network is called once for all forms.
         """
-        ends = self._kept_ends(point.detail)
-        points = [self._ended(form, point.theta, point.detail, ends) for form in forms]
+        table = replace(point.detail, past=self.most_past if PAST in forms else 0)
+        seen = self._kept_ends(table)
+        states = seen.chunk(1 + table.past, 1)[0] if table.past else seen
+        points = [
+            self._ended(form, point.theta, table, seen)
+            if form == PAST
+            else self._ended(form, point.theta, replace(table, past=0), states)
+            for form in forms
+        ]
         form, best = min(zip(forms, points, strict=True), key=lambda entry: entry[1].error)
         return (replace(self, last=form), best) if best.error < (1.0 - LEAST_GAIN) * point.error else None
 
     def _ended(self, form: Form, theta: Tensor, table: Table, ends: Tensor) -> Point:
-        """Return the point with a formula fitted to the states that the last row makes."""
+        """Return the point with a formula fitted to what it takes after the last row."""
         places = torch.arange(len(self.which)).split(BLOCK)
         pieces = ((self.which[place], ends[place], self.reference.end[self.which[place]]) for place in places)
         last = FittedFormula.of(form, pieces, self.which, len(self.reference.end), None)
         return self._point(theta, replace(table, last=last), ends.split(self.network.batch_size))
 
     def _point(self, theta: Tensor, table: Table, ends: Iterable[Tensor]) -> Point:
-        """Return the point whose last row makes the states ``ends``, in the network's blocks."""
+        """Return the point whose last row makes the states ``ends``, or what a formula takes, in blocks of a call."""
         found = []
         for part, end in zip(self.network.blocks(self.which), ends, strict=True):
             found += [float(r @ r) / len(r) for r in self._residuals(self._finished(table, end, part), part)]
@@ -121,8 +135,8 @@ class FinalProblem:
         tables, steps, starts = self._perturbed(point.theta)
         sizes = torch.tensor(steps, dtype=torch.float64)[:, None]
         for part in self.network.blocks(self.which if self.derived is None else self.derived):
-            ends = self._ends(point.detail, tables, starts, part)
-            ends = [self._finished(point.detail, end, part) for end in ends]
+            runs = self._ends(point.detail, tables, starts, part)
+            ends = [self._finished(point.detail, run.seen(point.detail.past), part) for run in runs]
             made = [self.compared(end) for end in ends]
             for i, residual in enumerate(self._residuals(ends[0], part)):
                 moved = torch.stack([m[i].reshape(-1) for m in made[1:]]).double()
@@ -136,19 +150,21 @@ class FinalProblem:
         return torch.block_diag(torch.zeros(leading, leading, dtype=torch.float64), *blocks)
 
     def _all_ends(self, table: Table) -> Iterator[Tensor]:
-        """Yield the states that the last row makes, of all noises in blocks."""
+        """Yield the states that the last row makes, or what a formula takes, of all noises in blocks."""
         return (self._run(table, part) for part in self.network.blocks(self.which))
 
     def _kept_ends(self, table: Table) -> Tensor:
-        """Return the states that the last row makes, [len(which), …]."""
-        kept = scratch((len(self.which), *self.reference.end.shape[1:]), self.reference.end.dtype)
+        """Return the states that the last row makes, and the channels of what else a formula takes, [len(which), …]."""
+        sample = self.reference.end.shape[1:]
+        seen = (*(channels * (1 + table.past) for channels in sample[:1]), *sample[1:])
+        kept = scratch((len(self.which), *seen), self.reference.end.dtype)
         places = torch.arange(len(self.which)).split(self.network.batch_size)
         for place, end in zip(places, self._all_ends(table), strict=True):
             kept[place] = end
         return kept
 
     def _run(self, table: Table, part: Tensor) -> Tensor:
-        return self._student(table, part).run(self.network, table).state
+        return self._student(table, part).run(self.network, table).seen(table.past)
 
     def _student(self, table: Table, part: Tensor) -> Student:
         return Student(part, self.reference.state(float(table.plan.times[0]), part))
@@ -180,24 +196,25 @@ class FinalProblem:
             steps.append(step)
         return tables, steps, starts
 
-    def _ends(self, table: Table, tables: list[Table], starts: list[int], part: Tensor) -> list[Tensor]:
-        """Return the final states of the table itself and of every changed one; those not yet changed share its run."""
+    def _ends(self, table: Table, tables: list[Table], starts: list[int], part: Tensor) -> list[Student]:
+        """Return the table itself and every changed one after the last row; those not yet changed share its run."""
         plan = table.plan
         runs = [self._student(table, part)]
         members = [table]
         which: list[int] = []
         for n in range(plan.steps):
-            runs = self._called(runs, members, n)
+            runs = self._called(runs, members, n, table.kept)
             for p in (p for p, start in enumerate(starts) if start == n):
                 which.append(p)
                 members.append(tables[p])
                 runs.append(runs[0])
             runs = [run.stepped(member, n) for run, member in zip(runs, members, strict=True)]
         order = sorted(range(len(which)), key=which.__getitem__)
-        return [runs[0].state, *(runs[1 + k].state for k in order)]
+        return [runs[0], *(runs[1 + k] for k in order)]
 
-    def _called(self, runs: list[Student], members: list[Table], n: int) -> list[Student]:
+    def _called(self, runs: list[Student], members: list[Table], n: int, kept: int) -> list[Student]:
         """Return the runs with the predictions before row n; one network call for all that share its time."""
+        members = [replace(member, past=kept) for member in members]
         if n < len(members[0].formulas):
             return [run.evaluated(self.network, member, n) for run, member in zip(runs, members, strict=True)]
         made = list(runs)
@@ -208,7 +225,7 @@ class FinalProblem:
             merged = Student(torch.cat([runs[k].which for k in group]), torch.cat([runs[k].state for k in group]))
             called = merged.evaluated(self.network, members[group[0]], n).history[0]
             for k, new in zip(group, called.split(len(runs[0].which)), strict=True):
-                made[k] = replace(runs[k], history=(new, *runs[k].history)[: members[k].history_weights.shape[1]])
+                made[k] = replace(runs[k], history=(new, *runs[k].history)[: members[k].kept])
         return made
 
     def _table(self, theta: Tensor) -> Table | None:

@@ -204,7 +204,7 @@ class Fitting:
 
         It knows no classes: samples have them by then, and pipelines, which do not tell them, can run it.
         """
-        found = problem.with_last(point, forms_for(tuple(self.reference.end.shape[1:]), None))
+        found = problem.with_last(point, forms_for(tuple(self.reference.end.shape[1:]), None, problem.most_past))
         return None if found is None else self._descended(*found, rounds)
 
     def _descended(self, problem: FinalProblem, start: Point, rounds: int) -> Point:

@@ -14,11 +14,15 @@ from fewstep.calibration.least_squares import FOLDS
 from fewstep.calibration.reference import Reference
 from fewstep.calibration.scratch import scratch
 
-__all__ = ["BLOCK", "FORMS", "FittedFormula", "Form", "Formulas", "Piece", "forms_for"]
+__all__ = ["BLOCK", "FORMS", "MOST_SEEN", "PAST", "FittedFormula", "Form", "Formulas", "Piece", "forms_for"]
 
-Form = Literal["scalar", "mean", "bands", "channel bands", "class mean", "class bands", "class channel bands"]
+Form = Literal[
+    "scalar", "mean", "bands", "channel bands", "past bands", "class mean", "class bands", "class channel bands"
+]
 """A scalar mean and gain; a mean sample and one gain; a mean sample and a gain for each band of spatial frequency; a
-matrix of the channels for each band; the last three with a mean for each class."""
+matrix of the channels for each band; one of the channels of the state and of earlier predictions; three of them with a
+mean for each class."""
+PAST: Form = "past bands"
 BLOCK = 8
 """Noises that are in memory, and whose products are summed, at a time: sums are the same whatever a call's batch."""
 KEPT = 64
@@ -28,6 +32,10 @@ Piece = tuple[Tensor, Tensor, Tensor]
 FORMS: tuple[Form, ...] = get_args(Form)
 MOST_CHANNELS = 16
 """With more channels a matrix of them has more numbers than the noises of a calibration determine."""
+MOST_SEEN = 64
+"""The most channels that a matrix of the state and of earlier predictions takes."""
+RIDGE = 1e-7
+"""Of such a matrix, whose columns are nearly the same sample: relative to the squares of each channel."""
 PULL = 0.1
 """The mean of all counts as so much of one member of each class."""
 
@@ -51,7 +59,8 @@ class FittedFormula:
 
         Args:
             form: one of ``FORMS``.
-            pieces: ``BLOCK`` noises with their states and what is to be predicted from these, over all of ``which``.
+            pieces: ``BLOCK`` noises with their states and what is to be predicted from these, over all of ``which``;
+                for "past bands" the channels of earlier predictions come after those of the state.
             which: the noises to fit on.
             num: how many noises there are in all.
             classes: the class of each noise, for the forms of classes.
@@ -64,8 +73,9 @@ class FittedFormula:
         parts = tuple(sums.fitted(every[every != k]) for k in range(FOLDS))
         return cls(form, sums.fitted(every), parts, fold, classes)
 
-    def __call__(self, x: Tensor, which: Tensor) -> Tensor:
-        """Return D̂ for the noises ``which`` at the states ``x``: of those it was fitted to, by the other folds' fit."""
+    def __call__(self, seen: Tensor, which: Tensor) -> Tensor:
+        """Return D̂ for the noises ``which`` from what it takes: of those it was fitted to, by the other folds' fit."""
+        x, *past = seen.chunk(1 + self.whole.past, 1)
         made = scratch(tuple(x.shape), x.dtype)
         for place in torch.arange(len(which)).split(BLOCK):
             fold = self.fold[which[place]]
@@ -73,7 +83,7 @@ class FittedFormula:
                 chosen = place[fold == k]
                 classes = None if self.classes is None else self.classes[which[chosen]]
                 formula = self.whole if k < 0 else self.parts[k]
-                made[chosen] = formula.bound(x[chosen], classes)(x[chosen])
+                made[chosen] = formula.bound(x[chosen], classes)(x[chosen], *(one[chosen] for one in past))
         return made
 
 
@@ -120,11 +130,16 @@ class Formulas:
         return total / len(self.which)
 
 
-def forms_for(sample: tuple[int, ...], classes: Tensor | None) -> tuple[Form, ...]:
-    """Return the forms worth a trial: bands need two spatial dimensions or more, means by class some of each class."""
+def forms_for(sample: tuple[int, ...], classes: Tensor | None, past: int = 0) -> tuple[Form, ...]:
+    """Return the forms worth a trial where so many earlier predictions can be taken.
+
+    Bands need two spatial dimensions or more, matrices some channels, means by class some of each class.
+    """
+    several = 1 < sample[0] <= MOST_CHANNELS
     hopeless = {
         "bands": len(sample) <= 2,
-        "channel": not 1 < sample[0] <= MOST_CHANNELS,
+        "channel": not several,
+        "past": not (several and past),
         "class": classes is None or int(classes.unique(return_counts=True)[1].min()) < FOLDS,
     }
     return tuple(form for form in FORMS if not any(hopeless.get(word, False) for word in form.split()))
@@ -135,7 +150,8 @@ class _Sums:
     """Sums over the noises of each fold: all that a fit needs, however many noises there are.
 
     With x and d a state and its prediction: ``count`` [F, classes], ``x`` and ``d`` [F, classes, *sample], and in
-    ``xx`` and ``dx`` the products of their spectra, [F, bands] or [F, bands, channels, channels].
+    ``xx`` and ``dx`` the products of their spectra, [F, bands] or [F, bands, channels, channels]. Where earlier
+    predictions are taken, x has their channels too.
     """
 
     form: Form
@@ -153,20 +169,23 @@ class _Sums:
         sums: _Sums | None = None
         for which, states, data in pieces:
             if sums is None:
-                sums = cls.empty(form, tuple(states.shape[1:]), int(groups.max()) + 1)
+                sums = cls.empty(form, states.shape[1:], data.shape[1:], int(groups.max()) + 1)
             sums.add(states.double(), data.double(), fold[which], groups[which])
         assert sums is not None
         return sums
 
     @classmethod
-    def empty(cls, form: Form, sample: tuple[int, ...], groups: int) -> _Sums:
+    def empty(cls, form: Form, seen: tuple[int, ...], sample: tuple[int, ...], groups: int) -> _Sums:
         """Return the sums over no noise."""
         bands = radial_bands(sample[1:])
         bands = bands if form.endswith("bands") else torch.zeros_like(bands)
-        matrix = (sample[0],) * 2 if "channel" in form else ()
+        matrices = "channel" in form or "past" in form
         count = torch.zeros(FOLDS, groups, dtype=torch.float64)
-        x, d = (torch.zeros(FOLDS, groups, *sample, dtype=torch.float64) for _ in range(2))
-        xx, dx = (torch.zeros(FOLDS, int(bands.max()) + 1, *matrix, dtype=torch.float64) for _ in range(2))
+        x, d = (torch.zeros(FOLDS, groups, *shape, dtype=torch.float64) for shape in (seen, sample))
+        xx, dx = (
+            torch.zeros(FOLDS, int(bands.max()) + 1, *((made, seen[0]) if matrices else ()), dtype=torch.float64)
+            for made in (seen[0], sample[0])
+        )
         return cls(form, bands, count, x, d, xx, dx)
 
     def add(self, states: Tensor, data: Tensor, fold: Tensor, groups: Tensor) -> None:
@@ -197,7 +216,9 @@ class _Sums:
 
         xx, dx = about_the_means(self.xx, hat_x, sum_x), about_the_means(self.dx, hat_d, sum_d)
         least = self._rounding(folds)
-        if xx.ndim == 1:
+        if self.form == PAST:
+            gain = _changes(xx, dx, least)
+        elif xx.ndim == 1:
             gain = torch.where(xx > least, dx / xx.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
         else:
             gain = dx @ torch.linalg.pinv(xx, atol=least, hermitian=True)
@@ -232,3 +253,19 @@ class _Sums:
             return sums.index_add_(0, self.bands.flatten(), (one * other).sum((0, 1)).flatten())
         places = [self.bands == band for band in range(self.xx.shape[1])]
         return torch.stack([torch.einsum("ncm,nem->ce", one[:, :, place], other[:, :, place]) for place in places])
+
+
+def _changes(xx: Tensor, dx: Tensor, least: Tensor) -> Tensor:
+    """Return gains [bands, made, seen] that take the state, the first channels seen, towards d, by ridge regression.
+
+    Args:
+        xx: products of what is seen, [bands, seen, seen].
+        dx: those of d with it, [bands, made, seen].
+        least: what of ``xx`` is rounding, [bands].
+    """
+    made = dx.shape[1]
+    squares = xx.diagonal(dim1=1, dim2=2)
+    ridge = torch.diag_embed(RIDGE * squares + least[:, None].clamp(min=torch.finfo(torch.float64).tiny))
+    gain = torch.linalg.solve(xx + ridge, dx - xx[:, :made], left=False)
+    gain[:, :, :made] += torch.eye(made, dtype=torch.float64)
+    return gain

@@ -24,7 +24,7 @@ class Table:
     """The coefficients of a plan of one row a prediction, filled row by row: state_weight [N], history_weights [N, K].
 
     ``formulas`` predict in place of the network before the first rows; ``last`` makes the final state from that of the
-    last row.
+    last row and from ``past`` predictions, the newest.
     """
 
     plan: Plan
@@ -32,6 +32,12 @@ class Table:
     history_weights: Tensor
     formulas: tuple[FittedFormula, ...] = ()
     last: FittedFormula | None = None
+    past: int = 0
+
+    @property
+    def kept(self) -> int:
+        """The number of predictions that are kept for rows and formulas to come."""
+        return max(self.history_weights.shape[1], self.past)
 
     @classmethod
     def of(cls, plan: Plan, history: int, formulas: tuple[FittedFormula, ...] = ()) -> Table:
@@ -123,7 +129,7 @@ class Student:
         if plan.prediction == "epsilon":
             alpha, sigma = float(plan.process.alpha(t)), float(plan.process.sigma(t))
             made = (self.state - alpha * made) / sigma
-        return replace(self, history=(made, *self.history)[: table.history_weights.shape[1]])
+        return replace(self, history=(made, *self.history)[: table.kept])
 
     def advanced(self, row: Tensor) -> Student:
         """Return the student at the state that ``row`` makes."""
@@ -142,6 +148,14 @@ class Student:
         for n in range(table.plan.steps):
             student = student.evaluated(network, table, n).stepped(table, n)
         return student
+
+    def seen(self, past: int) -> Tensor:
+        """Return the state and the ``past`` newest predictions, their channels side by side."""
+        if not past:
+            return self.state
+        parts = (self.state, *self.history[:past])
+        shape = (len(self.state), sum(part.shape[1] for part in parts), *self.state.shape[2:])
+        return torch.cat(parts, 1, out=scratch(shape, self.state.dtype))
 
     def vectors(self, count: int) -> list[Tensor]:
         """Return the base and the newest predictions, ``count`` of them."""

@@ -81,7 +81,8 @@ def folded(plan: Plan, *, uncorrected: Collection[int] = ()) -> Plan:
     state, data = plan.state_weight[first], seen[first]
     data[1:] += state[1:, None] * increment[:-1]
     state[1:] *= ratio[:-1]
-    width = 1 + int(torch.nonzero(data)[:, 1].max())
+    taken = max((formula.past for formula in plan.formulas if formula is not None), default=0)
+    width = max(taken, 1 + int(torch.nonzero(data)[:, 1].max()))
     return replace(
         plan,
         interval=torch.arange(plan.steps),
@@ -96,13 +97,14 @@ def folded(plan: Plan, *, uncorrected: Collection[int] = ()) -> Plan:
 @on_host
 def with_last_formula(plan: Plan, formula: AnalyticPrediction) -> Plan:
     """Return a fitted plan over data predictions with a row more: ``formula`` of its final state is the final state."""
-    newest = torch.zeros_like(plan.history_weights[-1:])
+    weights = pad(plan.history_weights, (0, max(0, formula.past - plan.history_weights.shape[1])))
+    newest = torch.zeros_like(weights[-1:])
     newest[0, 0] = 1.0
     return replace(
         plan,
         interval=pad(plan.interval, (0, 1), value=plan.steps - 1),
         state_weight=pad(plan.state_weight, (0, 1)),
-        history_weights=torch.cat([plan.history_weights, newest]),
+        history_weights=torch.cat([weights, newest]),
         noise_scale=pad(plan.noise_scale, (0, 1)),
         evaluate=pad(plan.evaluate, (0, 1)),
         analytic=(*(plan.analytic or (None,) * len(plan.interval)), formula),

@@ -37,8 +37,10 @@ class Move:
     step: int
     t: Tensor | None
     """The time of the call before this row, or None if there is none."""
-    formula: Callable[[Tensor], Tensor] | None
+    formula: Callable[..., Tensor] | None
     """What predicts in place of a call, if anything does."""
+    past: list[Tensor]
+    """The earlier predictions that the formula takes, newest first."""
     point: Tensor
     """The state that the network is called on, shaped like x_T."""
     slot: Tensor
@@ -83,6 +85,7 @@ class Tape:
         base, current, call, drawn = 0, 0, -1, -1
         steps, predicts, noises = plan.interval.tolist(), plan.predicts.tolist(), plan.noise_scale.tolist()
         formulas = [None if formula is None else formula.bound(x_T, cond) for formula in plan.formulas]
+        taken = [0 if formula is None else formula.past for formula in plan.formulas]
         for r, step in enumerate(steps):
             if r and step != steps[r - 1]:
                 base = current
@@ -97,6 +100,7 @@ class Tape:
                     step=step,
                     t=calls[call] if predicts[r] and formulas[call] is None else None,
                     formula=formulas[call] if predicts[r] else None,
+                    past=[views[1 + (call - 1 - k) % ring] for k in range(taken[call] if predicts[r] else 0)],
                     point=views[current],
                     slot=views[1 + call % ring],
                     from_data=from_data[call],
@@ -131,7 +135,7 @@ class Tape:
                 prediction = denoiser(move.point.clone(), move.t, *arguments)  # It may write into what it is given.
                 _remember(move, checked_prediction(prediction, move.point))
             elif move.formula is not None:
-                prediction = move.formula(move.point)
+                prediction = move.formula(move.point, *move.past)
                 _remember(move, prediction)
             if correct_x_t is not None and move is self.moves[0]:
                 _correct(correct_x_t, move.point, self._first, 0)

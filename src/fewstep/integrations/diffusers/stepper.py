@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from fewstep.analytic import AnalyticPrediction
 from fewstep.plan import Plan
@@ -46,7 +48,9 @@ class Stepper:
         lead = len(self._formulas)  # The output of a formula is x0.
         x0_from = torch.cat([torch.tensor([[0.0, 1.0]], dtype=torch.float64).expand(lead, 2), x0_from])
         dtype = torch.promote_types(sample.dtype, torch.float32)
-        rounds, ring = dtype != sample.dtype, plan.history_weights.shape[1] - 1
+        width = max(plan.history_weights.shape[1], 1 + (0 if last is None else last.past))
+        plan = replace(plan, history_weights=pad(plan.history_weights, (0, width - plan.history_weights.shape[1])))
+        rounds, ring = dtype != sample.dtype, width - 1
         given = x0_from if limit is None else torch.tensor([[0.0, 1.0]], dtype=torch.float64).expand_as(x0_from)
         maps = _history_map(plan, given)
         by_output = maps[:, 0].abs() < 1e-9 * maps[:, 1].abs()
@@ -105,7 +109,8 @@ class Stepper:
         if self._ring:
             self._keep(n, model_output, sample)
         if self._finish is not None and n + 1 == self._steps:
-            state = self._finish(state)
+            assert self._last is not None
+            state = self._finish(state, *reversed(self._kept(n + 1, self._last.past)))
         following = state.to(given)
         if self._remainder is not None:
             torch.sub(state, following, out=self._remainder)
@@ -121,8 +126,11 @@ class Stepper:
 
     def history(self, n: int) -> list[Tensor]:
         """Return the predictions that are kept after ``n`` calls, oldest first."""
-        n += len(self._formulas)
-        kept = range(max(0, n - len(self._ring)), n)
+        return self._kept(n + len(self._formulas), len(self._ring))
+
+    def _kept(self, n: int, most: int) -> list[Tensor]:
+        """Return the newest predictions after ``n`` steps, oldest first."""
+        kept = range(max(0, n - most), n)
         return [self._ring[call % len(self._ring)] * self._factor[call] for call in kept]
 
 
