@@ -94,6 +94,40 @@ def test_a_matrix_of_the_channels_is_a_gain_of_each_of_their_combinations():
     torch.testing.assert_close(formula.bound(x)(x), expected, rtol=0, atol=1e-6)  # The mean is a float32 number.
 
 
+def remembering(past=2):
+    """Return matrices of two channels of the state and of earlier predictions, in each band."""
+    gains = torch.randn(BANDS, 2, 2 * (1 + past), dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    return AnalyticPrediction(gains, torch.linspace(-1.0, 1.0, 48).view(2, 4, 6))
+
+
+def test_earlier_predictions_are_more_channels_of_the_state():
+    formula, seen = remembering(), noise(3, 6, 4, 6)
+    assert formula.past == 2 and coupled()[0].past == banded().past == 0
+    x, *past = seen.chunk(3, 1)
+    spectrum = cosine_transformed(seen)
+    made = torch.einsum("hwce,nehw->nchw", formula.gain[radial_bands((4, 6))], spectrum)
+    expected = cosine_transformed(made, inverse=True) + formula.mean
+    torch.testing.assert_close(formula.bound(x)(x, *past), expected, rtol=1e-12, atol=1e-10)
+    torch.testing.assert_close(formula.scaled(4.0).bound(x)(x / 4.0, *past), expected, rtol=1e-12, atol=1e-10)
+
+
+def test_predictions_that_are_not_kept_are_refused():
+    """A row's formula takes what was made before it, which the history must have room for."""
+    plan = fs.UniPC(2).plan(fs.grids.karras(EDM, 6))
+    last, made, kept = int(plan.evaluate.nonzero().max()), plan.nfe - 1, plan.history_weights.shape[1]
+    assert made > kept
+    evaluate, formulas = plan.evaluate.clone(), [None] * len(plan.evaluate)
+    evaluate[last], formulas[last] = False, remembering(kept)
+    ended = replace(plan, evaluate=evaluate, analytic=tuple(formulas))
+    formulas[last] = remembering(kept + 1)
+    with pytest.raises(InputError, match=f"takes {kept + 1} .*: before it {made} of x0 are made, and {kept} kept"):
+        replace(ended, analytic=tuple(formulas))
+    with pytest.raises(InputError, match="takes 2 earlier data predictions: before it 0"):
+        planned(remembering())
+    with pytest.raises(InputError, match="of epsilon"):
+        replace(ended, prediction="epsilon", fitted=True)
+
+
 @pytest.mark.parametrize(
     "formula", [banded(), banded(False), coupled()[0], AnalyticPrediction(torch.ones(1), torch.tensor(0.1))]
 )
@@ -110,18 +144,19 @@ def test_json_gives_the_same_samples_bit_for_bit(formula):
 
 def test_a_sample_does_not_depend_on_its_batch():
     x, classes = noise(5, 2, 4, 6).float(), torch.tensor([0, 2, 1, 2, 0])
-    for formula in (banded(), coupled()[0]):
-        whole = formula.bound(x, classes)(x)
-        for i in range(5):
-            assert torch.equal(formula.bound(x[i : i + 1], classes[i : i + 1])(x[i : i + 1]), whole[i : i + 1])
+    for formula in (banded(), coupled()[0], remembering()):
+        whole = formula.bound(x, classes)(x, *[x.tanh()] * formula.past)
+        for one in torch.arange(5).split(1):
+            part = formula.bound(x[one], classes[one])(x[one], *[x[one].tanh()] * formula.past)
+            assert torch.equal(part, whole[one])
 
 
-@pytest.mark.parametrize("formula", [banded(False), coupled()[0]])
+@pytest.mark.parametrize("formula", [banded(False), coupled()[0], remembering()])
 def test_nothing_waits_for_a_device_once_a_formula_is_bound(formula):
     x = torch.zeros(3, 2, 4, 6, device="meta")
     predict = formula.bound(x)
     with without_waiting(x.device):
-        predict(x)
+        predict(x, *[x] * formula.past)
 
 
 def test_another_size_and_missing_classes_are_refused():
@@ -176,7 +211,7 @@ def test_damaged_arrays_are_refused():
         with pytest.raises(InputError, match="bytes for the shape"):
             fs.Plan.from_json(json.dumps(data))
     gains = json.loads(text)
-    for damaged in ([[[1.0, 0.0], [0.0]]], [[[1.0, 0.0]]], [[]]):
+    for damaged in ([[[1.0, 0.0], [0.0]]], [[[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]], [[]]):
         gains["rows"][0]["analytic"]["gain"] = damaged
         with pytest.raises(InputError, match="gain"):
             fs.Plan.from_json(json.dumps(gains))

@@ -13,6 +13,7 @@ import fewstep as fs
 from fewstep.analytic import AnalyticPrediction, radial_bands
 from fewstep.calibration import final_problem as final_problems
 from fewstep.calibration.final_problem import FinalProblem
+from fewstep.calibration.formulas import PAST
 from fewstep.calibration.gauss_newton import descend
 from fewstep.calibration.interior_times import InteriorTimes
 from fewstep.calibration.network import CountedNetwork
@@ -192,7 +193,32 @@ def test_a_formula_after_the_last_row_mends_what_rows_cannot():
     assert float(gap) < rounding * point.error
 
 
-@pytest.mark.parametrize("form", ["mean", "bands", "channel bands"])
+def test_a_formula_of_earlier_predictions_mends_what_one_of_the_state_cannot():
+    """Two channels that are drawn to each other more weakly, the finer the structure, with what tanh makes of them."""
+    bands = radial_bands((4, 6))
+    couple = torch.stack(
+        [torch.tensor([[1.0, 0.8**b], [0.8**b, 1.0]]).double() / 4 for b in range(int(bands.max()) + 1)]
+    )
+
+    def denoiser(x, t):
+        return torch.tanh(AnalyticPrediction(couple, torch.zeros(())).bound(x)(x))
+
+    problem = final_problem(prepared(denoiser, (2, 4, 6)))
+    point, network = problem.start(), problem.network
+    calls = network.calls
+    assert problem.most_past == GRID.steps
+    ended, best = problem.with_last(point, ["channel bands", PAST])
+    _, without = problem.with_last(point, ["channel bands"])
+    assert network.calls - calls == 2 * len(WHICH) * GRID.steps  # Forms share the calls.
+    assert ended.last == PAST and best.error < 0.9 * without.error
+    plan = descend(ended, best, 2).detail.finished()
+    assert plan.nfe == GRID.steps and plan.analytic[-1].past == GRID.steps
+    unseen = torch.arange(24, 32)
+    made = execute(plan, denoiser, problem.reference.state(float(GRID.times[0]), unseen))
+    assert float((made - problem.reference.end[unseen]).square().mean()) < without.error
+
+
+@pytest.mark.parametrize("form", ["mean", "bands", "channel bands", PAST])
 def test_a_formula_after_the_last_row_does_not_depend_on_the_batch(form):
     problem = final_problem(prepared(lambda x, t: torch.tanh(x), (2, 4, 6)))
     network = CountedNetwork(problem.network.denoiser, None, problem.network.num, 5)

@@ -11,7 +11,7 @@ from support.exact import Gaussian
 
 import fewstep as fs
 from fewstep.analytic import AnalyticPrediction, cosine_transformed, radial_bands
-from fewstep.calibration.formulas import BLOCK, FORMS, FittedFormula, Formulas, forms_for
+from fewstep.calibration.formulas import BLOCK, FORMS, PAST, RIDGE, FittedFormula, Formulas, forms_for
 from fewstep.calibration.network import CountedNetwork
 from fewstep.calibration.reference import Reference, reference_grid
 from fewstep.errors import InputError
@@ -77,11 +77,29 @@ def test_what_does_not_vary_has_no_gain(form, varying):
 
 def test_forms_worth_a_trial():
     classes = torch.arange(40) % 10
-    assert forms_for((3, 8, 8), classes) == FORMS
+    assert forms_for((3, 8, 8), classes, 2) == FORMS
+    assert forms_for((1, 8, 8), None, 2) == ("scalar", "mean", "bands")
     assert forms_for((3, 8, 8), None) == ("scalar", "mean", "bands", "channel bands")
     assert forms_for((3, 8, 8), classes[:39]) == forms_for((3, 8, 8), None)  # One class has three members.
     assert forms_for((1, 8, 8), classes) == ("scalar", "mean", "bands", "class mean", "class bands")
     assert forms_for((64, 8), None) == ("scalar", "mean")
+
+
+def test_earlier_predictions_are_combined_with_the_state():
+    """What is wanted is the state, changed by a matrix of the channels of two predictions: found but for the ridge."""
+    generator = torch.Generator().manual_seed(0)
+    seen = torch.randn(NOISES, 3 * SAMPLE[0], *SAMPLE[1:], dtype=torch.float64, generator=generator)
+    gains = torch.randn(BANDS, SAMPLE[0], seen.shape[1], dtype=torch.float64, generator=generator)
+    exact = AnalyticPrediction(gains, torch.ones(SAMPLE))
+    x, *past = seen.chunk(3, 1)
+    wanted = exact.bound(x)(x, *past)
+    pieces = [(part, seen[part], wanted[part]) for part in torch.arange(NOISES).split(BLOCK)]
+    formula = FittedFormula.of(PAST, pieces, torch.arange(NOISES), NOISES, None)
+    made = formula(seen, torch.arange(NOISES))
+    assert formula.whole.past == 2
+    few = radial_bands(SAMPLE[1:]).flatten().bincount() * NOISES * 2 // 3 < 2 * seen.shape[1]
+    assert not bool(few.any())  # Equations enough for each band, in each fold.
+    torch.testing.assert_close(made, wanted, rtol=0, atol=1e-3 * RIDGE**0.5 * float(wanted.abs().max()) + 1e-6)
 
 
 def test_a_class_has_nearly_its_own_mean():

@@ -134,6 +134,30 @@ def test_a_last_formula_makes_the_sample_from_the_last_state(lead):
     assert without_last_formula(plan) == (plan, None)
 
 
+@pytest.mark.parametrize("past", [1, 4])
+def test_a_last_formula_takes_the_newest_predictions(past):
+    """As many as there are, in a history that only it needs; JSON keeps them, and the plan without it is the same."""
+    process = PROCESSES[0]
+    plan = replace(folded(fs.UniPC(2).plan(fs.grids.karras(process, 4, end="zero"))), fitted=True)
+    generator = torch.Generator().manual_seed(0)
+    gains = torch.randn(2, 2, 2 * (1 + past), dtype=torch.float64, generator=generator)
+    last = AnalyticPrediction(gains, torch.randn(2, 1, 2, generator=generator))
+    ended = with_last_formula(plan, last)
+    x_T, made = float(plan.grid.sigma[0]) * torch.randn(5, 2, 1, 2, dtype=torch.float64, generator=generator), []
+
+    def denoiser(x, t):
+        made.append(torch.tanh(x))
+        return made[-1].clone()
+
+    end = fs.execute(plan, denoiser, x_T)
+    newest = made[::-1][:past]
+    expected = last.bound(end)(end, *newest)
+    for again in (ended, fs.Plan.from_json(ended.to_json())):
+        assert torch.equal(fs.execute(again, denoiser, x_T), expected)
+    off, formula = without_last_formula(ended)
+    assert formula.past == past and torch.equal(fs.execute(off, denoiser, x_T), end)
+
+
 def test_a_last_row_that_does_more_than_a_formula_is_no_last_formula():
     plan = folded(fs.UniPC(3).plan(fs.grids.karras(PROCESSES[0], 4, end="zero")))
     ended = with_last_formula(replace(plan, fitted=True), AnalyticPrediction(torch.ones(1), torch.zeros(())))

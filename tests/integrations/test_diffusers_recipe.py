@@ -53,12 +53,16 @@ def led(tmp_path_factory):
     return made("v_prediction", 2, tmp_path_factory.mktemp("recipe"))
 
 
-@pytest.fixture(scope="module")
-def ended(tmp_path_factory):
+@pytest.fixture(scope="module", params=[0, STEPS], ids=["of the state", "of predictions too"])
+def ended(request, tmp_path_factory):
     """The same, with a formula after the last row."""
     pipe, path, model = made("v_prediction", 0, tmp_path_factory.mktemp("recipe"))
-    recipe, values = fs.load_recipe(path), torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0))
-    last = AnalyticPrediction(torch.linspace(0.5, 1.5, 11, dtype=torch.float64), values)
+    recipe, generator = fs.load_recipe(path), torch.Generator().manual_seed(0)
+    values, gains = torch.randn(3, 8, 8, generator=generator), torch.linspace(0.5, 1.5, 11, dtype=torch.float64)
+    if request.param:
+        mixed = 0.3 * torch.randn(11, 3, 3 * (1 + request.param), dtype=torch.float64, generator=generator)
+        gains = mixed + torch.eye(3, mixed.shape[2], dtype=torch.float64)
+    last = AnalyticPrediction(gains, values)
     path = tmp_path_factory.mktemp("recipe") / "recipe.json"
     replace(recipe, plan=with_last_formula(recipe.plan, last)).save(path)
     return pipe, path, model
@@ -319,9 +323,7 @@ def test_formulas_come_before_the_first_call(led):
         scheduler.step(x, scheduler.timesteps[0], x)
 
 
-@pytest.mark.parametrize("which", ["led", "ended"])
-def test_half_precision_latents_follow_the_recipe(which, request):
-    pipe, path, model = request.getfixturevalue(which)
+def assert_followed_in_half_precision(pipe, path, model):
     scheduler = FewStepScheduler.from_recipe(path, pipe.scheduler.config)
     scheduler.set_timesteps(STEPS)
     x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)).half()
@@ -334,6 +336,14 @@ def test_half_precision_latents_follow_the_recipe(which, request):
     # The state is rounded to half precision before each call, the output after it: each at most once a step.
     size = float(exact.abs().max()) + 3.0
     assert float((x.float() - exact).abs().max()) < 8 * STEPS * size * torch.finfo(torch.float16).eps
+
+
+def test_half_precision_latents_follow_formulas_before_the_first_call(led):
+    assert_followed_in_half_precision(*led)
+
+
+def test_half_precision_latents_follow_a_formula_after_the_last_call(ended):
+    assert_followed_in_half_precision(*ended)
 
 
 def test_a_book_of_recipes_takes_any_of_its_steps(calibrated, tmp_path):

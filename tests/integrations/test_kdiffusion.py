@@ -273,7 +273,8 @@ class TestWithoutThePackage:
         evaluate = plan.evaluate.clone()
         evaluate[0] = False
         plan = replace(plan, evaluate=evaluate, analytic=(formula, *[None] * (steps - 1)), fitted=True)
-        plan = with_last_formula(plan, AnalyticPrediction(torch.tensor([0.9]), torch.tensor(0.1)))
+        gains = torch.tensor([[[0.9, 0.0, 0.2, 0.0], [0.1, 0.8, 0.0, 0.3]]], dtype=torch.float64)
+        plan = with_last_formula(plan, AnalyticPrediction(gains, torch.tensor(0.1)))
         model = GaussianMixture.example(process)
 
         def wrapper(x, sigma):

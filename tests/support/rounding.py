@@ -56,7 +56,7 @@ def by_rows(
                 prediction = rounded(rounded(current - rounded(alpha * prediction)) / sigma)
             history.insert(0, prediction)
         elif row.analytic is not None:
-            history.insert(0, rounded(row.analytic.bound(current)(current)))
+            history.insert(0, rounded(row.analytic.bound(current)(current, *history[: row.analytic.past])))
         current = rounded(row.state_weight * base)
         if noise is not None:
             current = rounded(current + rounded(row.noise_scale * noise[row.interval]))
