@@ -71,8 +71,9 @@ def calibrate(  # type: ignore[misc]  # The overloads tell what is returned, thi
     Where noise is high, predictions can be formulas of the state in place of network calls (``analytic``): a plan then
     has more rows than calls. A formula is a mean and gains, one or a matrix of the channels for each spatial frequency;
     the form that predicts best on noises it has not seen is taken. With "auto" and "last" another one may come after
-    the last row, a row more in the last interval: x_N = mean + gain∘x with the last row's x, fitted to the reference's
-    samples by least squares at every point of the rows' fit (variable projection).
+    the last row, a row more in the last interval: x_N = mean + gain∘x with the last row's x, and of samples of several
+    channels + Σ_j gain_j∘H_j with the predictions H_j before it, fitted to the reference's samples by least squares at
+    every point of the rows' fit (variable projection).
 
     A quarter of the noises is held out. The fit is returned only if it is better on them beyond doubt: the lower end of
     the gain's 95 % interval is above 1. Where the interval contains 1, three times as many noises more are held out.
