@@ -10,7 +10,7 @@ from torch import Tensor
 from fewstep.plan import Prediction
 from fewstep.processes import Process
 
-__all__ = ["Units", "feature_matrix"]
+__all__ = ["PREDICTION_ERROR", "Units", "feature_matrix"]
 
 PREDICTION_ERROR = {torch.float32: 5e-4, torch.float64: 1e-12}
 """The relative error of a prediction that fits allow for: networks run in half precision even where states do not."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fewstep.analytic import AnalyticPrediction, amplified, cosine_transformed, radial_bands
+from fewstep.calibration.features import PREDICTION_ERROR
 from fewstep.calibration.least_squares import FOLDS
 from fewstep.calibration.reference import Reference
 from fewstep.calibration.scratch import scratch
@@ -34,8 +35,6 @@ MOST_CHANNELS = 16
 """With more channels a matrix of them has more numbers than the noises of a calibration determine."""
 MOST_SEEN = 64
 """The most channels that a matrix of the state and of earlier predictions takes."""
-RIDGE = 1e-7
-"""Of such a matrix, whose columns are nearly the same sample: relative to the squares of each channel."""
 PULL = 0.1
 """The mean of all counts as so much of one member of each class."""
 
@@ -151,10 +150,11 @@ class _Sums:
 
     With x and d a state and its prediction: ``count`` [F, classes], ``x`` and ``d`` [F, classes, *sample], and in
     ``xx`` and ``dx`` the products of their spectra, [F, bands] or [F, bands, channels, channels]. Where earlier
-    predictions are taken, x has their channels too.
+    predictions are taken, x has their channels too. ``dtype`` is the states' own.
     """
 
     form: Form
+    dtype: torch.dtype
     bands: Tensor
     count: Tensor
     x: Tensor
@@ -169,13 +169,15 @@ class _Sums:
         sums: _Sums | None = None
         for which, states, data in pieces:
             if sums is None:
-                sums = cls.empty(form, states.shape[1:], data.shape[1:], int(groups.max()) + 1)
+                sums = cls.empty(form, states.dtype, states.shape[1:], data.shape[1:], int(groups.max()) + 1)
             sums.add(states.double(), data.double(), fold[which], groups[which])
         assert sums is not None
         return sums
 
     @classmethod
-    def empty(cls, form: Form, seen: tuple[int, ...], sample: tuple[int, ...], groups: int) -> _Sums:
+    def empty(
+        cls, form: Form, dtype: torch.dtype, seen: tuple[int, ...], sample: tuple[int, ...], groups: int
+    ) -> _Sums:
         """Return the sums over no noise."""
         bands = radial_bands(sample[1:])
         bands = bands if form.endswith("bands") else torch.zeros_like(bands)
@@ -186,7 +188,7 @@ class _Sums:
             torch.zeros(FOLDS, int(bands.max()) + 1, *((made, seen[0]) if matrices else ()), dtype=torch.float64)
             for made in (seen[0], sample[0])
         )
-        return cls(form, bands, count, x, d, xx, dx)
+        return cls(form, dtype, bands, count, x, d, xx, dx)
 
     def add(self, states: Tensor, data: Tensor, fold: Tensor, groups: Tensor) -> None:
         """Add some noises, each to its fold and its class."""
@@ -217,7 +219,7 @@ class _Sums:
         xx, dx = about_the_means(self.xx, hat_x, sum_x), about_the_means(self.dx, hat_d, sum_d)
         least = self._rounding(folds)
         if self.form == PAST:
-            gain = _changes(xx, dx, least)
+            gain = _changes(xx, dx, PREDICTION_ERROR[self.dtype] ** 2, least)
         elif xx.ndim == 1:
             gain = torch.where(xx > least, dx / xx.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
         else:
@@ -255,17 +257,18 @@ class _Sums:
         return torch.stack([torch.einsum("ncm,nem->ce", one[:, :, place], other[:, :, place]) for place in places])
 
 
-def _changes(xx: Tensor, dx: Tensor, least: Tensor) -> Tensor:
+def _changes(xx: Tensor, dx: Tensor, error: float, least: Tensor) -> Tensor:
     """Return gains [bands, made, seen] that take the state, the first channels seen, towards d, by ridge regression.
 
     Args:
         xx: products of what is seen, [bands, seen, seen].
         dx: those of d with it, [bands, made, seen].
+        error: the relative mean square error of what is seen that the fit allows for: what it adds is the ridge.
         least: what of ``xx`` is rounding, [bands].
     """
     made = dx.shape[1]
     squares = xx.diagonal(dim1=1, dim2=2)
-    ridge = torch.diag_embed(RIDGE * squares + least[:, None].clamp(min=torch.finfo(torch.float64).tiny))
+    ridge = torch.diag_embed(error * squares + least[:, None].clamp(min=torch.finfo(torch.float64).tiny))
     gain = torch.linalg.solve(xx + ridge, dx - xx[:, :made], left=False)
     gain[:, :, :made] += torch.eye(made, dtype=torch.float64)
     return gain
