@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -686,14 +687,14 @@ class TestRecipe:
 
         return write
 
-    def run(self, comfyui, kind: str, name: str, between: str | None = None):
+    def run(self, comfyui, kind: str, name: str, between: str | None = None, latents=None):
         graph = Graph(comfyui, kind)
         inputs = {"model": ["model", 0], "recipe": name, "calls": 0, "step_seed": 0}
         graph.node("recipe", {"class_type": "FewstepRecipe", "inputs": inputs})
         sigmas = ["recipe", 1]
         if between == "split":
             sigmas = graph.node("split", {"class_type": "SplitSigmas", "inputs": {"sigmas": sigmas, "step": 2}})
-        graph.sample("made", ["recipe", 0], sigmas)
+        graph.sample("made", ["recipe", 0], sigmas, latents)
         return graph.run()["made"]
 
     @pytest.mark.parametrize("kind", FLOWS)
@@ -726,6 +727,27 @@ class TestRecipe:
             assert len(graph.run()["sigmas"]) == calls + 1
         with pytest.raises(RuntimeError, match="one of 3, 5"):
             self.run(comfyui, "sdxl", "book.json")
+
+    @pytest.mark.parametrize("kind", ["sdxl", "flux"])
+    def test_inpainting_keeps_what_the_mask_keeps(self, comfyui, kind):
+        """Fitted rows and a formula after them would change what is predicted alike at every step."""
+        from fewstep.analytic import AnalyticPrediction
+        from fewstep.executor import folded, with_last_formula
+        from fewstep.recipe import Recipe
+
+        process = fs.processes.EDM(0.03, 14.6) if kind == "sdxl" else fs.processes.RectifiedFlow(shift=3.0)
+        start = "noise" if kind == "flux" else None
+        plan = folded(fs.UniPC(2).plan(fs.grids.uniform_logsnr(process, 4, end="zero", start=start)))
+        plan = replace(plan, fitted=True, history_weights=0.97 * plan.history_weights)
+        plan = with_last_formula(plan, AnalyticPrediction(torch.tensor([0.98]), torch.tensor(0.01)))
+        Recipe(plan).save(comfyui.work / "models" / "fewstep" / "fitted.json")
+        mask = torch.ones(1, 1, 16, 16)
+        mask[..., 8:], mask[..., 7] = 0.0, 0.5
+        image = latents(comfyui, kind, empty=False, noise_mask=mask)
+        made = self.run(comfyui, kind, "fitted.json", latents=image)
+        kept = (made - image["samples"])[..., 8:].abs().amax(dim=(0, 1, 2))
+        assert float(kept.max()) < 1e-5 * float(image["samples"].abs().max())
+        assert float((made - image["samples"])[..., :8].abs().max()) > 0.1
 
     def test_its_sampler_belongs_to_its_sigmas(self, comfyui, written):
         name = written(fs.processes.EDM(0.03, 14.6))

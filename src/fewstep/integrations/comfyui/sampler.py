@@ -142,7 +142,14 @@ def sample(
         late = first < highest and not math.isclose(first, highest, rel_tol=1e-5)
         seeds = image_seeds(int((extra_args or {}).get("seed") or 0), step_seed, getattr(model, "noise", None), len(x))
         draw = step_noise(x, seeds, level=first if late else None, on_cpu=noise_on_cpu)
-    return kdiffusion.run(made, model, x, extra_args=extra_args, callback=callback, disable=disable, noise_sampler=draw)
+    end = kdiffusion.run(made, model, x, extra_args=extra_args, callback=callback, disable=disable, noise_sampler=draw)
+    mask = (extra_args or {}).get("denoise_mask")
+    return end if mask is None or not made.fitted or sigmas[-1] > 0 else _with_what_is_kept(end, mask, model)
+
+
+def _with_what_is_kept(end: Tensor, mask: Tensor, model: Any) -> Tensor:
+    """Return the samples with the image where the mask is 0: fitted rows need not give a constant prediction back."""
+    return torch.where(mask.to(end.device) == 0.0, model.latent_image.to(end), end)
 
 
 def _without_repeats(sigmas: Tensor) -> Tensor:
