@@ -20,7 +20,7 @@ CASES = {
     "two calls a step": (dict(solver=fs.Heun()), "7 calls in 4 steps.*UniPC"),
     "analytic first": (dict(solver=fs.UniPC(2, analytic_first=True)), "leave analytic_first out"),
     "analytic": (dict(analytic=-1), "analytic is -1"),
-    "rows for all memory": (dict(analytic=10**9), "from 0 to 46 with reference_steps=100"),
+    "rows for all memory": (dict(analytic=10**9), "from 0 to 96 with reference_steps=100"),
     "half a formula": (dict(analytic=1.5), "analytic is 1.5"),
     "steps without end": (dict(steps=count(1)), "whole numbers from 1 to 5000"),
     "no steps": (dict(steps=()), "steps is"),

@@ -99,10 +99,10 @@ class Settings:
         return self.analytic in WORDS and self.objective != "distribution" and not self.stochastic
 
     def _checked_analytic(self) -> int | str:
-        """Return the word, or the number as an int: a row for each formula must leave the reference twice the rows."""
+        """Return the word, or the number as an int; rows, one more for each formula, are at most the reference's calls."""
         if isinstance(self.analytic, str) and self.analytic in WORDS:
             return self.analytic
-        number, most = as_integer(self.analytic), self.reference_steps // 2 - max(self.steps)
+        number, most = as_integer(self.analytic), self.reference_steps - max(self.steps)
         if number is None or not 0 <= number <= most:
             raise InputError(
                 f"analytic is {shown(self.analytic)}: give 'auto', 'last', or how many of the first predictions are "
