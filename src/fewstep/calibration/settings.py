@@ -99,7 +99,7 @@ class Settings:
         return self.analytic in WORDS and self.objective != "distribution" and not self.stochastic
 
     def _checked_analytic(self) -> int | str:
-        """Return the word, or the number as an int; rows, one more for each formula, are at most the reference's calls."""
+        """Return the word, or the number as an int: rows, one more a formula, are at most the reference's calls."""
         if isinstance(self.analytic, str) and self.analytic in WORDS:
             return self.analytic
         number, most = as_integer(self.analytic), self.reference_steps - max(self.steps)
