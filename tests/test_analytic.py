@@ -120,9 +120,9 @@ def test_predictions_that_are_not_kept_are_refused():
     evaluate[last], formulas[last] = False, remembering(kept)
     ended = replace(plan, evaluate=evaluate, analytic=tuple(formulas))
     formulas[last] = remembering(kept + 1)
-    with pytest.raises(InputError, match=f"takes {kept + 1} .*: before it {made} of x0 are made, and {kept} kept"):
+    with pytest.raises(InputError, match=f"takes {kept + 1} .*: before it come {made} of x0, and {kept} are kept"):
         replace(ended, analytic=tuple(formulas))
-    with pytest.raises(InputError, match="takes 2 earlier data predictions: before it 0"):
+    with pytest.raises(InputError, match="takes 2 earlier data predictions: before it come 0"):
         planned(remembering())
     with pytest.raises(InputError, match="of epsilon"):
         replace(ended, prediction="epsilon", fitted=True)

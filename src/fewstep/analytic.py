@@ -50,8 +50,8 @@ class AnalyticPrediction:
     multiply the spatial frequencies of a sample [channels, …], gain b those whose radius rounds to b: the orthonormal
     cosine transform (DCT-II) over all dimensions but the first has the frequencies k_i = 0 … L_i − 1, and radius
     √(Σ_i (k_i·L/L_i)²) with L the largest L_i. A gain that is a matrix of the channels knows what they share: in
-    pixels brightness varies ten times as much as colour does. A matrix of more columns goes on with the channels of
-    the newest earlier predictions in turn.
+    pixels brightness varies ten times as much as colour does. A wider matrix also takes the channels of the newest
+    earlier predictions, one after the other.
 
     Args:
         gain: float64 [bands], one gain for all values or one for each band; [bands, channels, channels·(1 + k)], a

@@ -209,8 +209,8 @@ class Plan(Stored):
             past = 0 if formula is None else formula.past
             if past > min(made, kept) or (past and self.prediction != "x0"):
                 raise InputError(
-                    f"a formula of the plan takes {past} earlier data predictions: before it {made} of "
-                    f"{self.prediction} are made, and {kept} kept; calibrate anew."
+                    f"a formula of the plan takes {past} earlier data predictions: before it come {made} of "
+                    f"{self.prediction}, and {kept} are kept; calibrate anew."
                 )
             made += predicts
 

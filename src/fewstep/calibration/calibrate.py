@@ -105,9 +105,9 @@ def calibrate(  # type: ignore[misc]  # The overloads tell what is returned, thi
             "none": no condition; one class for all; or one condition for each noise: a tensor [num, …], or keywords
             with such tensors, nested ones too, such as the embeddings of prompts; a tensor [1, …] of them is for all.
         history: predictions whose coefficients are fitted in a row; older ones keep the solver's.
-        analytic: how many first predictions are formulas fitted to the model; "last" makes none of
-            them one and tries a formula after the last row, which any pipeline can run; "auto" tries 0 to 3 of them
-            and, except for ``objective="distribution"``, one after the last row; for a solver that adds noise, none.
+        analytic: how many first predictions are formulas fitted to the model; "last" leaves all of them to the network
+            and tries a formula after the last row, which any pipeline can run; "auto" tries 0 to 3 first ones and,
+            except for ``objective="distribution"``, one after the last row; for a solver that adds noise, none.
         loss: "square", the mean square of the noises' errors; "root", the square of the mean of their roots, in which a
             few noises that end in another picture count for little; "auto" fits with both and keeps the one
             whose mean and median on the held-out noises are lower; without a fit to final samples it is "square".

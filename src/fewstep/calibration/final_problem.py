@@ -81,7 +81,6 @@ class FinalProblem:
             return None
         if self.last is None:
             return self._point(theta, table, self._all_ends(table))
-        table = replace(table, past=self.most_past if self.last == PAST else 0)
         return self._ended(self.last, theta, table, self._kept_ends(table))
 
     @property
@@ -203,7 +202,7 @@ class FinalProblem:
         members = [table]
         which: list[int] = []
         for n in range(plan.steps):
-            runs = self._called(runs, members, n, table.kept)
+            runs = self._called(runs, members, n)
             for p in (p for p, start in enumerate(starts) if start == n):
                 which.append(p)
                 members.append(tables[p])
@@ -212,9 +211,8 @@ class FinalProblem:
         order = sorted(range(len(which)), key=which.__getitem__)
         return [runs[0], *(runs[1 + k] for k in order)]
 
-    def _called(self, runs: list[Student], members: list[Table], n: int, kept: int) -> list[Student]:
+    def _called(self, runs: list[Student], members: list[Table], n: int) -> list[Student]:
         """Return the runs with the predictions before row n; one network call for all that share its time."""
-        members = [replace(member, past=kept) for member in members]
         if n < len(members[0].formulas):
             return [run.evaluated(self.network, member, n) for run, member in zip(runs, members, strict=True)]
         made = list(runs)
@@ -238,7 +236,7 @@ class FinalProblem:
             row[:width] += self._matrix(table, n).T @ (theta[used : used + width] / self.rows.units[n].scale[:width])
             table = table.changed(n, row)
             used += width
-        return table
+        return replace(table, past=self.most_past if self.last == PAST else 0)
 
     @property
     def _leading(self) -> Sequence[int]:
