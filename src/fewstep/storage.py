@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from fewstep.checks import shown
 from fewstep.errors import InputError
@@ -279,17 +280,25 @@ def json_text(data: object) -> str:
 
 
 def check_plain(name: str, value: Any) -> None:
-    """Refuse what is no object of JSON, by the name of the argument.
+    """Refuse what is no object of JSON that can be read again, by the name of the argument.
 
     Raises:
         InputError: if it is no mapping, a key is no text, a number is not finite, or JSON has no such value.
     """
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+    if not isinstance(value, Mapping):
         raise InputError(f"{name} is {shown(value)}: give a dict whose keys are words.")
     try:
-        json_text(dict(value))
-    except InputError as error:
+        from_json(json_text(dict(value)))
+    except (InputError, ValueError) as error:
         raise InputError(f"{name} is {shown(value)}: {error}") from error
+    if not _keyed_by_words(value):
+        raise InputError(f"{name} is {shown(value)}: give a dict whose keys are words, also within.")
+
+
+def _keyed_by_words(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _keyed_by_words(inner) for key, inner in value.items())
+    return not isinstance(value, (list, tuple)) or all(map(_keyed_by_words, value))
 
 
 def remove_leftovers(folder: Path) -> None:

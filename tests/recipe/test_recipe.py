@@ -186,3 +186,21 @@ def test_recipes_that_cannot_be_interpolated_are_refused(guided, recipe):
     other = replace(pair[1], plan=fs.UniPC(2).plan(fs.grids.karras(PROCESS, 4, end="zero")))
     with pytest.raises(InputError, match="differ in more than numbers"):
         interpolated([pair[0], other], 3.0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{1: 2}, {"a": {1: 2}}, {"a": [{None: 1}]}, {"a": "\ud800"}, {"a": float("nan")}, {"a": object()}, [], "x"],
+    ids=["a key", "a key within", "a key in a list", "half a character", "nan", "an object", "a list", "a word"],
+)
+@pytest.mark.parametrize("name", ["model", "versions", "skip", "tuning"])
+def test_what_json_cannot_give_back_is_refused(recipe, name, wrong):
+    with pytest.raises(InputError, match=f"^{name} is"):
+        replace(recipe, **{name: wrong})
+    deep = {"a": 1}
+    for _ in range(300):
+        deep = {"a": deep}
+    with pytest.raises(InputError, match=f"^{name} is"):
+        replace(recipe, **{name: deep})
+    with pytest.raises(InputError, match="^guidance is"):
+        replace(recipe, guidance="\ud800")

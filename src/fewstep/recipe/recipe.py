@@ -101,7 +101,9 @@ class Recipe(Stored):
         instance(Plan, "plan", self.plan, "give an fs.Plan")
         if self.report is not None:
             instance(Report, "report", self.report, "give an fs.calibration.Report, or leave it out")
-        if self.guidance is not None and not isinstance(self.guidance, str):
+        if isinstance(self.guidance, str):
+            check_plain("guidance", {"as": self.guidance})
+        elif self.guidance is not None:
             object.__setattr__(self, "guidance", real("guidance", self.guidance))
         for name in ("model", "versions", "skip", "tuning"):
             value = getattr(self, name)
